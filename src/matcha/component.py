@@ -1,0 +1,275 @@
+"""The contract between components and everything else. Nothing here names a target.
+
+A component describes services; a target runs them. Strings of a `Service` (command, env, files) may hold
+placeholders, which the target resolves where it runs the service:
+
+    {port:NAME}        the number of the service's own port
+    {bind}             the address to listen on (loopback locally, every interface in a pod)
+    {url:ROLE}         base URL of another component's service, as this service reaches it
+    {address:ROLE.PORT}  host:port of any port of another component's service
+    {hosts}            comma-separated Host headers the service may be addressed by
+    {volume:NAME}      a private, persistent directory
+    {store:AREA}       URL (or path) of an area of the stack's object store
+    {database:NAME}    SQLAlchemy URL of a database of the service
+    {files}            directory of the service's `files`
+    {live}             directory of the service's `live` files
+    {secret:NAME}      never in command or files: only as a value in `Service.secrets`
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
+
+import msgspec
+
+
+class Environment(msgspec.Struct, frozen=True, kw_only=True):
+    """The exact packages of a service.
+
+    `lock` is a hash-locked universal requirements file, `python` a version specifier, `warm` a file that
+    lists the modules whose bytecode the first start needs, `image` the official image of the same version.
+    """
+
+    name: str
+    lock: Path
+    python: str = ">=3.10,<3.14"
+    warm: Path | None = None
+    image: str = ""
+
+    @property
+    def digest(self) -> str:
+        return hashlib.sha256(self.lock.read_bytes() + self.python.encode()).hexdigest()[:16]
+
+
+class Port(msgspec.Struct, frozen=True):
+    name: str
+    preferred: int
+    protocol: Literal["http", "grpc"] = "http"
+
+
+class Database(msgspec.Struct, frozen=True):
+    """A database the service owns. `seed` is SQL that makes it on SQLite, already migrated."""
+
+    name: str
+    seed: Path | None = None
+
+
+class Probe(msgspec.Struct, frozen=True, kw_only=True):
+    """An HTTP GET that answers 2xx once the service can do its work. Times in seconds."""
+
+    path: str
+    port: str = "http"
+    start_timeout: float = 120.0
+    timeout: float = 3.0
+    failures: int = 4
+
+
+class Resources(msgspec.Struct, frozen=True, kw_only=True):
+    """What the service asks for: CPU in cores, memory in MiB (limit = twice the request)."""
+
+    cpu: float = 0.1
+    memory: int = 256
+
+
+class Service(msgspec.Struct, frozen=True, kw_only=True):
+    """One long-running process.
+
+    `command` is what follows the environment's Python interpreter. `secrets` maps an environment variable
+    to the name of a secret that the target generates and keeps. `files` are read at start, so a change
+    restarts the service; `live` files change under the running process. `code` are folders for PYTHONPATH.
+    `needs` are roles that must be healthy before this starts; `talks_to` those it only calls.
+    """
+
+    name: str
+    role: str
+    environment: str
+    command: tuple[str, ...]
+    ports: tuple[Port, ...]
+    health: Probe
+    env: dict[str, str] = msgspec.field(default_factory=dict)
+    secrets: dict[str, str] = msgspec.field(default_factory=dict)
+    volumes: tuple[str, ...] = ()
+    stores: tuple[str, ...] = ()
+    databases: tuple[Database, ...] = ()
+    files: dict[str, str] = msgspec.field(default_factory=dict)
+    live: dict[str, str] = msgspec.field(default_factory=dict)
+    code: tuple[Path, ...] = ()
+    needs: tuple[str, ...] = ()
+    talks_to: tuple[str, ...] = ()
+    resources: Resources = Resources()
+    stop_seconds: int = 15
+
+
+class Deployment(msgspec.Struct, frozen=True, kw_only=True):
+    """A model version served under a name.
+
+    `asked` is the URI as typed, `uri` the exact version it meant then (`models:/movie/3`). `environment` is
+    empty where the model fits the serving environment, otherwise the digest of the lock it brought.
+    `signature` is MLflow's own JSON; `reference` the artifact path, under the run, of the reference sample.
+    """
+
+    name: str
+    asked: str
+    uri: str
+    model: str = ""
+    version: str = ""
+    run_id: str = ""
+    environment: str = ""
+    python: str = ""
+    signature: dict[str, Any] = msgspec.field(default_factory=dict)
+    reference: str = ""
+    settings: dict[str, Any] = msgspec.field(default_factory=dict)
+    deployed_at: str = ""
+
+    @property
+    def digest(self) -> str:
+        return digest_of(msgspec.structs.replace(self, deployed_at=""))
+
+
+class Output(msgspec.Struct, frozen=True):
+    """A property that `matcha get` shows."""
+
+    value: str
+    sensitive: bool = False
+
+
+class Holding(msgspec.Struct, frozen=True):
+    """Something of which the stack may hold the only copy, such as (3, "runs"). -1: could not be counted."""
+
+    count: int
+    what: str
+
+
+class Access(Protocol):
+    """How code on this machine reaches a provisioned stack."""
+
+    def url(self, role: str) -> str:
+        """Base URL of the component's service. Raises NotProvisioned where it has none yet."""
+
+    def address(self, role: str, port: str) -> str:
+        """host:port."""
+
+    def secret(self, name: str) -> str: ...
+
+    def keep_secret(self, name: str, value: str) -> None: ...
+
+    def store(self, area: str) -> str:
+        """URL or path of an object-store area as a client reaches it."""
+
+    def database(self, name: str) -> Path | None:
+        """The SQLite file of a database, where it is one and exists."""
+
+    def folder(self, name: str) -> Path:
+        """A private folder of the project for client-side configuration (made, mode 0700)."""
+
+
+class Component:
+    """One tool in one role. Subclasses live in `matcha.components.<flavor>` and are found by folder."""
+
+    role: ClassVar[str]
+    flavor: ClassVar[str]
+    title: ClassVar[str]
+    version: ClassVar[str] = ""
+    requires: ClassVar[tuple[str, ...]] = ()  # roles that must be in the stack
+    Options: ClassVar[type[msgspec.Struct]]
+
+    def __init__(self, options: msgspec.Struct) -> None:
+        self.options = options
+
+    def environments(self) -> tuple[Environment, ...]:
+        return ()
+
+    def services(self, deployments: Sequence[Deployment]) -> tuple[Service, ...]:
+        """Pure: no reads but of package files."""
+        return ()
+
+    def stores(self) -> tuple[str, ...]:
+        """Object-store areas that exist without a service of this component using them."""
+        return ()
+
+    def secrets(self) -> tuple[str, ...]:
+        """Names of secrets to generate besides those that services name."""
+        return ()
+
+    def setup_digest(self) -> str:
+        """Changes when `setup` has to run again; empty when there is nothing to set up."""
+        return ""
+
+    def setup(self, access: Access) -> None:
+        """Wire the healthy service. Idempotent; safe to be killed at any point."""
+
+    def outputs(self, access: Access) -> Mapping[str, Output]:
+        return {}
+
+    def client_env(self, access: Access) -> Mapping[str, Output]:
+        """Environment variables that a user's own code needs to reach this component."""
+        return {}
+
+    def holdings(self, access: Access) -> tuple[Holding, ...]:
+        """What destroying the stack would lose. Works on a stopped stack."""
+        return ()
+
+
+class ModelVersion(msgspec.Struct, frozen=True, kw_only=True):
+    """What a model URI means now. `requirements` are pip requirement lines of the model."""
+
+    uri: str
+    model: str = ""
+    version: str = ""
+    run_id: str = ""
+    experiment_id: str = ""
+    requirements: tuple[str, ...] = ()
+    python: str = ""
+    signature: dict[str, Any] = msgspec.field(default_factory=dict)
+    flavors: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()
+
+
+class LoadResult(msgspec.Struct, frozen=True):
+    """How serving a deployment went; `error` is empty when the model answers."""
+
+    name: str
+    error: str = ""
+
+
+@runtime_checkable
+class ModelRegistry(Protocol):
+    """An experiment tracker that knows models."""
+
+    def resolve(self, access: Access, uri: str) -> ModelVersion:
+        """Raises BadInput for a malformed URI, NotFound for a model, version, alias or run unknown to it."""
+
+
+@runtime_checkable
+class ModelServer(Protocol):
+    """A model deployer."""
+
+    def serving_lock(self) -> Environment: ...
+
+    def own_environment(self, requirements: Iterable[str]) -> tuple[str, ...]:
+        """Requirement lines of a server process for a model that does not fit; () where it fits."""
+
+    def publish(self, access: Access, deployments: Sequence[Deployment], only: str | None = None) -> Sequence[LoadResult]:
+        """Make exactly these models answer, without failing a request of those that stay."""
+
+    def predict_url(self, access: Access, name: str) -> str: ...
+
+
+@runtime_checkable
+class Monitor(Protocol):
+    """Drift and bias of deployed models."""
+
+    def report(self, access: Access, name: str | None, take_in: bool) -> Mapping[str, Any]:
+        """The newest windows of one deployment, or of all."""
+
+
+def digest_of(value: object) -> str:
+    """Short stable digest of any msgspec-encodable value (paths by their text)."""
+    raw = msgspec.json.encode(value, enc_hook=str, order="sorted")
+    return hashlib.sha256(raw).hexdigest()[:16]
+
+
+Substitute = Callable[[str, str], str]

@@ -1,0 +1,79 @@
+"""Every error a person can meet.
+
+    MatchaError                     exit 1: the operation failed
+    ├── BadInput                    exit 2: bad input, configuration or usage
+    │   └── StackFileError          matcha.yaml, with the path of the key and its line
+    ├── NotFound                    exit 1: a name that the stack's servers do not know
+    ├── NotProvisioned              exit 1: there is no running stack to ask
+    ├── ComponentFailed             exit 1: a service did not become healthy; carries its last log lines
+    ├── Locked                      exit 1: somebody else is changing the stack
+    ├── StateUnreadable             exit 1: the record of the stack is corrupt or newer than this Matcha
+    └── WouldLoseData               exit 1: destroy without --delete-data
+
+Errors are printed once, by `matcha.cli.main`; nothing below it prints.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class MatchaError(Exception):
+    """What happened (`message`), why (`details`) and what to type next (`resolution`)."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, details: str = "", resolution: str = "", docs_url: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.details = details
+        self.resolution = resolution
+        self.docs_url = docs_url
+
+    @property
+    def code(self) -> str:
+        """The stable name that `--output json` carries."""
+        return type(self).__name__
+
+
+class BadInput(MatchaError):
+    exit_code = 2
+
+
+class StackFileError(BadInput):
+    pass
+
+
+class NotFound(MatchaError):
+    pass
+
+
+class NotProvisioned(MatchaError):
+    def __init__(self, message: str = "There is no running stack here.", *, details: str = "") -> None:
+        super().__init__(message, details=details, resolution="matcha provision")
+
+
+class ComponentFailed(MatchaError):
+    pass
+
+
+class Locked(MatchaError):
+    pass
+
+
+class StateUnreadable(MatchaError):
+    pass
+
+
+class WouldLoseData(MatchaError):
+    pass
+
+
+def suggest(word: str, known: Iterable[str]) -> str:
+    """'Did you mean "x"?' for a near miss among `known`, otherwise what does exist."""
+    names = sorted(known)
+    near = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
+    if near:
+        return f'Did you mean "{near[0]}"?'
+    return f"Known: {', '.join(names)}." if names else "None exist yet."

@@ -1,0 +1,70 @@
+"""What is known to exist. Frozen; every change makes a new State with the next serial.
+
+`schema_version` rises when an older Matcha could misread the record; `MIGRATIONS` lifts older ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from matcha.component import Deployment
+
+SCHEMA_VERSION = 1
+MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True):
+    """One resource that was made, with the digest of the description it was made from."""
+
+    digest: str
+    ports: dict[str, int] = msgspec.field(default_factory=dict)
+    role: str = ""
+    at: str = ""
+
+
+class State(msgspec.Struct, frozen=True, kw_only=True):
+    """`phase` is `changing` while a run is under way (or was killed), `ready` after it, `stopped` after stop."""
+
+    schema_version: int = SCHEMA_VERSION
+    stack_id: str
+    stack: str
+    target: str
+    serial: int = 0
+    phase: str = "changing"
+    matcha_version: str = ""
+    resources: dict[str, Record] = msgspec.field(default_factory=dict)
+    deployments: dict[str, Deployment] = msgspec.field(default_factory=dict)
+    ports: dict[str, int] = msgspec.field(default_factory=dict)
+    facts: dict[str, str] = msgspec.field(default_factory=dict)
+
+    def next(self, **changes: Any) -> State:
+        return msgspec.structs.replace(self, serial=self.serial + 1, **changes)
+
+    def with_resource(self, key: str, record: Record) -> State:
+        return self.next(resources={**self.resources, key: record})
+
+    def without_resource(self, key: str) -> State:
+        return self.next(resources={k: v for k, v in self.resources.items() if k != key})
+
+    def with_deployment(self, deployment: Deployment) -> State:
+        return self.next(deployments={**self.deployments, deployment.name: deployment})
+
+    def without_deployment(self, name: str) -> State:
+        return self.next(deployments={k: v for k, v in self.deployments.items() if k != name})
+
+
+def decode(raw: bytes) -> State:
+    """Raises msgspec.DecodeError or msgspec.ValidationError for what is not a state record."""
+    data = msgspec.json.decode(raw, type=dict[str, Any])
+    version = data.get("schema_version", 0)
+    while version in MIGRATIONS:
+        data = MIGRATIONS[version](data)
+        version = data["schema_version"]
+    return msgspec.convert(data, State)
+
+
+def encode(state: State) -> bytes:
+    return msgspec.json.format(msgspec.json.encode(state), indent=2)

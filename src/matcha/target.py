@@ -1,0 +1,131 @@
+"""The contract of a place where services run. A target knows nothing of MLflow.
+
+The engine calls `observe` to plan and then the verbs below, one call per step, possibly several at once
+from different threads. Every verb is idempotent: what a killed run left half done, the same call finishes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import ClassVar, Literal, Protocol
+
+import msgspec
+
+from matcha.component import Access, Environment, Service
+from matcha.events import Emit
+from matcha.state import State
+
+Condition = Literal["absent", "stopped", "starting", "running", "unhealthy", "failed", "present"]
+
+
+class Seen(msgspec.Struct, frozen=True):
+    """What a target shows of one resource. `digest` is that of the description it was made from."""
+
+    condition: Condition
+    digest: str = ""
+    detail: str = ""
+
+
+class Snapshot(msgspec.Struct, frozen=True):
+    """Everything a target shows, by resource id (`service/mlflow`, `environment/zenml`, `secret/x` ...)."""
+
+    resources: dict[str, Seen] = msgspec.field(default_factory=dict)
+
+
+class ServiceStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """Runtime facts of one service; memory is proportional set size in bytes, -1 where unknown."""
+
+    name: str
+    condition: Condition
+    address: str = ""
+    detail: str = ""
+    memory: int = -1
+    restarts: int = 0
+    uptime: float = 0.0
+
+
+class LockInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """Who is changing the stack. Times are Unix seconds."""
+
+    owner: str
+    operation: str
+    since: float
+    expires: float
+    token: str
+
+
+class StateStore(Protocol):
+    """The record of a stack and its lock. Every write is fenced by the lock's token."""
+
+    def read(self) -> State | None:
+        """Raises StateUnreadable for a corrupt or newer record (which is kept beside it, named)."""
+
+    def write(self, state: State, token: str) -> None:
+        """Atomic. Raises Locked when `token` no longer holds the lock."""
+
+    def delete(self, token: str) -> None: ...
+
+    def acquire(self, operation: str, *, wait: float, emit: Emit) -> LockInfo:
+        """Raises Locked, naming the owner, when `wait` seconds pass."""
+
+    def renew(self, token: str) -> None: ...
+
+    def release(self, token: str) -> None: ...
+
+    def lock(self) -> LockInfo | None: ...
+
+    def break_lock(self) -> LockInfo | None:
+        """Removes the lock and returns what it was."""
+
+
+class Target(Protocol):
+    """Where a stack runs."""
+
+    name: ClassVar[str]
+
+    def store(self) -> StateStore: ...
+
+    def observe(self, state: State | None) -> Snapshot:
+        """Reads only."""
+
+    def preflight(self, environments: Sequence[Environment], snapshot: Snapshot) -> Sequence[str]:
+        """Notes for the plan (download size, what was found); raises MatchaError on what cannot work."""
+
+    def begin(self, state: State) -> State:
+        """Claim what the stack needs before the first step (folders, ports); returns what to record."""
+
+    def install(self, environment: Environment, emit: Emit) -> None: ...
+
+    def ensure_secrets(self, names: Sequence[str]) -> None:
+        """Generate those that do not exist."""
+
+    def ensure_stores(self, areas: Sequence[str]) -> None: ...
+
+    def start(self, service: Service, environment: Environment, emit: Emit) -> dict[str, int]:
+        """Create the service, or replace it by this description, and wait until it is healthy.
+
+        Returns its port numbers by name. Raises ComponentFailed with the log's end.
+        """
+
+    def refresh(self, service: Service) -> None:
+        """Rewrite the service's `live` files without touching the process."""
+
+    def remove_service(self, name: str, emit: Emit) -> None: ...
+
+    def access(self, state: State) -> Access: ...
+
+    def status(self, state: State) -> Sequence[ServiceStatus]: ...
+
+    def logs(self, service: str, *, lines: int, follow: bool) -> Iterator[str]: ...
+
+    def stop(self, emit: Emit) -> None:
+        """Stop every process, keep all data."""
+
+    def belongings(self) -> Sequence[str]:
+        """What `destroy` will remove, as lines for a person."""
+
+    def destroy(self, emit: Emit) -> None:
+        """Remove everything but the state record, in any half-made condition."""
+
+    def leftovers(self) -> Sequence[str]:
+        """What a destroyed stack still has on the target: empty when it is proved gone."""
