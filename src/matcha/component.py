@@ -19,7 +19,7 @@ placeholders, which the target resolves where it runs the service:
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
@@ -159,6 +159,9 @@ class Access(Protocol):
     def store(self, area: str) -> str:
         """URL or path of an object-store area as a client reaches it."""
 
+    def inside(self, template: str) -> str:
+        """`template` with {url:..}, {address:..} and {store:..} resolved as a service sees them."""
+
     def database(self, name: str) -> Path | None:
         """The SQLite file of a database, where it is one and exists."""
 
@@ -249,10 +252,10 @@ class ModelServer(Protocol):
 
     def serving_lock(self) -> Environment: ...
 
-    def own_environment(self, requirements: Iterable[str]) -> tuple[str, ...]:
+    def own_environment(self, model: ModelVersion) -> tuple[str, ...]:
         """Requirement lines of a server process for a model that does not fit; () where it fits."""
 
-    def publish(self, access: Access, deployments: Sequence[Deployment], only: str | None = None) -> Sequence[LoadResult]:
+    def publish(self, access: Access, deployments: Sequence[Deployment]) -> Sequence[LoadResult]:
         """Make exactly these models answer, without failing a request of those that stay."""
 
     def predict_url(self, access: Access, name: str) -> str: ...
@@ -270,6 +273,3 @@ def digest_of(value: object) -> str:
     """Short stable digest of any msgspec-encodable value (paths by their text)."""
     raw = msgspec.json.encode(value, enc_hook=str, order="sorted")
     return hashlib.sha256(raw).hexdigest()[:16]
-
-
-Substitute = Callable[[str, str], str]

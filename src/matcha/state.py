@@ -26,7 +26,10 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class State(msgspec.Struct, frozen=True, kw_only=True):
-    """`phase` is `changing` while a run is under way (or was killed), `ready` after it, `stopped` after stop."""
+    """What was made, for whom and where.
+
+    `phase` is `changing` while a run is under way (or was killed), `ready` after it, `stopped` after stop.
+    """
 
     schema_version: int = SCHEMA_VERSION
     stack_id: str
