@@ -176,6 +176,7 @@ class Component:
     flavor: ClassVar[str]
     title: ClassVar[str]
     version: ClassVar[str] = ""
+    stacks: ClassVar[tuple[str, ...]] = ("default",)  # named stacks that hold it by default
     requires: ClassVar[tuple[str, ...]] = ()  # roles that must be in the stack
     Options: ClassVar[type[msgspec.Struct]]
 
@@ -267,6 +268,11 @@ class Monitor(Protocol):
 
     def report(self, access: Access, name: str | None, take_in: bool) -> Mapping[str, Any]:
         """The newest windows of one deployment, or of all."""
+
+
+def service_digest(service: Service, environment: Environment) -> str:
+    """Digest of everything whose change means another process; `live` files do not."""
+    return digest_of((msgspec.structs.replace(service, live={}), environment.digest))
 
 
 def digest_of(value: object) -> str:

@@ -85,13 +85,17 @@ class Target(Protocol):
 
     def store(self) -> StateStore: ...
 
-    def observe(self, state: State | None) -> Snapshot:
-        """Reads only."""
+    def observe(self, state: State | None, services: Sequence[Service]) -> Snapshot:
+        """Reads only. A service's digest is `service_digest` of what it was made from.
+
+        Where one of `services` would be made differently now although its description is the same (an
+        address it refers to has moved), the digest shown is empty and `detail` says why.
+        """
 
     def preflight(self, environments: Sequence[Environment], snapshot: Snapshot) -> Sequence[str]:
         """Notes for the plan (download size, what was found); raises MatchaError on what cannot work."""
 
-    def begin(self, state: State) -> State:
+    def begin(self, state: State, services: Sequence[Service]) -> State:
         """Claim what the stack needs before the first step (folders, ports); returns what to record."""
 
     def install(self, environment: Environment, emit: Emit) -> None: ...
@@ -111,6 +115,9 @@ class Target(Protocol):
         """Rewrite the service's `live` files without touching the process."""
 
     def remove_service(self, name: str, emit: Emit) -> None: ...
+
+    def settle(self) -> None:
+        """Start work that may go on after the stack is healthy; returns at once."""
 
     def access(self, state: State) -> Access: ...
 

@@ -1,0 +1,240 @@
+"""Desired resources and what a target shows of them -> the frozen list of steps between the two. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Literal
+
+import msgspec
+
+from matcha.component import Component, Deployment, Environment, Service, digest_of, service_digest
+from matcha.errors import MatchaError
+from matcha.state import State
+from matcha.target import Seen, Snapshot
+
+Action = Literal["create", "update", "start", "repair", "remove"]
+
+
+class Resource(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that should exist.
+
+    `parts` are the keys a target shows it under (its own key where empty). `recorded` resources cannot be
+    seen on the target (a registration inside a server): the state says whether they were made.
+    """
+
+    key: str
+    digest: str
+    needs: tuple[str, ...] = ()
+    parts: tuple[str, ...] = ()
+    recorded: bool = False
+    remade_with: str = ""
+
+
+class Step(msgspec.Struct, frozen=True, kw_only=True):
+    key: str
+    action: Action
+    reason: str
+    needs: tuple[str, ...] = ()
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """Steps ordered so that each comes after those it needs; `unchanged` is what already matches."""
+
+    stack: str
+    target: str
+    steps: tuple[Step, ...] = ()
+    unchanged: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+class Wanted(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything a stack's components ask of a target."""
+
+    environments: tuple[Environment, ...]
+    services: tuple[Service, ...]
+    secrets: tuple[str, ...]
+    stores: tuple[str, ...]
+    components: tuple[str, ...]
+    deployments: tuple[Deployment, ...]
+    resources: tuple[Resource, ...]
+
+    def environment(self, name: str) -> Environment:
+        return next(e for e in self.environments if e.name == name)
+
+    def service(self, name: str) -> Service:
+        return next(s for s in self.services if s.name == name)
+
+
+def want(
+    components: Sequence[Component], deployments: Sequence[Deployment], extra: Sequence[Environment] = ()
+) -> Wanted:
+    """What `components` and `deployments` need. `extra` are environments of models that brought their own."""
+    services = tuple(s for c in components for s in c.services(deployments))
+    used = {s.environment for s in services}
+    environments = tuple(
+        e for e in (*(e for c in components for e in c.environments()), *extra) if e.name in used
+    )
+    secrets = _unique(n for c in components for n in c.secrets()) | _unique(
+        n for s in services for n in s.secrets.values()
+    )
+    stores = _unique(a for c in components for a in c.stores()) | _unique(
+        a for s in services for a in s.stores
+    )
+    return Wanted(
+        environments=environments,
+        services=services,
+        secrets=tuple(secrets),
+        stores=tuple(stores),
+        components=tuple(c.role for c in components),
+        deployments=tuple(deployments),
+        resources=tuple(
+            _resources(components, environments, services, tuple(secrets), tuple(stores), deployments)
+        ),
+    )
+
+
+def _unique(values: Iterable[str]) -> dict[str, None]:
+    return dict.fromkeys(values)
+
+
+def _resources(
+    components: Sequence[Component],
+    environments: Sequence[Environment],
+    services: Sequence[Service],
+    secrets: tuple[str, ...],
+    stores: tuple[str, ...],
+    deployments: Sequence[Deployment],
+) -> Iterable[Resource]:
+    if secrets:
+        yield Resource(key="secrets", digest="", parts=tuple(f"secret/{n}" for n in secrets))
+    if stores:
+        yield Resource(key="stores", digest="", parts=tuple(f"store/{a}" for a in stores))
+    for environment in environments:
+        yield Resource(key=f"environment/{environment.name}", digest=environment.digest)
+    by_name = {e.name: e for e in environments}
+    by_role = {s.role: s for s in services}
+    for service in services:
+        yield _service_resource(service, by_name[service.environment], by_role, bool(secrets), bool(stores))
+    for component in components:
+        if digest := component.setup_digest():
+            yield _setup_resource(component, digest, by_role)
+    deployer = next((s for s in services if s.role == "model-deployer"), None)
+    if deployer:
+        needs = tuple(f"service/{s.name}" for s in services if s.live or s.role.startswith("serving-"))
+        yield Resource(
+            key="deployments",
+            digest=digest_of([d.digest for d in deployments]),
+            needs=needs,
+            recorded=True,
+            remade_with=f"service/{deployer.name}",
+        )
+
+
+def _service_resource(
+    service: Service, environment: Environment, by_role: dict[str, Service], secrets: bool, stores: bool
+) -> Resource:
+    needs = [f"environment/{environment.name}"]
+    needs += ["secrets"] if secrets and service.secrets else []
+    needs += ["stores"] if stores and service.stores else []
+    needs += [f"service/{by_role[role].name}" for role in service.needs if role in by_role]
+    return Resource(
+        key=f"service/{service.name}", digest=service_digest(service, environment), needs=tuple(needs)
+    )
+
+
+def _setup_resource(component: Component, digest: str, by_role: dict[str, Service]) -> Resource:
+    roles = (component.role, *component.requires)
+    needs = tuple(f"service/{by_role[role].name}" for role in roles if role in by_role)
+    own = f"service/{by_role[component.role].name}" if component.role in by_role else ""
+    return Resource(key=f"setup/{component.role}", digest=digest, needs=needs, recorded=True, remade_with=own)
+
+
+def make(stack: str, target: str, wanted: Wanted, snapshot: Snapshot, state: State | None) -> Plan:
+    """The steps from `snapshot` (and what `state` recorded of things that cannot be seen) to `wanted`."""
+    steps: dict[str, Step] = {}
+    unchanged: list[str] = []
+    for resource in in_order(wanted.resources):
+        step = _step(resource, snapshot, state, steps)
+        if step:
+            steps[step.key] = step
+        else:
+            unchanged.append(resource.key)
+    removals = _removals(wanted, snapshot, state)
+    ordered = [
+        msgspec.structs.replace(s, needs=tuple(n for n in s.needs if n in steps)) for s in steps.values()
+    ]
+    return Plan(stack=stack, target=target, steps=(*ordered, *removals), unchanged=tuple(unchanged))
+
+
+def _step(resource: Resource, snapshot: Snapshot, state: State | None, steps: dict[str, Step]) -> Step | None:
+    verdict = _recorded(resource, state, steps) if resource.recorded else _seen(resource, snapshot)
+    if verdict is None:
+        return None
+    action, reason = verdict
+    return Step(key=resource.key, action=action, reason=reason, needs=resource.needs)
+
+
+def _recorded(resource: Resource, state: State | None, steps: dict[str, Step]) -> tuple[Action, str] | None:
+    record = state.resources.get(resource.key) if state else None
+    if record is None:
+        if resource.key == "deployments" and resource.digest == digest_of([]):
+            return None
+        return "create", "not done yet"
+    if record.digest != resource.digest:
+        return "update", "changed"
+    remade = steps.get(resource.remade_with)
+    if remade and remade.action != "start":
+        return "update", f"{resource.remade_with} is made anew"
+    return None
+
+
+def _seen(resource: Resource, snapshot: Snapshot) -> tuple[Action, str] | None:
+    absent = Seen("absent")
+    parts = [snapshot.resources.get(key, absent) for key in resource.parts or (resource.key,)]
+    missing = sum(1 for seen in parts if seen.condition == "absent")
+    if missing:
+        return "create", "not there yet" if missing == len(parts) else f"{missing} of {len(parts)} missing"
+    return _condition(resource, parts[0])
+
+
+def _condition(resource: Resource, seen: Seen) -> tuple[Action, str] | None:
+    if resource.digest and seen.digest != resource.digest:
+        return "update", seen.detail or "changed"
+    if seen.condition == "stopped":
+        return "start", "stopped"
+    if seen.condition in ("failed", "unhealthy"):
+        return "repair", seen.detail or seen.condition
+    if seen.condition == "starting":
+        return "start", "still starting"
+    return None
+
+
+def _removals(wanted: Wanted, snapshot: Snapshot, state: State | None) -> list[Step]:
+    known = {r.key for r in wanted.resources}
+    kept = set(snapshot.resources)
+    gone = [k for k in sorted(kept) if k.startswith("service/") and k not in known]
+    recorded = [
+        k for k in sorted(state.resources if state else ()) if k.startswith("setup/") and k not in known
+    ]
+    return [Step(key=key, action="remove", reason="no longer wanted") for key in (*recorded, *gone)]
+
+
+def in_order(resources: Sequence[Resource]) -> list[Resource]:
+    """Resources after those they need; otherwise in the order given. Raises MatchaError on a cycle."""
+    by_key = {r.key: r for r in resources}
+    done: dict[str, Resource] = {}
+
+    def visit(resource: Resource, path: tuple[str, ...]) -> None:
+        if resource.key in path:
+            raise MatchaError(
+                "Components need each other in a circle.", details=" -> ".join((*path, resource.key))
+            )
+        for need in resource.needs:
+            if need in by_key and need not in done:
+                visit(by_key[need], (*path, resource.key))
+        done[resource.key] = resource
+
+    for resource in resources:
+        if resource.key not in done:
+            visit(resource, ())
+    return list(done.values())
