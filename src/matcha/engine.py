@@ -130,7 +130,7 @@ class Work:
 def publish(
     target: Target, components: Iterable[Component], deployments: Sequence[Deployment], state: State
 ) -> None:
-    """Have the model server serve exactly `deployments`. Raises ComponentFailed naming those it cannot load."""
+    """Have the model server serve exactly `deployments`. Raises ComponentFailed naming those that fail."""
     for server in components:
         if not isinstance(server, ModelServer):
             continue

@@ -13,7 +13,7 @@ import msgspec
 Phase = Literal["started", "progress", "done", "failed", "skipped", "note"]
 
 
-class Event(msgspec.Struct, frozen=True, kw_only=True):
+class Event(msgspec.Struct, frozen=True):
     """One thing that happened to one subject (a step id such as `service/mlflow`, or `stack`).
 
     `elapsed` is in seconds since the subject started; `fraction` is 0..1 where the work has a known size.
