@@ -1,0 +1,98 @@
+"""Starts the MLflow server. Runs in MLflow's own environment, with nothing of Matcha installed.
+
+MLflow's `server` command imports everything twice, in two processes that stay. So its application is run
+here, in one process, with the variables by which that command talks to its worker. They are private:
+where the installed MLflow does not have them as known, the official command is run instead.
+
+Reads MLFLOW_BACKEND_STORE_URI and MLFLOW_ARTIFACTS_DESTINATION.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import sys
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+
+from matcha_web import App, Guard, Where, serve, where  # type: ignore[import-not-found]
+
+# Names in mlflow/server/constants.py, and what each must hold.
+PRIVATE = {
+    "BACKEND_STORE_URI_ENV_VAR": "_MLFLOW_SERVER_FILE_STORE",
+    "ARTIFACT_ROOT_ENV_VAR": "_MLFLOW_SERVER_ARTIFACT_ROOT",
+    "ARTIFACTS_DESTINATION_ENV_VAR": "_MLFLOW_SERVER_ARTIFACT_DESTINATION",
+    "SERVE_ARTIFACTS_ENV_VAR": "_MLFLOW_SERVER_SERVE_ARTIFACTS",
+}
+ARTIFACT_ROOT = "mlflow-artifacts:/"
+# Lets whoever reaches the port run commands as the user who started the server.
+CLOSED = ("/ajax-api/3.0/mlflow/assistant",)
+
+
+def as_known(mlflow: Path) -> bool:
+    """Whether the package in this folder can be run directly. Reads source only, imports nothing."""
+    try:
+        source = (mlflow / "server" / "constants.py").read_text()
+        tree = ast.parse(source)
+    except (OSError, SyntaxError):
+        return False
+    found = {
+        target.id: node.value.value
+        for node in tree.body
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
+    same = all(found.get(name) == value for name, value in PRIVATE.items())
+    return same and (mlflow / "server" / "fastapi_app.py").is_file()
+
+
+def private_env() -> dict[str, str]:
+    """What the official command would set for its worker."""
+    store = os.environ["MLFLOW_BACKEND_STORE_URI"]
+    return {
+        PRIVATE["BACKEND_STORE_URI_ENV_VAR"]: store,
+        PRIVATE["ARTIFACT_ROOT_ENV_VAR"]: ARTIFACT_ROOT,
+        PRIVATE["ARTIFACTS_DESTINATION_ENV_VAR"]: os.environ["MLFLOW_ARTIFACTS_DESTINATION"],
+        PRIVATE["SERVE_ARTIFACTS_ENV_VAR"]: "true",
+        "_MLFLOW_SGI_NAME": "uvicorn",
+        "_MLFLOW_IN_JOB_EXECUTOR": "false",
+    }
+
+
+def allowed_hosts(hosts: tuple[str, ...]) -> str:
+    """MLflow compares the whole Host header, and takes `*` only as a pattern."""
+    anywhere = [f"{host.replace('[', '[[]')}:*" for host in hosts if not host.rpartition(":")[2].isdigit()]
+    return ",".join([*hosts, *anywhere])
+
+
+def load(hosts: tuple[str, ...]) -> App:
+    """The application, with its database open: migrated before the first answer, or failed before it."""
+    app: App = import_module("mlflow.server.fastapi_app").app
+    handlers = import_module("mlflow.server.handlers")
+    handlers.initialize_backend_stores(os.environ["MLFLOW_BACKEND_STORE_URI"], None, ARTIFACT_ROOT)
+    return Guard(app, hosts, closed=CLOSED)
+
+
+def run_command(at: Where) -> None:
+    """Become the official command. The database's address, which may hold a password, stays in the env."""
+    print("matcha: this MLflow is not laid out as known; starting its own command", flush=True)
+    os.environ["MLFLOW_DEFAULT_ARTIFACT_ROOT"] = ARTIFACT_ROOT
+    arguments = ["--host", at.bind, "--port", str(at.port), "--workers", "1"]
+    os.execv(sys.executable, [sys.executable, "-m", "mlflow", "server", *arguments])  # noqa: S606
+
+
+def main() -> None:
+    at = where(sys.argv[1:])
+    os.environ["MLFLOW_SERVER_ALLOWED_HOSTS"] = allowed_hosts(at.hosts)
+    spec = find_spec("mlflow")
+    if spec is None or spec.origin is None or not as_known(Path(spec.origin).parent):
+        run_command(at)
+        return
+    os.environ.update(private_env())
+    serve(lambda: load(at.hosts), at)
+
+
+if __name__ == "__main__":
+    main()
