@@ -1,3 +1,77 @@
-"""Matcha: a complete open-source MLOps stack in one step."""
+"""Matcha: a complete open-source MLOps stack in one step.
+
+The functions below are the commands of the same names, with typed results. They are imported when first
+used, so that the command line starts light.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matcha.api import (
+        connect,
+        deploy,
+        destroy,
+        doctor,
+        env,
+        example,
+        examples,
+        force_unlock,
+        get,
+        init,
+        logs,
+        models,
+        monitor,
+        plan,
+        predict,
+        provision,
+        run,
+        start,
+        status,
+        stop,
+        undeploy,
+        url,
+    )
+    from matcha.errors import MatchaError
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "MatchaError",
+    "__version__",
+    "connect",
+    "deploy",
+    "destroy",
+    "doctor",
+    "env",
+    "example",
+    "examples",
+    "force_unlock",
+    "get",
+    "init",
+    "logs",
+    "models",
+    "monitor",
+    "plan",
+    "predict",
+    "provision",
+    "run",
+    "start",
+    "status",
+    "stop",
+    "undeploy",
+    "url",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'matcha' has no attribute {name!r}")
+    if name == "MatchaError":
+        from matcha.errors import MatchaError  # noqa: PLC0415
+
+        return MatchaError
+    from matcha import api  # noqa: PLC0415
+
+    return getattr(api, name)

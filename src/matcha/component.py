@@ -232,6 +232,14 @@ class ModelVersion(msgspec.Struct, frozen=True, kw_only=True):
     aliases: tuple[str, ...] = ()
 
 
+class RegisteredModel(msgspec.Struct, frozen=True, kw_only=True):
+    """A name in the registry: its versions, newest first, and alias -> version."""
+
+    name: str
+    versions: tuple[str, ...] = ()
+    aliases: dict[str, str] = msgspec.field(default_factory=dict)
+
+
 class LoadResult(msgspec.Struct, frozen=True):
     """How serving a deployment went; `error` is empty when the model answers."""
 
@@ -246,6 +254,11 @@ class ModelRegistry(Protocol):
     def resolve(self, access: Access, uri: str) -> ModelVersion:
         """Raises BadInput for a malformed URI, NotFound for a model, version, alias or run unknown to it."""
 
+    def models(self, access: Access) -> Sequence[RegisteredModel]: ...
+
+    def toolbox(self) -> tuple[Environment, Path]:
+        """Environment and code folder of the scripts that read datasets on the user's machine."""
+
 
 @runtime_checkable
 class ModelServer(Protocol):
@@ -255,6 +268,9 @@ class ModelServer(Protocol):
 
     def own_environment(self, model: ModelVersion) -> tuple[str, ...]:
         """Requirement lines of a server process for a model that does not fit; () where it fits."""
+
+    def model_environment(self, digest: str, lock: Path, python: str) -> Environment:
+        """The environment, named `model-<digest>`, of models that brought this lock."""
 
     def publish(self, access: Access, deployments: Sequence[Deployment]) -> Sequence[LoadResult]:
         """Make exactly these models answer, without failing a request of those that stay."""

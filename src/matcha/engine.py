@@ -17,7 +17,7 @@ import msgspec
 from matcha.component import Component, Deployment, ModelServer
 from matcha.errors import ComponentFailed, Locked, MatchaError
 from matcha.events import Emit, Event
-from matcha.plan import Plan, Step, Wanted
+from matcha.planning import Plan, Step, Wanted
 from matcha.state import Record, State
 from matcha.target import StateStore, Target
 

@@ -7,7 +7,8 @@ from different threads. Every verb is idempotent: what a killed run left half do
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import ClassVar, Literal, Protocol
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import msgspec
 
@@ -136,3 +137,35 @@ class Target(Protocol):
 
     def leftovers(self) -> Sequence[str]:
         """What a destroyed stack still has on the target: empty when it is proved gone."""
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True):
+    """A training job. Resources: GPUs and CPU cores by number, memory as `8Gi`; None means no demand."""
+
+    command: tuple[str, ...]
+    gpu: int = 0
+    cpu: float | None = None
+    memory: str | None = None
+    python: Path = Path()
+    env: dict[str, str] = msgspec.field(default_factory=dict)
+    folder: Path = Path()
+
+
+@runtime_checkable
+class JobRunner(Protocol):
+    """A target that runs training jobs."""
+
+    def check(self, job: Job) -> None:
+        """Raises BadInput, saying what was found, for resources that can never be had here."""
+
+    def run(self, job: Job) -> int:
+        """Run it to its end, its output streaming to this process's; its exit code."""
+
+
+@runtime_checkable
+class Doctor(Protocol):
+    """A target that can find out what is wrong with the machine it runs on."""
+
+    def examine(
+        self, state: State | None, environments: Sequence[Environment], *, fix: bool
+    ) -> Sequence[Any]: ...

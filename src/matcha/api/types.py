@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from matcha.component import Deployment, Output
-from matcha.plan import Plan
+from matcha.planning import Plan
 from matcha.target import Condition
 
 

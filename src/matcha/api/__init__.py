@@ -1,0 +1,34 @@
+"""The composition root: loads the stack, picks the target, locks, plans, applies, returns values."""
+
+from __future__ import annotations
+
+from matcha.api.inspect import get, logs, status, url
+from matcha.api.lifecycle import destroy, force_unlock, init, plan, provision, start, stop
+from matcha.api.serving import deploy, models, monitor, predict, undeploy
+from matcha.api.training import connect, env, run
+from matcha.api.upkeep import doctor, example, examples
+
+__all__ = [
+    "connect",
+    "deploy",
+    "destroy",
+    "doctor",
+    "env",
+    "example",
+    "examples",
+    "force_unlock",
+    "get",
+    "init",
+    "logs",
+    "models",
+    "monitor",
+    "plan",
+    "predict",
+    "provision",
+    "run",
+    "start",
+    "status",
+    "stop",
+    "undeploy",
+    "url",
+]

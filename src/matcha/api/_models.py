@@ -1,0 +1,81 @@
+"""What a model brings to a deployment: an environment where it needs one, and its drift reference."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from matcha import environments
+from matcha.api._project import Project
+from matcha.component import Environment, ModelVersion, digest_of
+from matcha.events import Emit, Event
+from matcha.state import State
+
+REFERENCE = "matcha/reference.parquet"
+
+
+def own_environment(opened: Project, state: State, version: ModelVersion, emit: Emit) -> tuple[str, str]:
+    """(digest, Python) of the environment the model needs for itself; ("", "") where it fits the shared one.
+
+    Raises EnvironmentUnresolvable, with the reason, where no environment can be made.
+    """
+    lines = opened.server.own_environment(version)
+    if not lines:
+        return "", ""
+    digest = digest_of([sorted(lines), version.python])
+    lock = opened.target.access(state).folder("locks") / f"{digest}.lock"
+    if not lock.exists():
+        emit(Event("deployment", "progress", "resolving the model's own packages"))
+        environments.compile_lock(lines, constraints=None, python=version.python or "3.11", output=lock)
+    return digest, version.python
+
+
+def toolbox(opened: Project) -> Path:
+    """An interpreter on this machine with the tracker's client, pandas and pyarrow."""
+    environment, _ = opened.registry.toolbox()
+    return install(environment)
+
+
+def install(environment: Environment) -> Path:
+    python = environments.python_for(environment.python)
+    return environments.install(environment.lock, python) / "bin" / "python"
+
+
+def reference(opened: Project, state: State, version: ModelVersion, emit: Emit) -> tuple[str, str]:
+    """(artifact path, sentence): the sample of the training data that drift is measured against.
+
+    The sentence says why there is none, where the run's dataset changed or cannot be reached.
+    """
+    if not version.run_id:
+        return "", "No run is known for this model, so there is no training data to measure drift against."
+    emit(Event("deployment", "progress", "looking for its training data"))
+    said = log_references(opened, state, ["--run", version.run_id])
+    status = said.get("status", "failed")
+    if status in ("logged", "exists"):
+        return REFERENCE, ""
+    return "", str(said.get("message") or "The training data could not be sampled for drift.")
+
+
+def log_references(opened: Project, state: State, arguments: Sequence[str]) -> dict[str, object]:
+    """Run the reference script; its JSON. Never raises for what it finds: a model deploys without one too."""
+    environment, code = opened.registry.toolbox()
+    access = opened.target.access(state)
+    variables = {n: o.value for c in opened.components for n, o in c.client_env(access).items()}
+    command = [str(install(environment)), "-m", "matcha_reference", *arguments]
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
+    try:
+        done = subprocess.run(
+            command,
+            env={**inherited, **variables, "PYTHONPATH": str(code)},
+            capture_output=True,
+            text=True,
+            timeout=600,
+            check=False,
+            cwd=opened.root,
+        )
+        return dict(json.loads(done.stdout.strip().rpartition("\n")[2]))
+    except (subprocess.TimeoutExpired, ValueError):
+        return {"status": "failed", "message": "The training data could not be read for drift monitoring."}

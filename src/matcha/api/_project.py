@@ -1,0 +1,135 @@
+"""A project: its stack file, the components it names, and the target they run on."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from matcha import __version__, planning, registry, spec
+from matcha.component import (
+    Access,
+    Component,
+    Deployment,
+    Environment,
+    ModelRegistry,
+    ModelServer,
+    Monitor,
+)
+from matcha.errors import BadInput, NotProvisioned, StackFileError
+from matcha.state import State
+from matcha.target import StateStore, Target
+
+Folder = Path | str
+
+
+class Project:
+    """Opened once per API call; reads the state whenever it is asked, never caches it."""
+
+    def __init__(self, root: Path, stack: spec.Stack, target: Target) -> None:
+        self.root = root
+        self.stack = stack
+        self.target = target
+
+    @property
+    def components(self) -> Sequence[Component]:
+        return tuple(self.stack.components.values())
+
+    @cached_property
+    def store(self) -> StateStore:
+        return self.target.store()
+
+    def state(self) -> State:
+        """Raises NotProvisioned where the stack was never provisioned."""
+        state = self.store.read()
+        if state is None:
+            raise NotProvisioned
+        return state
+
+    def new_state(self) -> State:
+        return State(
+            stack_id=uuid.uuid4().hex,
+            stack=self.stack.name,
+            target=self.target.name,
+            matcha_version=__version__,
+        )
+
+    def access(self) -> Access:
+        return self.target.access(self.state())
+
+    def wanted(self, state: State | None) -> planning.Wanted:
+        deployments = self.deployments(state)
+        return planning.want(self.components, deployments, self._model_environments(state, deployments))
+
+    def deployments(self, state: State | None) -> tuple[Deployment, ...]:
+        """Deployments of the record, with the settings that `models:` writes for them on top."""
+        recorded = state.deployments.values() if state else ()
+        return tuple(self._with_settings(d) for d in recorded)
+
+    def _with_settings(self, deployment: Deployment) -> Deployment:
+        written = self.stack.models.get(deployment.name)
+        if written is None:
+            return deployment
+        settings: dict[str, Any] = msgspec.to_builtins(written)
+        return msgspec.structs.replace(deployment, settings={**deployment.settings, **settings})
+
+    def _model_environments(
+        self, state: State | None, deployments: Sequence[Deployment]
+    ) -> tuple[Environment, ...]:
+        if state is None:
+            return ()
+        found: dict[str, Environment] = {}
+        for deployment in deployments:
+            if deployment.environment:
+                found[deployment.environment] = self.model_environment(state, deployment)
+        return tuple(found.values())
+
+    def model_environment(self, state: State, deployment: Deployment) -> Environment:
+        lock = self.target.access(state).folder("locks") / f"{deployment.environment}.lock"
+        return self.server.model_environment(deployment.environment, lock, deployment.python)
+
+    @property
+    def server(self) -> ModelServer:
+        found: ModelServer = self._capable(ModelServer, "model-deployer")
+        return found
+
+    @property
+    def registry(self) -> ModelRegistry:
+        found: ModelRegistry = self._capable(ModelRegistry, "experiment-tracker")
+        return found
+
+    @property
+    def monitor(self) -> Monitor:
+        found: Monitor = self._capable(Monitor, "monitoring")
+        return found
+
+    def _capable(self, kind: Any, role: str) -> Any:
+        for component in self.components:
+            if isinstance(component, kind):
+                return component
+        raise BadInput(
+            f"This stack has no {role}.", resolution=f"Add {role} under components: in {spec.FILE}."
+        )
+
+
+def open_project(project: Folder, target: str | None) -> Project:
+    """Raises StackFileError or BadInput for what is not understood, before anything is touched."""
+    root = Path(project).resolve()
+    if not root.is_dir():
+        raise BadInput(f"{root} is not a folder.")
+    stack = _load(root, target)
+    cls = registry.target_class(stack.target)
+    options = spec.target_options(root, stack.target, stack.targets.get(stack.target, {}), cls.Options)
+    return Project(root, stack, cls(root, options))
+
+
+def _load(root: Path, target: str | None) -> spec.Stack:
+    try:
+        return spec.load(root, registry.component_catalogue(), registry.target_names(), target)
+    except StackFileError:
+        catalogue: Mapping[str, Any] = registry.component_catalogue(third_party=True)
+        return spec.load(root, catalogue, registry.target_names(), target)

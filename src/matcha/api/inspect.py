@@ -1,0 +1,166 @@
+"""Looking at a stack: nothing here takes the lock or changes anything."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from matcha.api._project import Folder, Project, open_project
+from matcha.api.types import ComponentStatus, StackStatus
+from matcha.component import Component, Output
+from matcha.errors import BadInput, NotProvisioned, suggest
+from matcha.state import State
+from matcha.target import LockInfo, ServiceStatus
+
+
+def status(project: Folder = ".", *, target: str | None = None) -> StackStatus:
+    """Condition of every component, probed now. Raises NotProvisioned where there is no stack."""
+    opened = open_project(project, target)
+    state = opened.state()
+    services = {s.name: s for s in opened.target.status(state)}
+    deployments = opened.deployments(state)
+    components = [_component_status(c, state, c.services(deployments), services) for c in opened.components]
+    lock = opened.store.lock()
+    return StackStatus(
+        stack=state.stack,
+        target=state.target,
+        phase=state.phase,
+        healthy=all(c.healthy for c in components) and state.phase == "ready",
+        components=tuple(components),
+        lock=_holder(lock),
+    )
+
+
+def _holder(lock: LockInfo | None) -> str:
+    return f"{lock.owner} ({lock.operation})" if lock else ""
+
+
+def _component_status(
+    component: Component, state: State, wanted: object, services: Mapping[str, ServiceStatus]
+) -> ComponentStatus:
+    names = [s.name for s in wanted]  # type: ignore[attr-defined]
+    facts = [services.get(n, ServiceStatus(name=n, condition="absent")) for n in names]
+    if not facts:
+        return _without_service(component, state)
+    worst = next((f for f in facts if f.condition != "running"), facts[0])
+    memory = [f.memory for f in facts if f.memory >= 0]
+    return ComponentStatus(
+        role=component.role,
+        flavor=component.flavor,
+        title=component.title,
+        condition=worst.condition,
+        healthy=worst.condition == "running",
+        address=facts[0].address,
+        version=component.version,
+        memory=sum(memory) if memory else -1,
+        uptime=facts[0].uptime,
+        restarts=sum(f.restarts for f in facts),
+        detail=worst.detail,
+    )
+
+
+def _without_service(component: Component, state: State) -> ComponentStatus:
+    ready = all(key in state.resources for key in (["stores"] if component.stores() else []))
+    return ComponentStatus(
+        role=component.role,
+        flavor=component.flavor,
+        title=component.title,
+        condition="present" if ready else "absent",
+        healthy=ready,
+        version=component.version,
+    )
+
+
+def outputs_of(opened: Project) -> dict[str, dict[str, Output]]:
+    """Outputs of every component that has been set up, by role."""
+    access = opened.access()
+    found: dict[str, dict[str, Output]] = {}
+    for component in opened.components:
+        try:
+            found[component.role] = dict(component.outputs(access))
+        except NotProvisioned:
+            continue
+    return found
+
+
+def get(
+    resource: str | None = None,
+    prop: str | None = None,
+    *,
+    project: Folder = ".",
+    target: str | None = None,
+) -> dict[str, dict[str, Output]]:
+    """Outputs, narrowed to a resource and a property. Raises BadInput for one Matcha does not know."""
+    opened = open_project(project, target)
+    if resource is not None and resource not in opened.stack.components:
+        raise BadInput(
+            f'Unknown resource "{resource}".', resolution=suggest(resource, opened.stack.components)
+        )
+    found = outputs_of(opened)
+    if resource is None:
+        return found
+    properties = found.get(resource)
+    if properties is None:
+        raise NotProvisioned(f"{resource} is not set up yet.")
+    if prop is None:
+        return {resource: properties}
+    if prop not in properties:
+        raise BadInput(f'{resource} has no property "{prop}".', resolution=suggest(prop, properties))
+    return {resource: {prop: properties[prop]}}
+
+
+def logs(
+    component: str | None = None,
+    *,
+    project: Folder = ".",
+    target: str | None = None,
+    lines: int = 100,
+    follow: bool = False,
+) -> Iterator[tuple[str, str]]:
+    """(service, line) of one component's services, or of all. Raises BadInput for an unknown component."""
+    opened = open_project(project, target)
+    names = _services_of(opened, component)
+    if not follow or len(names) == 1:
+        return ((n, line) for n in names for line in opened.target.logs(n, lines=lines, follow=follow))
+    return _interleaved(opened, names, lines)
+
+
+def _services_of(opened: Project, component: str | None) -> list[str]:
+    state = opened.state()
+    found = {c.role: [s.name for s in c.services(opened.deployments(state))] for c in opened.components}
+    if component is None:
+        return [name for names in found.values() for name in names]
+    by_service = {name: [name] for names in found.values() for name in names}
+    by_flavor = {c.flavor: found[c.role] for c in opened.components}
+    known = {**by_flavor, **by_service, **{role: names for role, names in found.items() if names}}
+    if component not in known:
+        raise BadInput(f'Unknown component "{component}".', resolution=suggest(component, known))
+    return known[component]
+
+
+def _interleaved(opened: Project, names: list[str], lines: int) -> Iterator[tuple[str, str]]:
+    import queue  # noqa: PLC0415 - only when following
+    import threading  # noqa: PLC0415
+
+    merged: queue.Queue[tuple[str, str]] = queue.Queue(maxsize=1000)
+
+    def pump(name: str) -> None:
+        for line in opened.target.logs(name, lines=lines, follow=True):
+            merged.put((name, line))
+
+    for name in names:
+        threading.Thread(target=pump, args=(name,), daemon=True).start()
+    while True:
+        yield merged.get()
+
+
+def url(component: str | None = None, *, project: Folder = ".", target: str | None = None) -> str:
+    """Address of a component's page. Raises BadInput for one without a page."""
+    opened = open_project(project, target)
+    state = opened.state()
+    pages = {c.role: c for c in opened.components if c.services(opened.deployments(state))}
+    flavors = {c.flavor: c.role for c in pages.values()}
+    wanted = component or ("monitoring" if "monitoring" in pages else next(iter(pages)))
+    role = flavors.get(wanted, wanted)
+    if role not in pages:
+        raise BadInput(f'"{wanted}" has no page to open.', resolution=suggest(wanted, [*pages, *flavors]))
+    return opened.target.access(state).url(role)

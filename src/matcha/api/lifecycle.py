@@ -1,0 +1,176 @@
+"""From nothing to a running stack and back."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import msgspec
+
+from matcha import engine, planning, spec
+from matcha.api._project import Folder, Project, open_project
+from matcha.api._template import DEFAULT
+from matcha.api.inspect import outputs_of
+from matcha.api.types import Destroyed, Destruction, Provisioned
+from matcha.errors import MatchaError, NotProvisioned, WouldLoseData
+from matcha.events import Emit, Event, silent
+from matcha.planning import Plan
+from matcha.state import State
+from matcha.target import LockInfo
+
+LOCK_WAIT = 600.0
+
+
+def init(project: Folder = ".", *, target: str | None = None) -> str:
+    """Write a commented matcha.yaml; its path. Raises BadInput where there is one."""
+    opened = open_project(project, target)
+    path = spec.write_default(opened.root, DEFAULT)
+    if target:
+        spec.set_key(opened.root, ("target",), target)
+    return str(path)
+
+
+def plan(project: Folder = ".", *, target: str | None = None) -> Plan:
+    """What `provision` would do. Reads only."""
+    opened = open_project(project, target)
+    return _plan(opened, opened.store.read())
+
+
+def _plan(opened: Project, state: State | None) -> Plan:
+    wanted = opened.wanted(state)
+    snapshot = opened.target.observe(state, wanted.services)
+    made = planning.make(opened.stack.name, opened.target.name, wanted, snapshot, state)
+    if not made.steps:
+        return made
+    notes = opened.target.preflight(wanted.environments, snapshot)
+    return msgspec.structs.replace(made, notes=tuple(notes))
+
+
+def provision(
+    project: Folder = ".",
+    *,
+    target: str | None = None,
+    emit: Emit = silent,
+    confirm: Callable[[Plan], bool] | None = None,
+    lock_wait: float = LOCK_WAIT,
+) -> Provisioned:
+    """Make the target match the stack: the first time, after a change, and as the repair of anything.
+
+    Safe to kill at any moment and to run again. Raises Locked when somebody else is at it for longer than
+    `lock_wait` seconds, ComponentFailed with a service's last log lines.
+    """
+    opened = open_project(project, target)
+    began = time.monotonic()
+    with engine.locked(opened.store, "provision", wait=lock_wait, emit=emit) as token:
+        made = _plan(opened, opened.store.read())
+        if made.steps and confirm and not confirm(made):
+            return Provisioned(plan=made, changed=False, cancelled=True)
+        _record_choice(opened, target, emit)
+        if made.steps:
+            _apply(opened, token, emit)
+    return Provisioned(
+        plan=made,
+        outputs=outputs_of(opened),
+        changed=bool(made.steps),
+        seconds=time.monotonic() - began,
+    )
+
+
+def _record_choice(opened: Project, target: str | None, emit: Emit) -> None:
+    if not (opened.root / spec.FILE).exists():
+        spec.write_default(opened.root, DEFAULT)
+        emit(Event("stack", "note", f"Wrote {spec.FILE} with the defaults."))
+    if target and not opened.stack.target_is_written:
+        spec.set_key(opened.root, ("target",), target)
+        emit(Event("stack", "note", f"Recorded target: {target} in {spec.FILE}."))
+
+
+def _apply(opened: Project, token: str, emit: Emit) -> None:
+    state = opened.store.read() or opened.new_state()
+    journal = engine.Journal(opened.store, state, token)
+    journal.change(lambda s: s.next(phase="changing", stack=opened.stack.name))
+    wanted = opened.wanted(journal.state)
+    claimed = opened.target.begin(journal.state, wanted.services)
+    journal.change(lambda s: s.next(ports=claimed.ports, facts=claimed.facts))
+    made = _plan(opened, journal.state)  # ports may have moved, and with them who refers to them
+    work = engine.Work(opened.target, opened.components, wanted, journal, emit)
+    engine.run(made, work.do, emit)
+    journal.change(lambda s: s.next(phase="ready"))
+    opened.target.settle()
+
+
+def stop(
+    project: Folder = ".", *, target: str | None = None, emit: Emit = silent, lock_wait: float = LOCK_WAIT
+) -> None:
+    """Stop every process; all data stays. Raises NotProvisioned where there is no stack."""
+    opened = open_project(project, target)
+    opened.state()
+    with engine.locked(opened.store, "stop", wait=lock_wait, emit=emit) as token:
+        opened.target.stop(emit)
+        engine.Journal(opened.store, opened.state(), token).change(lambda s: s.next(phase="stopped"))
+
+
+def start(
+    project: Folder = ".", *, target: str | None = None, emit: Emit = silent, lock_wait: float = LOCK_WAIT
+) -> Provisioned:
+    """Bring a stopped (or rebooted) stack back with its data. Raises NotProvisioned where there is none."""
+    open_project(project, target).state()
+    return provision(project, target=target, emit=emit, lock_wait=lock_wait)
+
+
+def destroy(
+    project: Folder = ".",
+    *,
+    target: str | None = None,
+    delete_data: bool = False,
+    confirm: Callable[[Destruction], bool] | None = None,
+    emit: Emit = silent,
+    lock_wait: float = LOCK_WAIT,
+) -> Destroyed:
+    """Remove all of the stack and prove it. Works on a half-made one, and on nothing.
+
+    `confirm` is asked with what would go; where it is None and data would be lost, `delete_data` has to be
+    set, otherwise WouldLoseData is raised. Raises MatchaError naming what is left when something is.
+    """
+    opened = open_project(project, target)
+    state = opened.store.read()
+    belongings = tuple(opened.target.belongings())
+    if state is None and not belongings:
+        return Destroyed(nothing=True)
+    going = Destruction(belongings=belongings, holdings=_holdings(opened, state))
+    if going.holdings and not delete_data and confirm is None:
+        raise _would_lose(going)
+    if confirm and not confirm(going):
+        return Destroyed(cancelled=True)
+    with engine.locked(opened.store, "destroy", wait=lock_wait, emit=emit) as token:
+        opened.target.destroy(emit)
+        opened.store.delete(token)
+    if left := opened.target.leftovers():
+        raise MatchaError(
+            "Not everything could be removed.", details="\n".join(left), resolution="matcha destroy"
+        )
+    return Destroyed(removed=belongings)
+
+
+def _would_lose(going: Destruction) -> WouldLoseData:
+    return WouldLoseData(
+        f"The stack holds the only copy of {', '.join(going.holdings)}.",
+        details="Destroying it deletes them for good.",
+        resolution="matcha destroy --yes --delete-data",
+    )
+
+
+def _holdings(opened: Project, state: State | None) -> tuple[str, ...]:
+    if state is None:
+        return ()
+    access = opened.target.access(state)
+    held = [h for component in opened.components for h in component.holdings(access) if h.count]
+    return tuple(f"{h.count} {h.what}" if h.count > 0 else f"{h.what} (could not be counted)" for h in held)
+
+
+def force_unlock(project: Folder = ".", *, target: str | None = None) -> LockInfo | None:
+    """Break the lock; what it was, or None where there was none."""
+    return open_project(project, target).store.break_lock()
+
+
+__all__ = ["NotProvisioned", "destroy", "force_unlock", "init", "plan", "provision", "start", "stop"]

@@ -1,0 +1,82 @@
+"""Rows from a file: JSON (a list of objects, or one a line), CSV with a header, Parquet."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from matcha.errors import BadInput
+
+_PARQUET = (
+    "import sys, pandas; "
+    "pandas.read_parquet(sys.argv[1]).to_json(sys.stdout, orient='records', date_format='iso')"
+)
+
+
+def from_file(path: Path, python: Callable[[], Path]) -> list[dict[str, Any]]:
+    """Raises BadInput for a file that is not there, not readable, or not of a known kind.
+
+    `python` gives an interpreter with pandas and pyarrow, asked for only to read Parquet.
+    """
+    readers = {".json": _json, ".jsonl": _json, ".ndjson": _json, ".csv": _csv}
+    if not path.is_file():
+        raise BadInput(f"There is no file {path}.")
+    if path.suffix == ".parquet":
+        return _parquet(path, python())
+    if path.suffix not in readers:
+        raise BadInput(f"{path.name}: not a .json, .jsonl, .csv or .parquet file.")
+    try:
+        return readers[path.suffix](path.read_text(encoding="utf-8-sig"), path.name)
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"{path.name} cannot be read: {error}") from error
+
+
+def from_json(text: str, where: str = "the input") -> list[dict[str, Any]]:
+    """Raises BadInput where `text` is not rows."""
+    return _json(text, where)
+
+
+def _json(text: str, where: str) -> list[dict[str, Any]]:
+    try:
+        data = json.loads(text)
+    except json.JSONDecodeError as error:
+        data = _lines(text, where, error)
+    if isinstance(data, dict):
+        data = [data]
+    if not isinstance(data, list) or not all(isinstance(row, dict) for row in data):
+        raise BadInput(f"{where}: expected a list of objects, one a row.", resolution='[{"column": 1.5}]')
+    return data
+
+
+def _lines(text: str, where: str, first: json.JSONDecodeError) -> list[Any]:
+    try:
+        return [json.loads(line) for line in text.splitlines() if line.strip()]
+    except json.JSONDecodeError:
+        raise BadInput(f"{where}: not JSON: {first}") from first
+
+
+def _csv(text: str, where: str) -> list[dict[str, Any]]:
+    reader = csv.DictReader(text.splitlines(), strict=True)
+    try:
+        found = list(reader)
+    except csv.Error as error:
+        raise BadInput(f"{where}: line {reader.line_num}: {error}") from error
+    for number, row in enumerate(found, 1):
+        if None in row or None in row.values():
+            raise BadInput(f"{where}: row {number} has another number of values than the header.")
+    return [dict(row) for row in found]
+
+
+def _parquet(path: Path, python: Path) -> list[dict[str, Any]]:
+    done = subprocess.run(
+        [str(python), "-c", _PARQUET, str(path)], capture_output=True, text=True, timeout=300, check=False
+    )
+    if done.returncode:
+        raise BadInput(
+            f"{path.name} cannot be read as Parquet.", details=done.stderr.strip().rpartition("\n")[2]
+        )
+    return _json(done.stdout, path.name)

@@ -1,0 +1,251 @@
+"""Deployments: a model version answering under a name, and what is known of its traffic."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from matcha import engine, inference
+from matcha.api import _models
+from matcha.api import rows as reading
+from matcha.api._project import Folder, Project, open_project
+from matcha.api.lifecycle import LOCK_WAIT
+from matcha.api.types import DeployResult, Prediction, ServedModel
+from matcha.component import Deployment, ModelVersion, digest_of
+from matcha.errors import BadInput, MatchaError, NotFound, NotProvisioned, suggest
+from matcha.events import Emit, Event, silent
+from matcha.planning import make
+from matcha.state import State
+
+NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,50}[a-z0-9])?$")
+
+
+def deploy(
+    model: str,
+    *,
+    name: str | None = None,
+    sensitive: Sequence[str] = (),
+    project: Folder = ".",
+    target: str | None = None,
+    emit: Emit = silent,
+    lock_wait: float = LOCK_WAIT,
+) -> DeployResult:
+    """Make a model version answer at `<base-url>/v2/models/<name>/infer`.
+
+    `model` is any MLflow model URI (`models:/movie/3`, `models:/movie@champion`, `runs:/<id>/model`, a path).
+    A model whose packages differ from the serving environment's gets an environment and a process of its
+    own behind the same address. Loading a model runs its code: deploy what you trust.
+
+    Raises BadInput for a malformed URI or name, NotFound for a model the registry does not know, and
+    ComponentFailed when the model cannot be loaded; what was served before goes on answering then.
+    """
+    opened = open_project(project, target)
+    _require_running(opened)
+    emit(Event("deployment", "started", f"resolving {model}"))
+    version = opened.registry.resolve(opened.access(), model)
+    chosen = _name(name, version)
+    with engine.locked(opened.store, f"deploy {chosen}", wait=lock_wait, emit=emit) as token:
+        journal = engine.Journal(opened.store, opened.state(), token)
+        previous = journal.state.deployments.get(chosen)
+        deployment, notes = _describe(opened, journal.state, version, model, chosen, sensitive, emit)
+        journal.change(lambda s: s.with_deployment(deployment))
+        try:
+            converge(opened, journal, emit)
+        except BaseException:
+            journal.change(lambda s: _put_back(s, chosen, previous))
+            raise
+    emit(Event("deployment", "done", f"{chosen} serves {deployment.uri}"))
+    return _result(opened, deployment, notes)
+
+
+def _put_back(state: State, name: str, previous: Deployment | None) -> State:
+    return state.with_deployment(previous) if previous else state.without_deployment(name)
+
+
+def _require_running(opened: Project) -> None:
+    if opened.state().phase == "stopped":
+        raise MatchaError("The stack is stopped.", resolution="matcha start")
+
+
+def _name(asked: str | None, version: ModelVersion) -> str:
+    name = asked or re.sub(r"[^a-z0-9-]+", "-", (version.model or "model").lower()).strip("-")
+    if not NAME.match(name):
+        raise BadInput(
+            f'"{name}" cannot be a deployment name.',
+            details="Lower-case letters, digits and dashes, at most 52, no dash at either end.",
+            resolution="matcha deploy MODEL --name my-model",
+        )
+    return name
+
+
+def _describe(
+    opened: Project,
+    state: State,
+    version: ModelVersion,
+    asked: str,
+    name: str,
+    sensitive: Sequence[str],
+    emit: Emit,
+) -> tuple[Deployment, tuple[str, ...]]:
+    notes: list[str] = []
+    environment, python = _models.own_environment(opened, state, version, emit)
+    if environment:
+        notes.append("Its packages differ from the serving environment's, so it has a process of its own.")
+    reference, said = _models.reference(opened, state, version, emit)
+    notes += [said] if said else []
+    settings: dict[str, Any] = {"sensitive": list(sensitive)} if sensitive else {}
+    deployment = Deployment(
+        name=name,
+        asked=asked,
+        uri=version.uri,
+        model=version.model,
+        version=version.version,
+        run_id=version.run_id,
+        environment=environment,
+        python=python,
+        signature=version.signature,
+        reference=reference,
+        settings=settings,
+        deployed_at=engine.now(),
+    )
+    return deployment, tuple(notes)
+
+
+def converge(opened: Project, journal: engine.Journal, emit: Emit) -> None:
+    """Apply what the deployments of the journal's state need; everything else is left alone."""
+    wanted = opened.wanted(journal.state)
+    claimed = opened.target.begin(journal.state, wanted.services)
+    journal.change(lambda s: s.next(ports=claimed.ports, facts=claimed.facts))
+    snapshot = opened.target.observe(journal.state, wanted.services)
+    made = make(opened.stack.name, opened.target.name, wanted, snapshot, journal.state)
+    work = engine.Work(opened.target, opened.components, wanted, journal, emit)
+    engine.run(made, work.do, emit)
+    journal.change(lambda s: s.next(phase="ready"))
+
+
+def _result(opened: Project, deployment: Deployment, notes: Sequence[str]) -> DeployResult:
+    url = opened.server.predict_url(opened.access(), deployment.name)
+    body = inference.sample_request(deployment.signature)
+    return DeployResult(
+        deployment=deployment,
+        url=url,
+        python=inference.python_call(url, body),
+        curl=inference.curl_call(url, body),
+        notes=tuple(notes),
+    )
+
+
+def undeploy(
+    name: str,
+    *,
+    project: Folder = ".",
+    target: str | None = None,
+    emit: Emit = silent,
+    lock_wait: float = LOCK_WAIT,
+) -> None:
+    """Stop serving `name`; the model stays in the registry. Raises NotFound for an unknown name."""
+    opened = open_project(project, target)
+    _require_running(opened)
+    with engine.locked(opened.store, f"undeploy {name}", wait=lock_wait, emit=emit) as token:
+        journal = engine.Journal(opened.store, opened.state(), token)
+        _deployment(journal.state, name)
+        journal.change(lambda s: s.without_deployment(name))
+        converge(opened, journal, emit)
+
+
+def _deployment(state: State, name: str) -> Deployment:
+    found = state.deployments.get(name)
+    if found is None:
+        raise NotFound(f'No model is deployed as "{name}".', resolution=suggest(name, state.deployments))
+    return found
+
+
+def models(project: Folder = ".", *, target: str | None = None) -> list[ServedModel]:
+    """Registered models with their versions and aliases, and what is deployed of each."""
+    opened = open_project(project, target)
+    state = opened.state()
+    registered = {m.name: m for m in opened.registry.models(opened.access())}
+    served = list(state.deployments.values())
+    names = dict.fromkeys([*registered, *(d.model or d.name for d in served)])
+    return [_served(name, registered.get(name), served) for name in names]
+
+
+def _served(name: str, found: Any, served: Sequence[Deployment]) -> ServedModel:
+    return ServedModel(
+        name=name,
+        versions=tuple(found.versions) if found else (),
+        aliases=dict(found.aliases) if found else {},
+        deployments=tuple(d for d in served if (d.model or d.name) == name),
+    )
+
+
+def predict(
+    name: str,
+    rows: Sequence[Mapping[str, Any]] | Path | str,
+    *,
+    project: Folder = ".",
+    target: str | None = None,
+) -> Prediction:
+    """Predictions of a deployed model for rows, or for those of a .json, .csv or .parquet file.
+
+    Raises NotFound for an unknown name, BadInput for rows that do not fit the model's signature.
+    """
+    opened = open_project(project, target)
+    state = opened.state()
+    deployment = _deployment(state, name)
+    if isinstance(rows, (str, Path)):
+        rows = reading.from_file(Path(rows), lambda: _models.toolbox(opened))
+    body = inference.request(deployment.signature, rows)
+    answer = _infer(opened.server.predict_url(opened.target.access(state), name), body)
+    parameters = answer.get("parameters") or {}
+    return Prediction(
+        name=name,
+        version=str(parameters.get("model_version") or deployment.version),
+        predictions=inference.predictions(answer),
+        id=str(answer.get("id", "")),
+    )
+
+
+def _infer(url: str, body: Mapping[str, Any]) -> dict[str, Any]:
+    import httpx  # noqa: PLC0415 - 0.1 s that other commands need not pay
+
+    try:
+        response = httpx.post(url, content=msgspec.json.encode(body), timeout=120, trust_env=False)
+    except httpx.HTTPError as error:
+        raise MatchaError(
+            "The model server does not answer.", details=str(error), resolution="matcha status"
+        ) from error
+    if response.is_success:
+        return dict(response.json())
+    text = _reason(response)
+    kind = BadInput if 400 <= response.status_code < 500 else MatchaError
+    raise kind(f"The model server refused the request ({response.status_code}).", details=text)
+
+
+def _reason(response: Any) -> str:
+    try:
+        return str(response.json().get("error", response.text))[:2000]
+    except (ValueError, AttributeError):
+        return str(response.text)[:2000]
+
+
+def monitor(
+    name: str | None = None, *, take_in: bool = True, project: Folder = ".", target: str | None = None
+) -> list[dict[str, Any]]:
+    """The current window of one deployment, or of all, after taking in what was captured since the last."""
+    opened = open_project(project, target)
+    state = opened.state()
+    if name is not None:
+        _deployment(state, name)
+    if not state.deployments:
+        raise NotProvisioned("No model is deployed yet.", details="There is no traffic to watch.")
+    access = opened.target.access(state)
+    names = [name] if name else list(state.deployments)
+    return [dict(opened.monitor.report(access, n, take_in)) for n in names]
+
+
+__all__ = ["deploy", "digest_of", "models", "monitor", "predict", "undeploy"]

@@ -1,0 +1,84 @@
+"""Health of the machine, and the working examples."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import msgspec
+
+from matcha import spec
+from matcha.api import training
+from matcha.api._project import Folder, open_project
+from matcha.api.types import Finding
+from matcha.errors import BadInput, NotFound, StateUnreadable, suggest
+from matcha.target import Doctor
+
+
+class Example(msgspec.Struct, frozen=True, kw_only=True):
+    name: str
+    title: str
+
+
+def doctor(project: Folder = ".", *, target: str | None = None, fix: bool = False) -> list[Finding]:
+    """Every check of this machine and stack; with `fix`, what can be mended is mended first."""
+    opened = open_project(project, target)
+    found = list(_stack_findings(opened, fix)) if isinstance(opened.target, Doctor) else []
+    clients = training.client_mismatches()
+    found.append(
+        Finding(
+            check="client libraries",
+            ok=not clients,
+            message=" ".join(clients) or "Nothing installed beside Matcha differs from the stack.",
+            fix="Run your code with `matcha run -- ...`, or install the stack's versions." if clients else "",
+        )
+    )
+    return found
+
+
+def _stack_findings(opened: object, fix: bool) -> list[Finding]:
+    from matcha.api._project import Project  # noqa: PLC0415
+
+    assert isinstance(opened, Project)
+    assert isinstance(opened.target, Doctor)
+    try:
+        state = opened.store.read()
+    except StateUnreadable as error:
+        broken = Finding(check="state", ok=False, message=error.message, fix=error.resolution)
+        return [broken]
+    environments = opened.wanted(state).environments
+    return [
+        msgspec.convert(f, Finding, from_attributes=True)
+        for f in opened.target.examine(state, environments, fix=fix)
+    ]
+
+
+def _examples_folder() -> Path:
+    packaged = Path(__file__).parent.parent / "_examples"
+    return packaged if packaged.is_dir() else Path(__file__).parents[3] / "examples"
+
+
+def examples() -> list[Example]:
+    """Every example, by name, with the first line of its README."""
+    folders = sorted(p for p in _examples_folder().iterdir() if (p / "README.md").is_file())
+    return [Example(name=p.name, title=_title(p / "README.md")) for p in folders]
+
+
+def _title(readme: Path) -> str:
+    return readme.read_text(encoding="utf-8").lstrip("# ").partition("\n")[0].strip()
+
+
+def example(name: str, destination: Path | str | None = None) -> Path:
+    """Copy an example; the folder made.
+
+    Raises NotFound for an unknown one, BadInput where it would overwrite something.
+    """
+    known = [e.name for e in examples()]
+    if name not in known:
+        raise NotFound(f'There is no example "{name}".', resolution=suggest(name, known))
+    folder = Path(destination) if destination else Path(name)
+    if folder.exists() and any(folder.iterdir() if folder.is_dir() else [folder]):
+        raise BadInput(f"{folder} exists already.", resolution=f"matcha example get {name} ANOTHER-FOLDER")
+    ignore = shutil.ignore_patterns("__pycache__", ".pytest_cache", ".matcha", spec.FILE)
+    shutil.copytree(_examples_folder() / name, folder, ignore=ignore, dirs_exist_ok=True)
+    return folder.resolve()
