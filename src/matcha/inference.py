@@ -99,7 +99,7 @@ def _column(column: Mapping[str, Any], values: list[Any]) -> dict[str, Any]:
 def _guess(values: Sequence[Any]) -> str:
     present = [v for v in values if v is not None]
     for kind, datatype in ((bool, "BOOL"), (int, "INT64"), ((int, float), "FP64")):
-        if present and all(isinstance(v, kind) for v in present):  # type: ignore[arg-type]
+        if present and all(isinstance(v, kind) for v in present):
             return datatype
     return "BYTES"
 
@@ -115,7 +115,7 @@ def _value(name: str, datatype: str, value: Any, number: int) -> Any:
             return _whole(value)
         if datatype == "BOOL":
             return _truth(value)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise BadInput(f"Row {number}: {name} is {value!r}, the model expects {datatype}.") from error
     return value if isinstance(value, str) else str(value)
 

@@ -104,9 +104,21 @@ def run(
     python = workspace(opened, emit)
     began = int(time.time() * 1000)
     variables = {n: o.value for n, o in env(opened.root, target=target).items()}
+    variables["PYTHONPATH"] = os.pathsep.join([str(opened.root), str(_importable(opened))])
     code = runner.run(msgspec.structs.replace(job, python=python, env=variables, folder=opened.root))
     _models.log_references(opened, state, ["--experiment-since", str(began)])
     return code
+
+
+def _importable(opened: Project) -> Path:
+    """A folder from which jobs import this very Matcha, and nothing else of this interpreter."""
+    folder = opened.access().folder("python")
+    link, package = folder / "matcha", Path(__file__).parent.parent
+    if link.is_symlink() and link.readlink() != package:
+        link.unlink()
+    if not link.is_symlink():
+        link.symlink_to(package, target_is_directory=True)
+    return folder
 
 
 def workspace(opened: Project, emit: Emit) -> Path:

@@ -22,7 +22,7 @@ from matcha.targets.fake.store import FakeStore
 Facts = dict[str, dict[str, Any]]
 
 
-class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class FakeOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`fail` holds keys of steps that raise; `port` is the first port it pretends to listen on."""
 
     fail: tuple[str, ...] = ()
@@ -31,11 +31,11 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 class FakeTarget:
     name: ClassVar[str] = "fake"
-    Options: ClassVar[type[Options]] = Options
+    Options: ClassVar[type[FakeOptions]] = FakeOptions
 
-    def __init__(self, project: Path, options: Options | None = None) -> None:
+    def __init__(self, project: Path, options: FakeOptions | None = None) -> None:
         self._folder = project / ".matcha"
-        self._options = options or Options()
+        self._options = options or FakeOptions()
 
     def store(self) -> StateStore:
         return FakeStore(self._folder)

@@ -1,0 +1,173 @@
+"""Training jobs as processes of this machine, in the foreground."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import psutil
+
+from matcha.errors import BadInput, NotFound
+from matcha.target import Job
+
+UNITS = {
+    "": 1,
+    "K": 10**3,
+    "M": 10**6,
+    "G": 10**9,
+    "T": 10**12,
+    "Ki": 2**10,
+    "Mi": 2**20,
+    "Gi": 2**30,
+    "Ti": 2**40,
+}
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "LOKY_MAX_CPU_COUNT")
+GRACE = 10.0  # seconds between passing a signal on and killing the job's process group
+
+
+def check(job: Job) -> None:
+    """Raises BadInput, saying what was found, for more GPUs, cores or memory than this machine has."""
+    if job.gpu < 0 or (job.cpu is not None and job.cpu <= 0):
+        raise BadInput("--gpu and --cpu take positive numbers.")
+    _check_gpus(job.gpu)
+    cores = os.cpu_count() or 1
+    if job.cpu is not None and job.cpu > cores:
+        raise BadInput(f"{job.cpu:g} cores were asked for, this machine has {cores}.")
+    if job.memory is not None:
+        _check_memory(job.memory)
+
+
+def _check_gpus(wanted: int) -> None:
+    if not wanted:
+        return
+    found = gpus()
+    if wanted > len(found):
+        what = f"found {len(found)}: {', '.join(found)}" if found else "found none (nvidia-smi lists no GPU)"
+        raise BadInput(
+            f"{wanted} GPU{'s' if wanted > 1 else ''} asked for, {what}.",
+            resolution="Run without --gpu, or on a target that has GPUs.",
+        )
+
+
+def _check_memory(text: str) -> None:
+    wanted, total = memory_bytes(text), psutil.virtual_memory().total
+    if wanted > total:
+        raise BadInput(f"{text} of memory was asked for, this machine has {total / 2**30:.1f}Gi.")
+
+
+def memory_bytes(text: str) -> int:
+    """`8Gi` -> bytes. Raises BadInput for what is not a Kubernetes-style quantity."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([KMGT]i?)?", text.strip())
+    if not match:
+        raise BadInput(f'"{text}" is not an amount of memory.', resolution="--memory 8Gi")
+    return int(float(match[1]) * UNITS[match[2] or ""])
+
+
+def gpus() -> list[str]:
+    """Names of the NVIDIA GPUs the driver lists, in order; empty where there is no driver."""
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return []
+    try:
+        done = subprocess.run(
+            [tool, "--query-gpu=name", "--format=csv,noheader"],
+            capture_output=True,
+            text=True,
+            timeout=20,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    return [line.strip() for line in done.stdout.splitlines() if line.strip()] if done.returncode == 0 else []
+
+
+def environment(job: Job, inherited: Mapping[str, str]) -> dict[str, str]:
+    """The job's variables: the user's own, the stack's on top, its Python first on PATH."""
+    home = job.python.parent.parent
+    own = {k: v for k, v in inherited.items() if k not in ("PYTHONHOME", "PYTHONDONTWRITEBYTECODE")}
+    path = [str(job.python.parent), own.get("PATH", ""), str(Path(sys.executable).parent)]
+    variables = {
+        **own,
+        **job.env,
+        "VIRTUAL_ENV": str(home),
+        "PATH": os.pathsep.join(
+            [str(job.python.parent), own.get("PATH", ""), str(Path(sys.executable).parent)]
+        ),
+        "PYTHONUNBUFFERED": own.get("PYTHONUNBUFFERED", "1"),
+    }
+    if job.cpu is not None:
+        variables |= dict.fromkeys(THREADS, str(max(1, int(job.cpu))))
+    if job.gpu:
+        variables["CUDA_VISIBLE_DEVICES"] = ",".join(str(n) for n in range(job.gpu))
+    return variables
+
+
+def run(job: Job) -> int:
+    """Run the job to its end in its own process group; 128 + N where signal N ended it.
+
+    Ctrl-C and SIGTERM are passed on to the whole group, which is killed if it outlives the grace period.
+    Raises NotFound for a command that does not exist.
+    """
+    variables = environment(job, os.environ)
+    program = shutil.which(job.command[0], path=variables["PATH"]) or _in_folder(job)
+    if program is None:
+        raise NotFound(f'There is no command "{job.command[0]}" in the job\'s environment.')
+    child = subprocess.Popen(
+        [program, *job.command[1:]], cwd=job.folder, env=variables, start_new_session=not sys.stdin.isatty()
+    )
+    with _Forwarding(child, own_group=not sys.stdin.isatty()):
+        code = child.wait()
+    return code if code >= 0 else 128 - code
+
+
+def _in_folder(job: Job) -> str | None:
+    path = Path(job.folder, job.command[0])
+    return str(path) if "/" in job.command[0] and path.is_file() else None
+
+
+class _Forwarding:
+    """Passes SIGINT and SIGTERM on to a job while it runs.
+
+    On a terminal the job shares our process group, so that it can read from it, and Ctrl-C reaches it from
+    the terminal itself; the second one kills.
+    """
+
+    def __init__(self, child: subprocess.Popen[bytes], *, own_group: bool) -> None:
+        self._child = child
+        self._own_group = own_group
+        self._asked = 0
+        self._before: dict[int, object] = {}
+
+    def __enter__(self) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._before[number] = signal.signal(number, self._pass_on)
+
+    def __exit__(self, *_: object) -> None:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+
+    def _pass_on(self, number: int, _: object) -> None:
+        self._asked += 1
+        if self._own_group or number != signal.SIGINT:
+            self._send(number)
+        if self._asked > 1:
+            self._send(signal.SIGKILL)
+        else:
+            signal.signal(signal.SIGALRM, lambda *_: self._send(signal.SIGKILL))
+            signal.setitimer(signal.ITIMER_REAL, GRACE)
+
+    def _send(self, number: int) -> None:
+        try:
+            if self._own_group:
+                os.killpg(self._child.pid, number)
+            else:
+                self._child.send_signal(number)
+        except ProcessLookupError:
+            return

@@ -1,0 +1,67 @@
+"""The planner's transitions, one data file."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from matcha.errors import MatchaError
+from matcha.planning import Resource, Wanted, in_order, make
+from matcha.state import Record, State
+from matcha.target import Seen, Snapshot
+
+CASES = YAML(typ="safe").load((Path(__file__).parent / "cases/planning.yaml").read_text())
+
+
+def resource(case: dict[str, Any], key: str) -> Resource:
+    digest, *needs = str(case["wanted"][key]).split() or [""]
+    return Resource(
+        key=key,
+        digest=digest,
+        needs=tuple(needs),
+        parts=tuple(case.get("parts", {}).get(key, ())),
+        recorded=key.startswith("setup/"),
+        remade_with=case.get("remade", {}).get(key, ""),
+    )
+
+
+def wanted(case: dict[str, Any]) -> Wanted:
+    return Wanted(
+        environments=(),
+        services=(),
+        secrets=(),
+        stores=(),
+        components=(),
+        deployments=(),
+        resources=tuple(resource(case, key) for key in case["wanted"]),
+    )
+
+
+def seen(text: str) -> Seen:
+    condition, digest, detail = [*text.split(maxsplit=2), "", ""][:3]
+    return Seen(condition, digest.strip("-"), detail)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda c: c["name"])
+def test_transition(case: dict[str, Any]) -> None:
+    snapshot = Snapshot({key: seen(text) for key, text in case["seen"].items()})
+    records = {key: Record(digest=digest) for key, digest in case.get("recorded", {}).items()}
+    state = State(stack_id="s", stack="default", target="fake", resources=records)
+    plan = make("default", "fake", wanted(case), snapshot, state)
+    assert [[s.action, s.key, s.reason] for s in plan.steps] == case["steps"]
+    if "unchanged" in case:
+        assert list(plan.unchanged) == case["unchanged"]
+
+
+def test_steps_wait_only_for_steps_of_the_plan() -> None:
+    case = {"wanted": {"environment/a": "e1", "service/a": "d1 environment/a"}}
+    plan = make("default", "fake", wanted(case), Snapshot({"environment/a": Seen("present", "e1")}), None)
+    assert [(s.key, s.needs) for s in plan.steps] == [("service/a", ())]
+
+
+def test_a_circle_of_needs_is_named() -> None:
+    circle = [Resource(key="a", digest="", needs=("b",)), Resource(key="b", digest="", needs=("a",))]
+    with pytest.raises(MatchaError) as caught:
+        in_order(circle)
+    assert caught.value.details == "a -> b -> a"
