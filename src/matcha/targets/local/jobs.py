@@ -96,9 +96,7 @@ def environment(job: Job, inherited: Mapping[str, str]) -> dict[str, str]:
         **own,
         **job.env,
         "VIRTUAL_ENV": str(home),
-        "PATH": os.pathsep.join(
-            [str(job.python.parent), own.get("PATH", ""), str(Path(sys.executable).parent)]
-        ),
+        "PATH": os.pathsep.join(path),
         "PYTHONUNBUFFERED": own.get("PYTHONUNBUFFERED", "1"),
     }
     if job.cpu is not None:
