@@ -1,0 +1,260 @@
+"""The state record and its lock as files of the project.
+
+The lock is a lease: it names its owner, expires unless renewed, and is free at once when its process is
+gone from this machine. Every change of either file happens under a short exclusive lock on `guard`, so a
+holder that lost the lease while it slept finds out before it writes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import os
+import secrets
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from matcha import state as states
+from matcha.errors import Locked, StateUnreadable
+from matcha.events import Emit, Event
+from matcha.state import State
+from matcha.target import LockInfo
+from matcha.targets.local.files import guarded, private_folder, remove_empty, write_private
+from matcha.targets.local.layout import is_stack_id
+from matcha.targets.local.processes import birth, is_gone, where
+
+LEASE = 60.0
+_POLL = 0.2
+_REMIND = 5.0
+
+
+class _Lease(LockInfo, frozen=True, kw_only=True):
+    """`machine` tells apart hosts and process namespaces, `born` a process from a later one of its pid."""
+
+    machine: str
+    pid: int
+    born: str
+
+
+class _Version(msgspec.Struct):
+    schema_version: int = 0
+
+
+class FileStore:
+    """`matcha.target.StateStore` in the folder `root`. `clock` gives Unix seconds."""
+
+    def __init__(self, root: Path, clock: Callable[[], float] = time.time) -> None:
+        self._root = root
+        self._path = root / "state.json"
+        self._lock = root / "lock"
+        self._guard = root / "guard"
+        self._clock = clock
+
+    def read(self) -> State | None:
+        try:
+            raw = self._path.read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise StateUnreadable(f"{self._path} cannot be read.", details=str(error)) from error
+        try:
+            return _decoded(raw)
+        except (msgspec.DecodeError, ValueError, TypeError, KeyError) as error:
+            raise self._unreadable(raw, error) from error
+
+    def _unreadable(self, raw: bytes, error: Exception) -> StateUnreadable:
+        kept = self._keep(raw)
+        details = f"{error}\nThe file is left as it is; a copy is {kept}." if kept else str(error)
+        if isinstance(error, _NewerError):
+            return StateUnreadable(
+                f"{self._path} was written by a newer Matcha.",
+                details=details,
+                resolution="pip install --upgrade matcha-ml",
+            )
+        return StateUnreadable(
+            f"The record of this stack is corrupt: {self._path}",
+            details=details,
+            resolution="matcha doctor",
+        )
+
+    def _keep(self, raw: bytes) -> Path | None:
+        """A copy beside the record, named by the record's own time so that there is one for each."""
+        try:
+            stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(self._path.stat().st_mtime))
+            copy = self._path.with_name(f"state.json.corrupt-{stamp}")
+            if not copy.exists():
+                write_private(copy, raw)
+        except OSError:
+            return None
+        return copy
+
+    def write(self, state: State, token: str) -> None:
+        with guarded(self._guard):
+            self._fence(token)
+            write_private(self._path, states.encode(state), durable=True)
+
+    def delete(self, token: str) -> None:
+        with guarded(self._guard):
+            self._fence(token)
+            for path in (self._path, *self._root.glob("state.json.corrupt-*")):
+                path.unlink(missing_ok=True)
+
+    def acquire(self, operation: str, *, wait: float, emit: Emit) -> LockInfo:
+        began = time.monotonic()
+        reminded = -_REMIND
+        while True:
+            holder = self._try(operation)
+            if isinstance(holder, _Mine):
+                return holder.lease
+            waited = time.monotonic() - began
+            if waited >= wait:
+                raise _held(holder, self._clock())
+            if waited - reminded >= _REMIND:
+                reminded = waited
+                emit(Event("stack", "progress", f"waiting for {_who(holder, self._clock())}", waited))
+            time.sleep(min(_POLL, wait - waited))
+
+    def _try(self, operation: str) -> _Mine | _Lease:
+        private_folder(self._root)
+        with guarded(self._guard):
+            held = self._read_lock()
+            if held and not self._is_over(held):
+                return held
+            lease = _new_lease(operation, self._clock())
+            self._write_lock(lease)
+            ignore = self._root / ".gitignore"
+            if not ignore.exists():
+                write_private(ignore, b"*\n")
+            return _Mine(lease)
+
+    def renew(self, token: str) -> None:
+        with guarded(self._guard):
+            held = self._fence(token)
+            self._write_lock(msgspec.structs.replace(held, expires=self._clock() + LEASE))
+
+    def release(self, token: str) -> None:
+        if not self._root.exists():
+            return
+        with guarded(self._guard):
+            held = self._read_lock()
+            if held and held.token == token:
+                self._lock.unlink(missing_ok=True)
+            self._tidy()
+
+    def _tidy(self) -> None:
+        """Leaves no folder behind when there is no stack (any more). Under the guard."""
+        if self._lock.exists() or {p.name for p in self._root.iterdir()} - {".gitignore", "guard"}:
+            return
+        (self._root / ".gitignore").unlink(missing_ok=True)
+        self._guard.unlink(missing_ok=True)
+        remove_empty(self._root)
+
+    def lock(self) -> LockInfo | None:
+        held = self._read_lock()
+        return None if held is None or self._is_over(held) else _public(held)
+
+    def stale(self) -> LockInfo | None:
+        """A lock that its owner left behind; it is in nobody's way."""
+        held = self._read_lock()
+        return _public(held) if held and self._is_over(held) else None
+
+    def break_lock(self) -> LockInfo | None:
+        if not self._lock.exists():
+            return None
+        with guarded(self._guard):
+            held = self._read_lock()
+            self._lock.unlink(missing_ok=True)
+            self._tidy()
+            return _public(held) if held else None
+
+    def _fence(self, token: str) -> _Lease:
+        held = self._read_lock()
+        if held is None or held.token != token:
+            raise _lost(held, self._clock())
+        return held
+
+    def _read_lock(self) -> _Lease | None:
+        with contextlib.suppress(OSError, msgspec.DecodeError, UnicodeDecodeError):
+            return msgspec.json.decode(self._lock.read_bytes(), type=_Lease)
+        return None
+
+    def _write_lock(self, lease: _Lease) -> None:
+        write_private(self._lock, msgspec.json.encode(lease))
+
+    def _is_over(self, held: _Lease) -> bool:
+        dead = held.machine == where() and is_gone(held.pid, held.born)
+        return dead or held.expires < self._clock()
+
+
+class _Mine(msgspec.Struct, frozen=True):
+    lease: _Lease
+
+
+class _NewerError(ValueError):
+    pass
+
+
+def _decoded(raw: bytes) -> State:
+    version = msgspec.json.decode(raw, type=_Version).schema_version
+    if version > states.SCHEMA_VERSION:
+        raise _NewerError(f"Its schema is {version}; this Matcha knows {states.SCHEMA_VERSION}.")
+    found = states.decode(raw)
+    if not is_stack_id(found.stack_id):
+        raise ValueError(f"`stack_id` is no name of a stack: {found.stack_id!r}")
+    return found
+
+
+def _new_lease(operation: str, now: float) -> _Lease:
+    pid = os.getpid()
+    return _Lease(
+        owner=f"{_user()}@{socket.gethostname()} (pid {pid})",
+        operation=operation,
+        since=now,
+        expires=now + LEASE,
+        token=secrets.token_hex(16),
+        machine=where(),
+        pid=pid,
+        born=birth(pid),
+    )
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        return str(os.getuid())
+
+
+def _public(held: _Lease) -> LockInfo:
+    return LockInfo(
+        owner=held.owner,
+        operation=held.operation,
+        since=held.since,
+        expires=held.expires,
+        token=held.token,
+    )
+
+
+def _who(held: LockInfo, now: float) -> str:
+    return f"{held.owner}: {held.operation}, since {max(0, now - held.since):.0f} s"
+
+
+def _held(held: LockInfo, now: float) -> Locked:
+    return Locked(
+        f"Somebody else is changing this stack: {_who(held, now)}.",
+        details=f"The lock expires in {max(0, held.expires - now):.0f} s unless its owner renews it.",
+        resolution="matcha force-unlock",
+    )
+
+
+def _lost(held: LockInfo | None, now: float) -> Locked:
+    taken = f"It is held by {_who(held, now)}." if held else "It was removed."
+    return Locked(
+        "This run lost the stack's lock and stopped before changing the record.",
+        details=taken,
+        resolution="matcha status",
+    )

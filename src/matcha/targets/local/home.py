@@ -1,0 +1,198 @@
+"""Which stack a project has, and where the parts of it that lie outside the project are."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections.abc import Iterable
+from pathlib import Path
+
+import msgspec
+import platformdirs
+
+from matcha.errors import BadInput, MatchaError, StateUnreadable
+from matcha.targets.local.files import is_private, private_folder, remove_tree, write_changed
+from matcha.targets.local.filestore import FileStore
+from matcha.targets.local.layout import Layout, UserLayout, is_stack_id
+from matcha.targets.local.notes import Notes
+from matcha.targets.local.ports import PortBook
+from matcha.targets.local.secrets import SecretFile
+from matcha.targets.local.supervisor import Supervisor
+
+
+class Index(msgspec.Struct, frozen=True):
+    """What the user's data folder knows of a stack."""
+
+    project: str
+    runtime: str
+
+
+class Stack:
+    """The parts of one local stack. Making one reads and writes nothing but the index."""
+
+    def __init__(self, layout: Layout, user: UserLayout, stack_id: str) -> None:
+        self.id = stack_id
+        self.layout = layout
+        self.user = user
+        self.index = read_index(user, stack_id)
+        self.runtime = Path(self.index.runtime) if self.index else _candidates(user, stack_id)[0]
+        self.notes = Notes(layout)
+        self.secrets = SecretFile(user.secrets(stack_id))
+        self.ports = PortBook(user.ports, lambda other: user.stack(other).is_dir())
+        self.supervisor = Supervisor(layout.supervisor, self.runtime, stack_id)
+
+    @property
+    def moved_from(self) -> Path | None:
+        """Where the project was when the stack was last provisioned, if that is not here."""
+        if self.index is None or _is_here(self.index.project, self.layout.project):
+            return None
+        return Path(self.index.project)
+
+
+def user_layout() -> UserLayout:
+    return UserLayout(platformdirs.user_data_path("matcha", appauthor=False))
+
+
+def read_index(user: UserLayout, stack_id: str) -> Index | None:
+    with contextlib.suppress(OSError, msgspec.DecodeError, UnicodeDecodeError):
+        return msgspec.json.decode(user.index(stack_id).read_bytes(), type=Index)
+    return None
+
+
+def indexed(user: UserLayout) -> dict[str, Index]:
+    """Every stack of the user by id, also those whose project is gone."""
+    folders = user.stacks.iterdir() if user.stacks.is_dir() else ()
+    found = {f.name: read_index(user, f.name) for f in folders if is_stack_id(f.name)}
+    return {name: index for name, index in found.items() if index}
+
+
+def stacks_of(layout: Layout, user: UserLayout) -> list[str]:
+    """Ids of the stacks that were made for this project, also where its record is gone."""
+    return [i for i, index in sorted(indexed(user).items()) if _is_here(index.project, layout.project)]
+
+
+def find_stack(layout: Layout, user: UserLayout, store: FileStore) -> Stack | None:
+    """The stack of the project: as recorded, else as indexed. Raises MatchaError in a copy of a project."""
+    stack_id = _recorded(store)
+    if stack_id is None:
+        stack_id = next(iter(stacks_of(layout, user)), None)
+    if stack_id is None:
+        return None
+    stack = Stack(layout, user, stack_id)
+    refuse_copy(stack)
+    return stack
+
+
+def _recorded(store: FileStore) -> str | None:
+    """None also for a record that cannot be read: the index knows the stack as well."""
+    try:
+        state = store.read()
+    except StateUnreadable:
+        return None
+    return state.stack_id if state else None
+
+
+def refuse_copy(stack: Stack) -> None:
+    """Two folders with one stack would stop and remove each other's processes."""
+    original = stack.moved_from
+    if original is None or _recorded(FileStore(Layout(original).root)) != stack.id:
+        return
+    raise MatchaError(
+        "This folder is a copy of a project whose stack is its own.",
+        details=f"The stack belongs to {original}.",
+        resolution=f"rm -r {str(stack.layout.root)!r}",
+    )
+
+
+def settle(stack: Stack) -> Stack:
+    """Makes the folders of a stack and writes its index.
+
+    Raises BadInput for a project folder that cannot hold one, MatchaError where no runtime folder is safe.
+    """
+    refuse_odd_path(stack.layout.project)
+    private_folder(stack.layout.root)
+    stack.layout.root.chmod(0o700)
+    private_folder(stack.layout.stack)
+    private_folder(stack.user.stack(stack.id)).chmod(0o700)
+    runtime = _usable([stack.runtime, *_candidates(stack.user, stack.id)])
+    index = Index(str(stack.layout.project), str(runtime))
+    write_changed(stack.user.index(stack.id), msgspec.json.encode(index))
+    return Stack(stack.layout, stack.user, stack.id)
+
+
+def inherit(layout: Layout, user: UserLayout, stack_id: str) -> None:
+    """What stacks of this project left when its record was lost: their processes end, and the first one's
+    passwords, which open the databases that are still here, go to the new stack.
+    """
+    for other in (Stack(layout, user, i) for i in stacks_of(layout, user) if i != stack_id):
+        other.supervisor.shutdown()
+        other.ports.drop(other.id)
+        remove_tree(other.runtime)
+        if layout.stack.exists() and not user.stack(stack_id).exists():
+            other.user.stack(other.id).rename(user.stack(stack_id))
+        else:
+            remove_tree(user.stack(other.id))
+
+
+def forget_programs(stack: Stack) -> None:
+    """Of a project that was moved: they run, and are written down, with the paths it had."""
+    stack.supervisor.shutdown()
+    for name in stack.supervisor.programs():
+        stack.supervisor.drop(name)
+
+
+def refuse_odd_path(project: Path) -> None:
+    """Characters that end a path inside a database URL."""
+    if odd := {c for c in str(project) if c in "?#" or not c.isprintable()}:
+        raise BadInput(
+            f"The project's folder has {' and '.join(sorted(map(repr, odd)))} in its path: {project}",
+            details="Databases in it could not be reached.",
+            resolution="Rename the folder and run matcha provision in it.",
+        )
+
+
+def _is_here(project: str, here: Path) -> bool:
+    if Path(project) == here:
+        return True
+    try:
+        return Path(project).samefile(here)
+    except OSError:
+        return False
+
+
+def _candidates(user: UserLayout, stack_id: str) -> tuple[Path, ...]:
+    return user.runtimes(stack_id, os.getuid(), os.environ)
+
+
+def _usable(folders: Iterable[Path]) -> Path:
+    reasons: list[str] = []
+    for folder in dict.fromkeys(folders):
+        if not (reason := unusable(folder)):
+            return folder
+        reasons.append(f"{folder}: {reason}")
+    raise MatchaError(
+        "No folder is safe for the supervisor's socket.",
+        details="\n".join(reasons),
+        resolution="matcha doctor",
+    )
+
+
+def unusable(folder: Path) -> str:
+    """Why `folder` cannot hold the supervisor's socket; makes it where it is absent."""
+    try:
+        private_folder(folder)
+        for path in (folder.parent, folder):
+            if path.is_symlink() or not is_private(path):
+                return f"{path} is not yours alone"
+        _bind(folder / "try")
+    except OSError as error:
+        return str(error)
+    return ""
+
+
+def _bind(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path))
+    path.unlink()

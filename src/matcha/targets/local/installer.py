@@ -1,0 +1,81 @@
+"""Where environments come from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from matcha.component import Environment
+
+if TYPE_CHECKING:
+    from matcha.environments import InstallProgress
+
+Report = Callable[[str, "float | None"], None]
+
+
+class Installer(Protocol):
+    """Makes environments. Tests give a target one that has nothing to install."""
+
+    def is_whole(self, environment: Environment, folder: Path) -> bool:
+        """Whether the environment that was once made in `folder` can still be used. Cheap."""
+
+    def install(self, environment: Environment, report: Report) -> Path:
+        """Its folder. Idempotent; safe to be killed, and to run in several processes at once."""
+
+    def notes(self, missing: Sequence[Environment]) -> Sequence[str]:
+        """What installing these takes, as lines. Raises MatchaError where it cannot work."""
+
+    def finish(self, folders: Iterable[Path]) -> None:
+        """Start work that makes later starts faster; returns at once."""
+
+
+class UvInstaller:
+    """`matcha.environments`: locked, verified, shared by all of the user's projects."""
+
+    def is_whole(self, environment: Environment, folder: Path) -> bool:
+        from matcha import environments  # noqa: PLC0415 - slow to import, and `status` never asks
+
+        return (folder / environments.MARKER).exists() and (folder / "bin" / "python").exists()
+
+    def install(self, environment: Environment, report: Report) -> Path:
+        from matcha import environments  # noqa: PLC0415
+
+        def tell(progress: InstallProgress) -> None:
+            report(*_told(progress))
+
+        python = environments.python_for(environment.python)
+        warm = environments.warm_modules(environment.warm)
+        return environments.install(environment.lock, python, warm=warm, report=tell)
+
+    def notes(self, missing: Sequence[Environment]) -> Sequence[str]:
+        from matcha import environments  # noqa: PLC0415
+
+        wanted = [(e.lock, environments.python_for(e.python)) for e in missing]
+        absent = [(lock, python) for lock, python in wanted if not environments.is_installed(lock, python)]
+        if not absent:
+            return ()
+        size = environments.download_size(absent)
+        what = "1 environment" if len(absent) == 1 else f"{len(absent)} environments"
+        return (f"{what} to install, {'download size unknown' if size is None else _download(size)}.",)
+
+    def finish(self, folders: Iterable[Path]) -> None:
+        from matcha import environments  # noqa: PLC0415
+
+        for folder in folders:
+            environments.compile_rest(folder)
+
+
+def _download(size: int) -> str:
+    return f"about {max(1, round(size / 1e6))} MB to download" if size else "nothing to download"
+
+
+def _told(progress: InstallProgress) -> tuple[str, float | None]:
+    """The line and the fraction of one report."""
+    known = progress.total > 0
+    if known and progress.unit == "bytes":
+        count = f" {progress.done / 1e6:.0f} of {progress.total / 1e6:.0f} MB"
+    else:
+        count = f" {progress.done} of {progress.total} {progress.unit}" if known else ""
+    detail = f" ({progress.detail})" if progress.detail else ""
+    return f"{progress.phase}{count}{detail}", min(1.0, progress.done / progress.total) if known else None

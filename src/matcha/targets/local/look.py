@@ -1,0 +1,160 @@
+"""What a local stack shows of itself. Reads only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import msgspec
+
+from matcha.component import Service
+from matcha.errors import MatchaError
+from matcha.state import State
+from matcha.target import Condition, Seen, ServiceStatus, Snapshot
+from matcha.targets.local.describe import describe, places, ports_of
+from matcha.targets.local.home import Stack
+from matcha.targets.local.memory import listening, tree_memory
+from matcha.targets.local.notes import ServiceNote
+from matcha.targets.local.ports import is_free
+from matcha.targets.local.probe import ask_all
+from matcha.targets.local.programs import ProgramStatus
+from matcha.targets.local.resolve import base_url, main_port
+
+PROBE_SECONDS = 1.5
+ROLE = "role/"  # prefix of the facts of a State that say which service plays a role
+
+
+def roles_of(state: State) -> dict[str, str]:
+    """Role -> service, as recorded when the run began."""
+    return {k.removeprefix(ROLE): v for k, v in state.facts.items() if k.startswith(ROLE)}
+
+
+def observe(stack: Stack, state: State | None, services: Iterable[Service]) -> Snapshot:
+    programs = stack.supervisor.programs()
+    notes = stack.notes.services()
+    found = {
+        **_environments(stack),
+        **{f"secret/{name}": Seen("present") for name in stack.secrets.read()},
+        **{f"store/{path.name}": Seen("present") for path in _areas(stack)},
+    }
+    wells = _wells(programs, notes)
+    for name, (condition, detail) in wells.items():
+        note = notes.get(name)
+        found[f"service/{name}"] = Seen(condition, note.description if note else "", detail)
+    if state:
+        found |= _outdated(stack, state, services, programs, notes, found)
+    return Snapshot(found)
+
+
+def _environments(stack: Stack) -> dict[str, Seen]:
+    notes = stack.notes.environments().values()
+    return {f"environment/{n.name}": Seen("present", n.digest) for n in notes if n.python.exists()}
+
+
+def _areas(stack: Stack) -> list[Path]:
+    folder = stack.layout.area("")
+    return [p for p in folder.iterdir() if p.is_dir()] if folder.is_dir() else []
+
+
+def _wells(
+    programs: Mapping[str, ProgramStatus], notes: Mapping[str, ServiceNote]
+) -> dict[str, tuple[Condition, str]]:
+    """Condition and detail of each program; those that run are asked, side by side."""
+    urls = {n: notes[n].health for n, s in programs.items() if s.pid and n in notes}
+    answers = ask_all(urls, PROBE_SECONDS)
+    return {n: _well(s, answers.get(n, "its description is lost")) for n, s in programs.items()}
+
+
+def _well(status: ProgramStatus, answer: str) -> tuple[Condition, str]:
+    if status.condition == "starting" and status.pid and not answer:
+        return "running", ""
+    if status.condition != "running":
+        return status.condition, status.detail
+    return ("unhealthy", answer) if answer else ("running", "")
+
+
+def _outdated(
+    stack: Stack,
+    state: State,
+    services: Iterable[Service],
+    programs: Mapping[str, ProgramStatus],
+    notes: Mapping[str, ServiceNote],
+    found: Mapping[str, Seen],
+) -> dict[str, Seen]:
+    """Services of an unchanged description that would be made differently now."""
+    ports = {
+        key: number if programs.get(key.rpartition("/")[0]) and _usable(key, number, found) else 0
+        for key, number in state.ports.items()
+    }
+    remade = {}
+    for service in services:
+        note, seen = notes.get(service.name), found.get(f"service/{service.name}")
+        if note and seen and made_of(stack, service, ports, roles_of(state)) != note.made:
+            why = "the project's folder moved" if stack.moved_from else "an address it uses has changed"
+            remade[f"service/{service.name}"] = msgspec.structs.replace(seen, digest="", detail=why)
+    return remade
+
+
+def _usable(key: str, number: int, found: Mapping[str, Seen]) -> bool:
+    """Whether the recorded port still serves: in use by its service, or free for it."""
+    seen = found[f"service/{key.rpartition('/')[0]}"]
+    return seen.condition in ("running", "starting", "unhealthy") or is_free(number)
+
+
+def made_of(stack: Stack, service: Service, ports: Mapping[str, int], roles: Mapping[str, str]) -> str:
+    """Digest of the program that the description means now; empty where that cannot be told."""
+    environment = stack.notes.environment(service.environment)
+    if environment is None:
+        return ""
+    where = places(service, stack.layout, ports, roles)
+    try:
+        return describe(service, environment.python, where, stack.layout, stack.secrets.path).program.digest
+    except MatchaError:
+        return ""
+
+
+def status(stack: Stack, state: State) -> list[ServiceStatus]:
+    programs = stack.supervisor.programs()
+    notes = stack.notes.services()
+    wells = _wells(programs, notes)
+    memory = tree_memory({n: s.pid for n, s in programs.items() if s.pid})
+    recorded = (k.removeprefix("service/") for k in state.resources if k.startswith("service/"))
+    names = dict.fromkeys((*recorded, *programs))
+    return [_status(n, state, programs.get(n), wells.get(n), memory.get(n, -1), stack) for n in names]
+
+
+def _status(
+    name: str,
+    state: State,
+    program: ProgramStatus | None,
+    well: tuple[Condition, str] | None,
+    memory: int,
+    stack: Stack,
+) -> ServiceStatus:
+    condition, detail = well or ("absent", "")
+    ports = ports_of(name, state.ports)
+    if stack.moved_from and condition != "absent":
+        detail = f"the project's folder moved from {stack.moved_from}: run matcha provision"
+    return ServiceStatus(
+        name=name,
+        condition=condition,
+        address=base_url(main_port(ports)) if ports else "",
+        detail=detail,
+        memory=memory,
+        restarts=program.restarts if program else 0,
+        uptime=program.uptime if program else 0.0,
+    )
+
+
+class Listening:
+    """Whether the stack's own processes listen on a port; they are looked for once, when first asked."""
+
+    def __init__(self, stack: Stack) -> None:
+        self._stack = stack
+        self._ports: set[int] | None = None
+
+    def __call__(self, port: int) -> bool:
+        if self._ports is None:
+            pids = [s.pid for s in self._stack.supervisor.programs().values() if s.pid]
+            self._ports = listening(pids or self._stack.supervisor.survivors())
+        return port in self._ports

@@ -1,0 +1,78 @@
+"""Taking a local stack away, and the proof that it is gone."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from matcha.events import Emit, Event
+from matcha.targets.local.files import remove_empty, remove_tree, size_of
+from matcha.targets.local.home import Stack
+from matcha.targets.local.layout import Layout
+from matcha.targets.local.memory import listening
+
+
+def belongings(stack: Stack) -> list[str]:
+    """Lines for a person: processes, then folders with their sizes."""
+    lines = []
+    running = sorted(n for n, s in stack.supervisor.programs().items() if s.pid)
+    if running:
+        lines.append(f"{len(running)} running services: {', '.join(running)}")
+    for path, what in (
+        (stack.layout.databases, "databases"),
+        (stack.layout.area(""), "stored files"),
+        (stack.layout.stack, "everything the services wrote"),
+        (stack.secrets.path, "passwords and keys"),
+    ):
+        if path.exists():
+            size = f" ({_readable(size_of(path))})" if path.is_dir() else ""
+            lines.append(f"{what}{size}: {path}")
+    return lines
+
+
+def _readable(size: int) -> str:
+    return f"{size / 1e6:.1f} MB" if size < 1e9 else f"{size / 1e9:.1f} GB"
+
+
+def destroy(stack: Stack, emit: Emit) -> None:
+    """The index that names the stack goes last, so that the next run can finish what a killed one left."""
+    began = time.monotonic()
+
+    def say(what: str) -> None:
+        emit(Event("stack", "progress", what, time.monotonic() - began))
+
+    say("stopping every process")
+    stack.supervisor.shutdown()
+    say("removing files")
+    remove_tree(stack.layout.stack)
+    remove_tree(stack.runtime)
+    stack.ports.drop(stack.id)
+    remove_tree(stack.user.stack(stack.id))
+    remove_empty(stack.runtime.parent, stack.user.stacks, stack.user.data)
+
+
+def remove_files(layout: Layout) -> None:
+    """Of a project whose stack nobody knows any more."""
+    remove_tree(layout.stack)
+
+
+def remove_service(stack: Stack, name: str) -> None:
+    """The files of a service that has stopped, and its ports; its volumes and databases stay."""
+    note = stack.notes.service(name)
+    stack.ports.drop(stack.id, note.ports.values() if note else ())
+    for folder in (stack.layout.files(name), stack.layout.live(name), stack.layout.work(name)):
+        remove_tree(folder)
+    for log in stack.layout.logs.glob(f"{name}.log*"):
+        log.unlink(missing_ok=True)
+    stack.notes.drop_service(name)
+
+
+def leftovers(stack: Stack) -> Sequence[str]:
+    """What is still there of the stack, as lines; empty when it is proved gone."""
+    pids = stack.supervisor.survivors()
+    lines = [f"process {pid}" for pid in pids]
+    lines += [f"port {port}, held by a process of the stack" for port in sorted(listening(pids))]
+    folders = (stack.layout.stack, stack.runtime, stack.user.stack(stack.id))
+    lines += [str(path) for path in folders if path.exists()]
+    lines += [f"port {port}, claimed" for port in stack.ports.held(stack.id)]
+    return lines
