@@ -1,0 +1,1 @@
+"""Runs in the server's own environment: nothing here imports Matcha."""
