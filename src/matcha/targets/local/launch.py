@@ -16,9 +16,9 @@ from matcha.events import Emit, Event
 from matcha.targets.local.describe import Made
 from matcha.targets.local.files import private_folder, write_changed
 from matcha.targets.local.home import Stack
+from matcha.targets.local.listening import listener, listening
 from matcha.targets.local.logs import last_lines
-from matcha.targets.local.memory import listener, listening
-from matcha.targets.local.probe import ask
+from matcha.targets.local.probe import ask, port_of
 from matcha.targets.local.programs import ProgramStatus
 
 _FRESH_UUID = re.compile(r"\{fresh-uuid\}")
@@ -150,14 +150,11 @@ class Wait:
     def _is_own(self) -> bool:
         """Another program may have taken the port and answer in the service's place."""
         pid = self._program().pid
-        return bool(pid) and self._port() in listening([pid])
+        return bool(pid) and port_of(self._url) in listening([pid])
 
     def _thief(self) -> str:
-        who = listener(self._port())
-        return f"cannot listen on port {self._port()}: {who} does" if who else ""
-
-    def _port(self) -> int:
-        return int(self._url.split("/")[2].rpartition(":")[2])
+        who = listener(port_of(self._url))
+        return f"cannot listen on port {port_of(self._url)}: {who} does" if who else ""
 
     def _failed(self, what: str) -> ComponentFailed:
         name = self._service.name

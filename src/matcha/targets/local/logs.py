@@ -17,7 +17,11 @@ _POLL = 0.25
 
 def last_lines(log: Path, count: int) -> list[str]:
     """The newest `count` lines over all rotated files, oldest first, without their ends."""
-    return [*_Reader(log).first(count)]
+    reader = _Reader(log)
+    try:
+        return [*reader.first(count), *reader.rest()][-count:] if count > 0 else []
+    finally:
+        reader.close()
 
 
 def _rotated(log: Path) -> list[Path]:
@@ -64,6 +68,10 @@ class _Reader:
                     kept.extend(_text(line) for line in file)
         kept.extend(self._read())
         return kept
+
+    def rest(self) -> list[str]:
+        """The line that is not complete yet, if there is one."""
+        return [_text(self._half)] if self._half else []
 
     def _is_open(self, file: BinaryIO) -> bool:
         return self._file is not None and os.path.samestat(

@@ -13,14 +13,17 @@ from matcha.state import State
 from matcha.target import Condition, Seen, ServiceStatus, Snapshot
 from matcha.targets.local.describe import describe, places, ports_of
 from matcha.targets.local.home import Stack
-from matcha.targets.local.memory import listening, tree_memory
+from matcha.targets.local.listening import listening
+from matcha.targets.local.memory import tree_memory
 from matcha.targets.local.notes import ServiceNote
 from matcha.targets.local.ports import is_free
-from matcha.targets.local.probe import ask_all
+from matcha.targets.local.probe import ask_all, port_of
 from matcha.targets.local.programs import ProgramStatus
 from matcha.targets.local.resolve import base_url, main_port
 
 PROBE_SECONDS = 1.5
+YOUNG = 20.0  # seconds: an older process has its port, or it would have ended
+NOT_ITS_OWN = "another program has its port"
 ROLE = "role/"  # prefix of the facts of a State that say which service plays a role
 
 
@@ -29,7 +32,10 @@ def roles_of(state: State) -> dict[str, str]:
     return {k.removeprefix(ROLE): v for k, v in state.facts.items() if k.startswith(ROLE)}
 
 
-def observe(stack: Stack, state: State | None, services: Iterable[Service]) -> Snapshot:
+def observe(
+    stack: Stack, state: State | None, services: Iterable[Service], moves: Mapping[str, int]
+) -> Snapshot:
+    """`moves` are ports, by `service/port`, that are to become others than recorded."""
     programs = stack.supervisor.programs()
     notes = stack.notes.services()
     found = {
@@ -42,7 +48,7 @@ def observe(stack: Stack, state: State | None, services: Iterable[Service]) -> S
         note = notes.get(name)
         found[f"service/{name}"] = Seen(condition, note.description if note else "", detail)
     if state:
-        found |= _outdated(stack, state, services, programs, notes, found)
+        found |= _outdated(stack, state, services, notes, {**_ports(state, found), **moves}, found)
     return Snapshot(found)
 
 
@@ -62,12 +68,18 @@ def _wells(
     """Condition and detail of each program; those that run are asked, side by side."""
     urls = {n: notes[n].health for n, s in programs.items() if s.pid and n in notes}
     answers = ask_all(urls, PROBE_SECONDS)
+    for name, url in urls.items():
+        if not answers[name] and programs[name].uptime < YOUNG and _is_strange(programs[name].pid, url):
+            answers[name] = NOT_ITS_OWN
     return {n: _well(s, answers.get(n, "its description is lost")) for n, s in programs.items()}
 
 
+def _is_strange(pid: int, url: str) -> bool:
+    """Whether somebody else answers at `url`, as when a service dies again and again for its port."""
+    return port_of(url) not in listening([pid])
+
+
 def _well(status: ProgramStatus, answer: str) -> tuple[Condition, str]:
-    if status.condition == "starting" and status.pid and not answer:
-        return "running", ""
     if status.condition != "running":
         return status.condition, status.detail
     return ("unhealthy", answer) if answer else ("running", "")
@@ -77,15 +89,11 @@ def _outdated(
     stack: Stack,
     state: State,
     services: Iterable[Service],
-    programs: Mapping[str, ProgramStatus],
     notes: Mapping[str, ServiceNote],
+    ports: Mapping[str, int],
     found: Mapping[str, Seen],
 ) -> dict[str, Seen]:
     """Services of an unchanged description that would be made differently now."""
-    ports = {
-        key: number if programs.get(key.rpartition("/")[0]) and _usable(key, number, found) else 0
-        for key, number in state.ports.items()
-    }
     remade = {}
     for service in services:
         note, seen = notes.get(service.name), found.get(f"service/{service.name}")
@@ -95,10 +103,14 @@ def _outdated(
     return remade
 
 
-def _usable(key: str, number: int, found: Mapping[str, Seen]) -> bool:
-    """Whether the recorded port still serves: in use by its service, or free for it."""
-    seen = found[f"service/{key.rpartition('/')[0]}"]
-    return seen.condition in ("running", "starting", "unhealthy") or is_free(number)
+def _ports(state: State, found: Mapping[str, Seen]) -> dict[str, int]:
+    """The recorded ports; 0 for one that somebody else took while its service was down."""
+    return {key: port if _is_usable(key, port, found) else 0 for key, port in state.ports.items()}
+
+
+def _is_usable(key: str, port: int, found: Mapping[str, Seen]) -> bool:
+    seen = found.get(f"service/{key.rpartition('/')[0]}", Seen("absent"))
+    return (seen.condition in ("running", "unhealthy") and seen.detail != NOT_ITS_OWN) or is_free(port)
 
 
 def made_of(stack: Stack, service: Service, ports: Mapping[str, int], roles: Mapping[str, str]) -> str:

@@ -61,3 +61,7 @@ def ask_all(urls: Mapping[str, str], timeout: float) -> dict[str, str]:
     for thread in threads:
         thread.join(timeout + 1)
     return {name: answers.get(name, f"no answer in {timeout:g} s") for name in urls}
+
+
+def port_of(url: str) -> int:
+    return urlsplit(url).port or 80

@@ -4,8 +4,15 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
+
+
+@cache
+def has_proc() -> bool:
+    """Whether processes can be looked at through files, which is many times faster than psutil."""
+    return Path("/proc/self/smaps_rollup").exists()
 
 
 @cache
@@ -23,7 +30,7 @@ def _namespace() -> str:
 
 def birth(pid: int) -> str:
     """When the process started, comparable with itself only; empty when nothing can be seen of that pid."""
-    return _linux_birth(pid) if Path("/proc/self/stat").exists() else _portable_birth(pid)
+    return _linux_birth(pid) if has_proc() else _portable_birth(pid)
 
 
 def _linux_birth(pid: int) -> str:
@@ -59,3 +66,36 @@ def _exists(pid: int) -> bool:
     except PermissionError:  # another user's, which this system does not show
         return True
     return True
+
+
+def below(root: int, children: Mapping[int, list[int]]) -> list[int]:
+    """`root` and its descendants."""
+    found = [root]
+    for pid in found:
+        found.extend(children.get(pid, ()))
+    return found
+
+
+def children_by_parent() -> dict[int, list[int]]:
+    """Parent -> children of all processes that can be seen."""
+    found: dict[int, list[int]] = {}
+    for pid, parent in _linux_parents() if has_proc() else _portable_parents():
+        found.setdefault(parent, []).append(pid)
+    return found
+
+
+def _linux_parents() -> Iterator[tuple[int, int]]:
+    for entry in os.listdir("/proc"):  # noqa: PTH208 - twice as fast, and `status` waits for it
+        if entry.isdigit():
+            try:
+                stat = Path(f"/proc/{entry}/stat").read_bytes()
+            except OSError:
+                continue
+            yield int(entry), int(stat.rpartition(b")")[2].split()[1])
+
+
+def _portable_parents() -> Iterator[tuple[int, int]]:
+    import psutil  # noqa: PLC0415 - costs tens of milliseconds
+
+    for process in psutil.process_iter(["ppid"]):
+        yield process.pid, process.info["ppid"]

@@ -9,15 +9,12 @@ from matcha.events import Emit, Event
 from matcha.targets.local.files import remove_empty, remove_tree, size_of
 from matcha.targets.local.home import Stack
 from matcha.targets.local.layout import Layout
-from matcha.targets.local.memory import listening
+from matcha.targets.local.listening import listening
 
 
 def belongings(stack: Stack) -> list[str]:
     """Lines for a person: processes, then folders with their sizes."""
-    lines = []
-    running = sorted(n for n, s in stack.supervisor.programs().items() if s.pid)
-    if running:
-        lines.append(f"{len(running)} running services: {', '.join(running)}")
+    lines = _running(stack)
     for path, what in (
         (stack.layout.databases, "databases"),
         (stack.layout.area(""), "stored files"),
@@ -28,6 +25,14 @@ def belongings(stack: Stack) -> list[str]:
             size = f" ({_readable(size_of(path))})" if path.is_dir() else ""
             lines.append(f"{what}{size}: {path}")
     return lines
+
+
+def _running(stack: Stack) -> list[str]:
+    names = sorted(n for n, s in stack.supervisor.programs().items() if s.pid)
+    if names:
+        return [f"running services: {', '.join(names)}"]
+    pids = stack.supervisor.survivors()
+    return [f"running processes: {', '.join(map(str, pids))}"] if pids else []
 
 
 def _readable(size: int) -> str:

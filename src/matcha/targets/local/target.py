@@ -62,7 +62,7 @@ class LocalTarget:
 
     def observe(self, state: State | None, services: Sequence[Service]) -> Snapshot:
         stack = self._found()
-        return look.observe(stack, state, services) if stack else Snapshot()
+        return look.observe(stack, state, services, self._moves(state)) if stack else Snapshot()
 
     def status(self, state: State) -> Sequence[ServiceStatus]:
         stack = self._found()
@@ -109,12 +109,19 @@ class LocalTarget:
         return stack.ports.claim(stack.id, wishes, look.Listening(stack))
 
     def _wish(self, key: str, preferred: int, state: State) -> Wish:
-        recorded = state.ports.get(key, 0)
+        moved = self._moves(state).get(key)
+        return Wish(key, moved or self._asked(key) or preferred, 0 if moved else state.ports.get(key, 0))
+
+    def _moves(self, state: State | None) -> dict[str, int]:
+        """Recorded ports that the options now ask to be others, where those are free."""
+        asked = {key: (self._asked(key), number) for key, number in (state.ports if state else {}).items()}
+        return {key: new for key, (new, old) in asked.items() if new and new != old and is_free(new)}
+
+    def _asked(self, key: str) -> int:
+        """The port that the options name for `service/port`; 0 where they do not."""
         service, _, port = key.rpartition("/")
-        asked = self._options.ports.get(key) or (self._options.ports.get(service) if port == "http" else None)
-        if asked and asked != recorded and is_free(asked):
-            recorded = 0
-        return Wish(key, asked or preferred, recorded)
+        of_service = self._options.ports.get(service, 0) if port == "http" else 0
+        return self._options.ports.get(key, of_service)
 
     # -- the steps -------------------------------------------------------------------------------------
 

@@ -1,0 +1,461 @@
+"""The local target with real processes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import sqlite3
+import stat
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+from local_stack import SERVER, Bench, web
+
+from matcha.component import Database, Port, Probe, service_digest
+from matcha.errors import BadInput, ComponentFailed, MatchaError, NotProvisioned
+from matcha.events import silent
+from matcha.state import State
+from matcha.targets.local.ports import is_free
+
+Make = Callable[..., Bench]
+
+
+def test_a_service_runs_as_it_was_described(bench: Make, tmp_path: Path) -> None:
+    code = tmp_path / "code"
+    code.mkdir()
+    service = web(
+        command=(
+            "{files}/server.py",
+            "{bind}",
+            "{port:http}",
+            "{volume:data}",
+            "{store:artifacts}",
+            "{live}",
+        ),
+        env={"ADDRESS": "{url:role-of-web}", "HOSTS": "{hosts}", "DB": "{database:main}"},
+        secrets={"TOKEN": "web-token"},
+        volumes=("data",),
+        stores=("artifacts",),
+        databases=(Database("main"),),
+        code=(code,),
+        live={"models.json": '{"a": "{port:http}"}'},
+    )
+    one = bench("ünï % {x} project")
+    state = one.provision(service)
+    port = state.ports["web/http"]
+    told = one.ask(f"http://127.0.0.1:{port}/anything")
+    stack = one.project / ".matcha" / "stack"
+    assert told["args"][:2] == ["127.0.0.1", str(port)]
+    assert told["args"][2:] == [str(stack / p) for p in ("volumes/web/data", "store/artifacts", "live/web")]
+    assert all(Path(p).is_dir() for p in told["args"][2:])
+    assert told["env"]["ADDRESS"] == f"http://127.0.0.1:{port}"
+    assert told["env"]["HOSTS"] == f"127.0.0.1,localhost,127.0.0.1:{port},localhost:{port}"
+    assert told["env"]["DB"] == f"sqlite:///{stack / 'databases/web/main.db'}"
+    assert told["env"]["TOKEN"] == one.target.access(state).secret("web-token")
+    assert str(code) in told["path"]
+    assert told["flags"] is False
+    assert (stack / "live/web/models.json").read_text() == f'{{"a": "{port}"}}'
+
+
+def test_nothing_is_readable_by_other_users(bench: Make, user_folders: Path) -> None:
+    one = bench()
+    one.provision(web(secrets={"TOKEN": "t"}, databases=(Database("d"),), volumes=("v",)))
+    for root in (one.project / ".matcha", user_folders / "data" / "matcha" / "stacks"):
+        for path in (root, *root.rglob("*")):
+            if not path.is_symlink():
+                assert not stat.S_IMODE(path.stat().st_mode) & 0o077, path
+
+
+def test_secrets_stand_in_no_file_of_the_project_and_no_argv(bench: Make) -> None:
+    one = bench()
+    state = one.provision(web(secrets={"TOKEN": "t"}))
+    value = one.target.access(state).secret("t").encode()
+    log = one.project / ".matcha/stack/logs/web.log"
+    files = [p for p in one.project.rglob("*") if p.is_file() and p != log]
+    assert not [p for p in files if value in p.read_bytes()]
+    assert value not in b"\0".join(p.read_bytes() for p in Path("/proc").glob("[0-9]*/cmdline") if p.exists())
+    shown = "\n".join(one.target.logs("web", lines=50, follow=False))
+    assert "the secret is ********" in shown
+
+
+def test_status_tells_what_runs(bench: Make) -> None:
+    one = bench()
+    state = one.provision(web("one"), web("two"))
+    one.reopen()
+    facts = {s.name: s for s in one.target.status(state)}
+    assert {n: f.condition for n, f in facts.items()} == {"one": "running", "two": "running"}
+    assert facts["one"].address == f"http://127.0.0.1:{state.ports['one/http']}"
+    assert facts["one"].memory > 1_000_000
+    assert facts["one"].restarts == 0
+
+
+def test_a_service_that_hangs_is_unhealthy_and_a_stopped_process_too(bench: Make) -> None:
+    one = bench()
+    state = one.provision(web())
+    pid = one.ask(f"http://127.0.0.1:{state.ports['web/http']}/")["pid"]
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        began = time.monotonic()
+        fact = one.target.status(state)[0]
+        assert (fact.condition, time.monotonic() - began < 3) == ("unhealthy", True)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+def test_observe_shows_what_was_made(bench: Make) -> None:
+    one = bench()
+    service = web(secrets={"TOKEN": "t"}, stores=("area",))
+    state = one.provision(service)
+    one.reopen()
+    seen = one.target.observe(state, [service]).resources
+    assert seen["service/web"].condition == "running"
+    assert seen["service/web"].digest == service_digest(service, one.environment)
+    assert seen["environment/plain"].digest == one.environment.digest
+    assert {"secret/t", "store/area"} <= set(seen)
+
+
+def test_observe_of_nothing_makes_nothing(bench: Make, user_folders: Path) -> None:
+    one = bench()
+    assert one.target.observe(None, [web()]).resources == {}
+    assert one.target.belongings() == []
+    one.target.destroy(silent)
+    assert one.target.leftovers() == []
+    assert list(one.project.iterdir()) == []
+    assert _traces(user_folders) == []
+
+
+def test_starting_again_leaves_a_healthy_service_alone(bench: Make) -> None:
+    one = bench()
+    state = one.provision(web())
+    url = f"http://127.0.0.1:{state.ports['web/http']}/"
+    first = one.ask(url)["pid"]
+    one.reopen()
+    one.provision(web())
+    assert one.ask(url)["pid"] == first
+
+
+def test_a_changed_description_replaces_only_that_service(bench: Make) -> None:
+    one = bench()
+    state = one.provision(web("one"), web("two"))
+    urls = {n: f"http://127.0.0.1:{state.ports[n + '/http']}/" for n in ("one", "two")}
+    before = {n: one.ask(u)["pid"] for n, u in urls.items()}
+    one.reopen()
+    assert one.provision(web("one", env={"NEW": "1"}), web("two")).ports == state.ports
+    after = {n: one.ask(u) for n, u in urls.items()}
+    assert after["two"]["pid"] == before["two"]
+    assert after["one"]["pid"] != before["one"]
+    assert after["one"]["env"]["NEW"] == "1"
+
+
+def test_refresh_changes_live_files_under_the_running_process(bench: Make) -> None:
+    one = bench()
+    state = one.provision(web(live={"a/x.json": "1", "old": "2"}))
+    url = f"http://127.0.0.1:{state.ports['web/http']}/"
+    pid = one.ask(url)["pid"]
+    one.reopen()
+    one.target.refresh(web(live={"a/x.json": "3", "b/new": "{port:http}"}))
+    live = one.project / ".matcha/stack/live/web"
+    found = {str(p.relative_to(live)): p.read_text() for p in live.rglob("*") if p.is_file()}
+    assert found == {"a/x.json": "3", "b/new": str(state.ports["web/http"])}
+    assert one.ask(url)["pid"] == pid
+
+
+def test_a_service_that_cannot_start_shows_the_end_of_its_log(bench: Make) -> None:
+    one = bench()
+    with pytest.raises(ComponentFailed) as failed:
+        one.provision(web(env={"FAIL": "no money"}, secrets={"TOKEN": "t"}))
+    assert "cannot go on: no money" in failed.value.details
+    assert "the secret is ********" in failed.value.details
+    assert failed.value.resolution == "matcha logs web"
+
+
+def test_a_service_that_never_answers_well_fails_after_its_time(bench: Make) -> None:
+    one = bench()
+    with pytest.raises(ComponentFailed, match=r"did not become healthy in 2 s \(answers 503\)"):
+        one.provision(web(health=Probe(path="/503", start_timeout=2)))
+    waits = [e.message for e in one.events if e.phase == "progress" and "waiting" in e.message]
+    assert waits[0] == "waiting for /503 (1 s)"
+
+
+def test_another_program_that_answers_on_the_port_is_not_taken_for_the_service(bench: Make) -> None:
+    one = bench()
+    service = web()
+    state = one.provision(service)
+    port = state.ports["web/http"]
+    one.target.stop(silent)
+    folder = one.project / "thief"
+    folder.mkdir()
+    (folder / "server.py").write_text(SERVER)
+    thief = subprocess.Popen(
+        [one.envs / "plain/bin/python", folder / "server.py", "127.0.0.1", str(port)],
+        stdout=subprocess.DEVNULL,
+    )
+    try:
+        _until(lambda: not is_free(port))
+        with pytest.raises(ComponentFailed, match=rf"port {port}.*pid {thief.pid}"):
+            one.target.start(service, one.environment, silent)
+        one.reopen()
+        seen = one.target.observe(one.store.read(), [service]).resources["service/web"]
+        assert (seen.digest, seen.detail) == ("", "an address it uses has changed")
+        moved = one.provision(service)
+        assert moved.ports["web/http"] != port
+        assert one.ask(f"http://127.0.0.1:{moved.ports['web/http']}/")["pid"] != thief.pid
+    finally:
+        thief.kill()
+        thief.wait()
+
+
+def test_who_refers_to_a_port_that_moves_is_made_anew(bench: Make) -> None:
+    one = bench()
+    services = web("one"), web("two", env={"PEER": "{address:role-of-one.http}"})
+    state = one.provision(*services)
+    one.target.stop(silent)
+    with socket.socket() as thief:
+        thief.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        thief.bind(("127.0.0.1", state.ports["one/http"]))
+        thief.listen()
+        one.reopen()
+        seen = one.target.observe(state, services).resources
+        assert seen["service/two"].digest == ""
+        moved = one.provision(*services)
+    told = one.ask(f"http://127.0.0.1:{moved.ports['two/http']}/")
+    assert told["env"]["PEER"] == f"127.0.0.1:{moved.ports['one/http']}"
+    assert moved.ports["two/http"] == state.ports["two/http"]
+
+
+def test_a_preferred_port_of_the_options_is_taken(bench: Make) -> None:
+    port = _free_port()
+    one = bench()
+    first = one.provision(web())
+    one.reopen(ports={"web": port})
+    assert one.target.observe(first, [web()]).resources["service/web"].digest == ""
+    assert one.provision(web()).ports == {"web/http": port}
+
+
+def test_stop_keeps_data_and_ports_and_start_brings_all_back(bench: Make) -> None:
+    one = bench()
+    service = web(databases=(Database("d"),))
+    state = one.provision(service)
+    path = one.target.access(state).database("d") or Path(state.stack)
+    assert not path.exists()
+    with sqlite3.connect(one.project / ".matcha/stack/databases/web/d.db") as database:
+        database.execute("create table kept (x)")
+    one.target.stop(silent)
+    assert [s.condition for s in one.target.status(state)] == ["stopped"]
+    assert one.target.observe(state, [service]).resources["service/web"].condition == "stopped"
+    one.reopen()
+    again = one.provision(service)
+    assert again.ports == state.ports
+    assert [s.condition for s in one.target.status(again)] == ["running"]
+    assert one.target.access(again).database("d") == one.project / ".matcha/stack/databases/web/d.db"
+
+
+def test_a_killed_supervisor_and_a_killed_service_come_back(bench: Make) -> None:
+    one = bench()
+    state = one.provision(web())
+    for process in psutil.process_iter(["cmdline"]):
+        if _is_supervisor_of(process, state.stack_id):
+            process.kill()
+    _until(lambda: one.target.status(state)[0].condition != "running")
+    one.reopen()
+    again = one.provision(web())
+    assert again.ports == state.ports
+    assert one.target.status(again)[0].condition == "running"
+
+
+def test_seeded_databases_are_made_once(bench: Make, tmp_path: Path) -> None:
+    seed = tmp_path / "seed.sql"
+    seed.write_text("create table t (a, b);\ninsert into t values ('{fresh-uuid}', '{fresh-uuid}');\n")
+    one = bench()
+    service = web(databases=(Database("d", seed),))
+    one.provision(service)
+    path = one.project / ".matcha/stack/databases/web/d.db"
+    first = _rows(path)
+    assert len(first[0][0]) == 32
+    assert first[0][0] != first[0][1]
+    one.reopen()
+    one.provision(service)
+    assert _rows(path) == first
+    assert [p.name for p in path.parent.iterdir()] == ["d.db"]
+
+
+def test_a_removed_service_leaves_its_data_only(bench: Make) -> None:
+    one = bench()
+    service = web(volumes=("v",), databases=(Database("d"),), live={"x": "y"})
+    state = one.provision(service, web("other"))
+    one.target.remove_service("web", silent)
+    assert is_free(state.ports["web/http"])
+    assert {s.name: s.condition for s in one.target.status(state)} == {"web": "absent", "other": "running"}
+    assert "service/web" not in one.target.observe(state, []).resources
+    stack = one.project / ".matcha/stack"
+    assert (stack / "volumes/web/v").is_dir()
+    left = {p.relative_to(stack).parts[0] for p in stack.rglob("*") if "web" in p.name}
+    assert left - {"supervisor"} == {"volumes", "databases"}
+
+
+def test_destroy_leaves_nothing(bench: Make, user_folders: Path) -> None:
+    one = bench()
+    state = one.provision(web(secrets={"TOKEN": "t"}), web("two"))
+    assert any("one" in line or "web" in line for line in one.target.belongings())
+    pids = [one.ask(f"http://127.0.0.1:{p}/")["pid"] for p in state.ports.values()]
+    one.reopen()
+    assert one.destroy() == []
+    assert list(one.project.iterdir()) == []
+    assert _traces(user_folders) == []
+    assert all(is_free(p) for p in state.ports.values())
+    assert not [p for p in pids if psutil.pid_exists(p)]
+    assert one.destroy() == []
+
+
+def test_leftovers_names_what_is_still_there(bench: Make) -> None:
+    one = bench()
+    state = one.provision(web())
+    left = one.target.leftovers()
+    assert any(line.startswith("process ") for line in left)
+    assert any(f"port {state.ports['web/http']}" in line for line in left)
+    assert str(one.project / ".matcha/stack") in left
+
+
+def test_destroy_works_when_the_record_and_the_folder_are_gone(bench: Make, user_folders: Path) -> None:
+    one = bench()
+    state = one.provision(web())
+    shutil.rmtree(one.project / ".matcha")
+    one.reopen()
+    assert one.target.belongings() != []
+    assert one.destroy() == []
+    assert is_free(state.ports["web/http"])
+    assert _traces(user_folders) == []
+
+
+def test_a_lost_record_keeps_the_data_and_its_secrets(bench: Make) -> None:
+    one = bench()
+    service = web(secrets={"TOKEN": "t"}, volumes=("v",))
+    state = one.provision(service)
+    value = one.target.access(state).secret("t")
+    (one.project / ".matcha/state.json").unlink()
+    one.reopen()
+    again = one.provision(service)
+    assert again.stack_id != state.stack_id
+    assert one.target.access(again).secret("t") == value
+    assert one.ask(f"http://127.0.0.1:{again.ports['web/http']}/")["env"]["TOKEN"] == value
+    one.destroy()
+    assert not [p for p in psutil.process_iter() if _is_supervisor_of(p, state.stack_id)]
+
+
+def test_a_copy_of_a_project_is_refused(bench: Make, tmp_path: Path) -> None:
+    one = bench()
+    state = one.provision(web())
+    shutil.copytree(one.project, tmp_path / "copy", ignore=shutil.ignore_patterns("*.sock"))
+    copy = Bench(tmp_path / "copy", one.envs)
+    with pytest.raises(MatchaError, match="copy of a project") as refused:
+        copy.target.destroy(silent)
+    assert str(one.project) in refused.value.details
+    with pytest.raises(MatchaError, match="copy of a project"):
+        copy.target.begin(state, [web()])
+    assert one.target.status(state)[0].condition == "running"
+
+
+def test_a_moved_project_is_said_and_provisioned_anew(bench: Make, tmp_path: Path) -> None:
+    one = bench()
+    state = one.provision(web(volumes=("v",)))
+    one.project.rename(tmp_path / "elsewhere")
+    one.reopen(project=tmp_path / "elsewhere")
+    assert f"moved from {tmp_path / 'a project'}" in one.target.status(state)[0].detail
+    seen = one.target.observe(state, [web(volumes=("v",))]).resources["service/web"]
+    assert (seen.digest, seen.detail) == ("", "the project's folder moved")
+    again = one.provision(web(volumes=("v",)))
+    assert again.ports == state.ports
+    assert one.ask(f"http://127.0.0.1:{again.ports['web/http']}/")["folder"].startswith(
+        str(tmp_path / "elsewhere")
+    )
+    assert one.destroy() == []
+
+
+def test_two_stacks_live_side_by_side(bench: Make) -> None:
+    port = _free_port()
+    one, two = bench("one"), bench("two")
+    first = one.provision(web(preferred=port))
+    second = two.provision(web(preferred=port))
+    assert first.ports == {"web/http": port}
+    assert second.ports["web/http"] not in (0, port)
+    one.target.stop(silent)
+    two.reopen()
+    assert two.provision(web(preferred=port)).ports == second.ports
+    assert two.destroy() == []
+    assert one.provision(web(preferred=port)).ports == first.ports
+
+
+def test_odd_folders_are_refused_before_anything_is_made(bench: Make) -> None:
+    one = bench("what?")
+    with pytest.raises(BadInput, match="has '\\?' in its path"):
+        one.target.preflight([], one.target.observe(None, []))
+    assert list(one.project.iterdir()) == []
+
+
+def test_an_unknown_placeholder_names_the_service_and_the_text(bench: Make) -> None:
+    one = bench()
+    with pytest.raises(MatchaError, match=r'Service "web": \{port:grcp\} cannot be resolved') as failed:
+        one.provision(web(env={"X": "to {port:grcp}"}, ports=(Port("http", 0), Port("grpc", 0))))
+    assert 'Did you mean "grpc"?' in failed.value.details
+
+
+def test_access_before_the_service_runs(bench: Make) -> None:
+    one = bench()
+    with pytest.raises(NotProvisioned):
+        one.target.access(one.store.read() or _no_state())
+    state = one.provision(web())
+    access = one.target.access(state)
+    with pytest.raises(NotProvisioned):
+        access.url("model-deployer")
+    with pytest.raises(NotProvisioned):
+        access.secret("unknown")
+    assert access.inside("at {url:role-of-web}") == f"at {access.url('role-of-web')}"
+    assert httpx.get(access.url("role-of-web"), trust_env=False).status_code == 200
+    folder = access.folder("locks")
+    assert folder.is_dir()
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    access.keep_secret("mine", "value")
+    assert access.secret("mine") == "value"
+
+
+def _no_state() -> State:
+    return State(stack_id="none", stack="default", target="local")
+
+
+def _traces(user_folders: Path) -> list[Path]:
+    return [p for p in user_folders.rglob("*") if p != user_folders / "data"]
+
+
+def _rows(path: Path) -> list[tuple[str, str]]:
+    with sqlite3.connect(path) as database:
+        return list(database.execute("select * from t"))
+
+
+def _until(is_so: Callable[[], bool], seconds: float = 10) -> None:
+    deadline = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _is_supervisor_of(process: psutil.Process, stack_id: str) -> bool:
+    try:
+        return (
+            "supervisord" in " ".join(process.cmdline())
+            and process.environ().get("MATCHA_STACK_TAG") == stack_id
+        )
+    except psutil.Error:
+        return False
