@@ -1,0 +1,83 @@
+"""A plan, and what came of it. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+
+from matcha.api.types import Provisioned
+from matcha.component import Output
+from matcha.planning import Plan, Step
+from matcha.views.format import duration
+from matcha.views.names import Titles, noun, title_of
+from matcha.views.text import Column, Line, Paper, Span, Style, line, table, wrap
+
+SYMBOLS: dict[str, tuple[str, Style]] = {
+    "create": ("+", "green"),
+    "update": ("~", "yellow"),
+    "start": (">", "cyan"),
+    "repair": ("!", "yellow"),
+    "remove": ("-", "red"),
+}
+COLUMNS = (Column(""), Column(""), Column("", shrink=True), Column("", shrink=True))
+
+
+def plan_lines(plan: Plan, titles: Titles, paper: Paper) -> list[Line]:
+    """Every step with its reason, then the notes and how much stays as it is."""
+    if not plan.steps:
+        return [line(f"Nothing to do: stack {plan.stack} on {plan.target} is as it should be.")]
+    rows = [_row(step, titles) for step in plan.steps]
+    notes = [each for note in plan.notes for each in wrap(note, paper.width)]
+    return [
+        line(Span(f"Plan for stack {plan.stack} on {plan.target}: ", "bold"), _summary(plan)),
+        line(),
+        *table(COLUMNS, rows, paper, indent="  "),
+        *([line(), *notes] if notes else []),
+    ]
+
+
+def _row(step: Step, titles: Titles) -> tuple[Span, ...]:
+    symbol, style = SYMBOLS[step.action]
+    return (
+        Span(symbol, style),
+        Span(step.action, style),
+        Span(noun(step.key, titles)),
+        Span(step.reason, "dim"),
+    )
+
+
+def _summary(plan: Plan) -> str:
+    counts = Counter(step.action for step in plan.steps)
+    parts = [f"{counts[action]} to {action}" for action in SYMBOLS if counts[action]]  # type: ignore[index]
+    same = [f"{len(plan.unchanged)} unchanged"] if plan.unchanged else []
+    return ", ".join(parts + same)
+
+
+def provisioned_lines(
+    result: Provisioned, titles: Titles, paper: Paper, *, verb: str = "Ready"
+) -> list[Line]:
+    """What was done, where everything answers, and what to type next."""
+    if result.cancelled:
+        return [line("Nothing was changed.")]
+    done = f"{verb} in {duration(result.seconds)}." if result.changed else _same(result.plan)
+    ends = endpoint_lines(result.outputs, titles, paper)
+    return [
+        line(Span(done, "green")),
+        *([line(), *ends, line()] if ends else []),
+        line(Span("Next: ", "bold"), "matcha example get recommendation"),
+    ]
+
+
+def _same(plan: Plan) -> str:
+    return f"Nothing to do: stack {plan.stack} on {plan.target} is as it should be."
+
+
+def endpoint_lines(outputs: Mapping[str, Mapping[str, Output]], titles: Titles, paper: Paper) -> list[Line]:
+    """The main address of every resource that has one: its first property that is a URL."""
+    rows = []
+    for role, properties in outputs.items():
+        urls = [o.value for name, o in properties.items() if name.endswith("-url") and not o.sensitive]
+        flavor = properties["flavor"].value if "flavor" in properties else role
+        if urls:
+            rows.append((Span(role), Span(title_of(flavor, titles)), Span(urls[0], "cyan")))
+    return table((Column("", drop=1), Column(""), Column("")), rows, paper, indent="  ") if rows else []

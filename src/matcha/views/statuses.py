@@ -1,0 +1,80 @@
+"""The condition of a stack. Pure."""
+
+from __future__ import annotations
+
+from matcha.api.types import ComponentStatus, StackStatus
+from matcha.views.format import duration, size
+from matcha.views.text import Column, Line, Paper, Span, Style, line, table, wrap
+
+STYLES: dict[str, Style] = {
+    "running": "green",
+    "present": "green",
+    "starting": "yellow",
+    "stopped": "dim",
+    "absent": "dim",
+    "unhealthy": "red",
+    "failed": "red",
+}
+WORDS = {"present": "ready", "absent": "missing"}
+COLUMNS = (
+    Column("component", shrink=True),
+    Column("state"),
+    Column("address"),
+    Column("version", drop=1),
+    Column("memory", right=True, drop=2),
+    Column("uptime", right=True, drop=3),
+    Column("restarts", right=True, drop=4),
+)
+
+
+def status_lines(status: StackStatus, paper: Paper) -> list[Line]:
+    """A row a component, then what is said of those that are not well."""
+    rows = [_row(component) for component in status.components]
+    return [
+        line(f"Stack {status.stack} on {status.target}: ", _verdict(status)),
+        *([line(f"Being changed by {status.lock}.")] if status.lock else []),
+        line(),
+        *table(COLUMNS, rows, paper),
+        *_complaints(status, paper),
+    ]
+
+
+def _verdict(status: StackStatus) -> Span:
+    if status.healthy:
+        return Span("healthy", "green")
+    if status.phase == "stopped":
+        return Span("stopped", "yellow")
+    ill = sum(1 for component in status.components if not component.healthy)
+    if not ill:
+        return Span("unfinished", "yellow")
+    return Span(f"{ill} of {len(status.components)} not healthy", "red")
+
+
+def _row(component: ComponentStatus) -> tuple[Span, ...]:
+    up = component.uptime > 0
+    return (
+        Span(component.title),
+        Span(WORDS.get(component.condition, component.condition), STYLES[component.condition]),
+        Span(component.address),
+        Span(component.version),
+        Span(size(component.memory)),
+        Span(duration(component.uptime) if up else ""),
+        Span(str(component.restarts) if up or component.restarts else ""),
+    )
+
+
+def _complaints(status: StackStatus, paper: Paper) -> list[Line]:
+    said = [c for c in status.components if c.detail and not c.healthy]
+    lines = [each for c in said for each in wrap(f"{c.title}: {c.detail}", paper.width)]
+    resolution = next_command(status)
+    return [
+        *([line(), *lines] if lines else []),
+        *([line(), line(Span("Next: ", "bold"), resolution)] if resolution else []),
+    ]
+
+
+def next_command(status: StackStatus) -> str:
+    """What mends the stack; empty where nothing needs mending."""
+    if status.healthy:
+        return ""
+    return "matcha start" if status.phase == "stopped" else "matcha provision"

@@ -1,0 +1,75 @@
+"""What is wrong, what goes away, what there is to try. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from matcha.api.types import Destroyed, Destruction, Finding
+from matcha.views.documents import ExampleDocument
+from matcha.views.format import plural
+from matcha.views.text import Column, Line, Paper, Span, cells, line, table, wrap
+
+
+def doctor_lines(findings: Sequence[Finding], paper: Paper) -> list[Line]:
+    """A line a check; what is wrong also with the mend."""
+    width = max((cells(f.check) for f in findings), default=0)
+    lines = [each for finding in findings for each in _finding(finding, width, paper)]
+    return [*lines, line(), *_summary(findings)]
+
+
+def _finding(finding: Finding, width: int, paper: Paper) -> list[Line]:
+    indent = " " * (width + 4)
+    room = None if paper.width is None else max(paper.width, len(indent) + 20)
+    text = [each[0].text.strip() for each in wrap(finding.message, room, indent)]
+    fix = wrap(f"Fix: {finding.fix}", room, indent) if finding.fix and not finding.ok else []
+    first, rest = text[0], [line(indent + each) for each in text[1:]]
+    name = finding.check + " " * (width - cells(finding.check))
+    return [line(_mark(finding, paper), f" {name}  {first}"), *rest, *fix]
+
+
+def _mark(finding: Finding, paper: Paper) -> Span:
+    if finding.fixed:
+        return Span("✓" if paper.unicode else "+", "yellow")
+    if finding.ok:
+        return Span("✓" if paper.unicode else "+", "green")
+    return Span("✗" if paper.unicode else "x", "red")
+
+
+def _summary(findings: Sequence[Finding]) -> list[Line]:
+    wrong = [f for f in findings if not f.ok]
+    fixed = sum(1 for f in findings if f.fixed)
+    mended = f" {plural(fixed, 'problem')} mended." if fixed else ""
+    if not wrong:
+        return [line(Span(f"All is well.{mended}", "green"))]
+    said = [line(Span(f"{plural(len(wrong), 'problem')} found.{mended}", "red"))]
+    fixable = any(f.fixable for f in wrong)
+    return [*said, *([line(Span("Next: ", "bold"), "matcha doctor --fix")] if fixable else [])]
+
+
+def destruction_lines(going: Destruction, where: str) -> list[Line]:
+    """What destroy would remove, and what would be lost with it."""
+    lost = [line(f"  - {each}") for each in going.holdings]
+    return [
+        line(Span(f"This removes {where}:", "bold")),
+        *(line(f"  - {each}") for each in going.belongings),
+        *([line(), line(Span("It may hold the only copy of:", "red")), *lost] if lost else []),
+        line(),
+    ]
+
+
+def destroyed_lines(result: Destroyed) -> list[Line]:
+    if result.nothing:
+        return [line("There is nothing to destroy.")]
+    if result.cancelled:
+        return [line("Nothing was removed.")]
+    return [
+        *(line(f"  - {each}") for each in result.removed),
+        line(Span("Removed, and checked: nothing of the stack is left.", "green")),
+    ]
+
+
+def example_lines(examples: Sequence[ExampleDocument], paper: Paper) -> list[Line]:
+    rows = [(Span(e.name, "bold"), Span(e.title)) for e in examples]
+    columns = (Column("example"), Column("what it shows", shrink=True))
+    name = examples[0].name if examples else "NAME"
+    return [*table(columns, rows, paper), line(), line(Span("Next: ", "bold"), f"matcha example get {name}")]
