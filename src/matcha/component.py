@@ -13,17 +13,23 @@ placeholders, which the target resolves where it runs the service:
     {database:NAME}    SQLAlchemy URL of a database of the service
     {files}            directory of the service's `files`
     {live}             directory of the service's `live` files
-    {secret:NAME}      never in command or files: only as a value in `Service.secrets`
+
+Secrets have no placeholder: they reach a service as the environment variables that `Service.secrets` names.
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import msgspec
+
+# JSON never matches: a name would stand in quotes.
+PLACEHOLDER = re.compile(r"\{([a-z][a-z0-9-]*)(?::([A-Za-z0-9_./-]*))?\}")
+PLACEHOLDERS = ("port", "bind", "url", "address", "hosts", "volume", "store", "database", "files", "live")
 
 
 class Environment(msgspec.Struct, frozen=True, kw_only=True):
@@ -178,6 +184,7 @@ class Component:
     version: ClassVar[str] = ""
     stacks: ClassVar[tuple[str, ...]] = ("default",)  # named stacks that hold it by default
     requires: ClassVar[tuple[str, ...]] = ()  # roles that must be in the stack
+    clients: ClassVar[tuple[str, ...]] = ()  # packages a user's own code imports to reach it
     Options: ClassVar[type[msgspec.Struct]]
 
     def __init__(self, options: msgspec.Struct) -> None:

@@ -15,7 +15,7 @@ import msgspec
 from matcha import environments
 from matcha.api import _models
 from matcha.api._project import Folder, Project, open_project
-from matcha.component import Environment, Output
+from matcha.component import Component, Environment, Output
 from matcha.errors import BadInput, MatchaError
 from matcha.events import Emit, Event, silent
 from matcha.target import Job, JobRunner
@@ -43,18 +43,18 @@ def connect(project: Folder | None = None) -> dict[str, str]:
     root = project if project is not None else os.environ.get("MATCHA_PROJECT", ".")
     variables = {name: output.value for name, output in env(root).items()}
     os.environ.update(variables)
-    for message in client_mismatches():
+    for message in client_mismatches(open_project(root, None).components):
         warnings.warn(message, stacklevel=2)
     return variables
 
 
-def client_mismatches() -> list[str]:
+def client_mismatches(components: Sequence[Component]) -> list[str]:
     """A sentence for each client library beside this process in another version than the stack's."""
     from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415
 
     locked = workspace_versions()
     found: list[str] = []
-    for package in ("mlflow", "zenml", "dvc"):
+    for package in (name for component in components for name in component.clients):
         try:
             installed = version(package)
         except PackageNotFoundError:

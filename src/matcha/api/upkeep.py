@@ -24,7 +24,7 @@ def doctor(project: Folder = ".", *, target: str | None = None, fix: bool = Fals
     """Every check of this machine and stack; with `fix`, what can be mended is mended first."""
     opened = open_project(project, target)
     found = list(_stack_findings(opened, fix)) if isinstance(opened.target, Doctor) else []
-    clients = training.client_mismatches()
+    clients = training.client_mismatches(opened.components)
     found.append(
         Finding(
             check="client libraries",

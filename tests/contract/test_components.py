@@ -1,0 +1,113 @@
+"""What every component has to keep, whichever target it meets. Components come from the registry."""
+
+import re
+from pathlib import Path
+
+import msgspec
+import pytest
+
+import matcha
+from matcha import planning, registry
+from matcha.component import PLACEHOLDER, PLACEHOLDERS, Component, Deployment, service_digest
+
+CATALOGUE = registry.component_catalogue()
+COMPONENTS = [cls for flavors in CATALOGUE.values() for cls in flavors.values()]
+MODEL = Deployment(
+    name="m",
+    asked="models:/m/1",
+    uri="models:/m/1",
+    environment="0123456789abcdef",
+    python="3.11",
+    settings={"sample": 0.5},
+)
+each = pytest.mark.parametrize("cls", COMPONENTS, ids=lambda c: f"{c.role}-{c.flavor}")
+
+
+def made(cls: type[Component]) -> Component:
+    return cls(cls.Options())
+
+
+@each
+def test_it_says_what_it_is(cls: type[Component]) -> None:
+    assert re.fullmatch(r"[a-z][a-z0-9-]+", cls.role)
+    assert re.fullmatch(r"[a-z][a-z0-9-]+", cls.flavor)
+    assert cls.title
+
+
+@each
+def test_options_refuse_what_they_do_not_know(cls: type[Component]) -> None:
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.convert({"no-such-option": 1}, cls.Options)
+
+
+@each
+@pytest.mark.parametrize("deployments", [(), (MODEL,)], ids=["no model", "a model of its own environment"])
+def test_services_are_pure_and_whole(cls: type[Component], deployments: tuple[Deployment, ...]) -> None:
+    component = made(cls)
+    services = component.services(deployments)
+    assert services == made(cls).services(deployments)
+    for service in services:
+        assert any(p.name == service.health.port for p in service.ports)
+        assert all(path.is_dir() for path in service.code)
+        assert service.command
+        assert not any(secret in repr(service.env) for secret in service.secrets)
+
+
+@each
+def test_live_files_do_not_change_the_process(cls: type[Component]) -> None:
+    component = made(cls)
+    environments = {e.name: e for e in component.environments()}
+    other = msgspec.structs.replace(MODEL, environment="", python="")
+    for before, after in zip(component.services(()), component.services((other,)), strict=True):
+        environment = environments[before.environment]
+        assert service_digest(before, environment) == service_digest(after, environment)
+
+
+@each
+def test_every_placeholder_is_one_a_target_resolves(cls: type[Component]) -> None:
+    for service in made(cls).services((MODEL,)):
+        texts = [*service.command, *service.env.values(), *service.files.values(), *service.live.values()]
+        for text in texts:
+            for match in PLACEHOLDER.finditer(text):
+                assert match.group(1) in PLACEHOLDERS, f"{service.name}: {match.group(0)}"
+
+
+@each
+def test_environments_are_locked_with_hashes(cls: type[Component]) -> None:
+    for environment in made(cls).environments():
+        lock = environment.lock.read_text()
+        pins = re.findall(r"^[a-z0-9][\w.-]*(?:\[[^]]*\])?==", lock, re.MULTILINE | re.IGNORECASE)
+        assert pins
+        assert lock.count("--hash=sha256:") >= len(pins)
+
+
+@each
+def test_its_folder_explains_it(cls: type[Component]) -> None:
+    folder = Path(matcha.__file__).parent / "components" / cls.__module__.split(".")[2]
+    assert (folder / "README.md").read_text().strip()
+
+
+def test_roles_that_are_needed_exist() -> None:
+    for cls in COMPONENTS:
+        for role in (*cls.requires, *(r for s in made(cls).services(()) for r in (*s.needs, *s.talks_to))):
+            assert role in CATALOGUE, f"{cls.role} needs {role}"
+
+
+def test_the_default_stack_has_an_order() -> None:
+    components = [made(cls) for cls in COMPONENTS if "default" in cls.stacks]
+    wanted = planning.want(components, ())
+    keys = [r.key for r in planning.in_order(wanted.resources)]
+    for resource in wanted.resources:
+        assert all(keys.index(need) < keys.index(resource.key) for need in resource.needs)
+
+
+def test_no_list_of_components_exists_elsewhere() -> None:
+    """Adding a component is one new folder: no other module names a flavor."""
+    source = Path(matcha.__file__).parent
+    flavors = {cls.flavor for cls in COMPONENTS}
+    for path in source.rglob("*.py"):
+        place = path.relative_to(source).parts
+        if place[0] in ("components", "inside") or path.name in ("_template.py",):
+            continue
+        named = flavors & set(re.findall(r'["\'](\w+)["\']', path.read_text()))
+        assert not named, f"{path.name} names {named}"
