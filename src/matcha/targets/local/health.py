@@ -144,7 +144,8 @@ def _status(url: str, deadline: float) -> int:
             if not chunk:
                 raise ConnectionError("closed before it answered")
             line += chunk
-    return int(line.split(None, 2)[1])
+    protocol, _, rest = line.partition(b" ")
+    return int(rest[:3]) if protocol.startswith(b"HTTP/1") else 0
 
 
 def _left(deadline: float) -> float:

@@ -59,15 +59,17 @@ def _die_with_parent() -> None:
 
 def _end_leftovers(site: str, mark: Path, tag: str, name: str) -> None:
     """End children that outlived a crashed run and would hold its port; the first run has none."""
-    if mark.exists():
-        sys.path.extend(site.split(os.pathsep))
-        spec = importlib.util.spec_from_file_location("sweep", Path(__file__).with_name("sweep.py"))
-        assert spec is not None and spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        module.sweep(tag, LEFTOVER_GRACE, name)
+    again = mark.exists()
     mark.parent.mkdir(mode=0o700, exist_ok=True)
-    mark.touch(mode=0o600)
+    mark.write_text(str(os.getpid()))
+    if not again:
+        return
+    sys.path.extend(site.split(os.pathsep))
+    spec = importlib.util.spec_from_file_location("sweep", Path(__file__).with_name("sweep.py"))
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.sweep(tag, LEFTOVER_GRACE, name)
 
 
 if __name__ == "__main__":

@@ -17,9 +17,11 @@ LISTENER = "matcha-health"  # the name supervisord knows the health listener by
 
 # What a server may need of the user's own environment; everything else stays out of it.
 _INHERITED = frozenset(
-    ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "TMPDIR")
-    + ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "DYLD_FALLBACK_LIBRARY_PATH")
-    + ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+    [
+        *("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "TMPDIR"),
+        *("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "DYLD_FALLBACK_LIBRARY_PATH"),
+        *("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"),
+    ]
 )
 _PROXIES = frozenset({"http_proxy", "https_proxy", "all_proxy", "no_proxy"})
 _LOCAL = ("127.0.0.1", "localhost", "::1")
@@ -213,6 +215,14 @@ def restarts(entry: ProgramFile, home: Path) -> Restarts:
     except (OSError, msgspec.MsgspecError):
         return Restarts()
     return kept if kept.serial == entry.serial else Restarts()
+
+
+def launched(name: str, pid: int, home: Path) -> bool:
+    """Whether the launcher of this process has begun."""
+    try:
+        return (home / "runs" / name).read_text() == str(pid)
+    except OSError:
+        return False
 
 
 def last_line(log: Path) -> str:

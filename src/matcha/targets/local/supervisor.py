@@ -123,6 +123,7 @@ class Supervisor:
         entries = programs.read_all(self.home).values()
         grace = max((e.program.stop_seconds for e in entries), default=0) + GRACE
         if self.alive():
+            self._until_launched()
             self._daemon.end(grace + 5.0)
             grace = GRACE
         swept = self._sweep(grace)
@@ -163,6 +164,7 @@ class Supervisor:
         """
         entry = programs.read(name, self.home)
         deadline = time.monotonic() + (entry.program.stop_seconds if entry else 0) + 20.0
+        self._until_launched(name)
         with _told(f"stop {name}"):
             while time.monotonic() < deadline:
                 self._try("stopProcess", name, False, unless=(rpc.NOT_RUNNING, rpc.BAD_NAME))
@@ -170,6 +172,19 @@ class Supervisor:
                     return
                 time.sleep(POLL)
         raise SupervisorFailed(f"{name} does not stop.", resolution="matcha stop")
+
+    def _until_launched(self, *names: str) -> None:
+        """Wait a moment for programs (or all) that were spawned only now.
+
+        Between fork and exec a child still has supervisord's own handler of SIGTERM: the signal would be
+        lost, and the stop take all of the program's stop seconds.
+        """
+        deadline = time.monotonic() + 1.0
+        while time.monotonic() < deadline:
+            found = {name: info["pid"] for name, info in self._infos().items() if name in names or not names}
+            if all(not pid or programs.launched(name, pid, self.home) for name, pid in found.items()):
+                return
+            time.sleep(POLL)
 
     def _forgotten(self, name: str) -> bool:
         """Whether supervisord does not know the program, or no longer does; False while it runs."""
