@@ -239,6 +239,13 @@ def test_a_preferred_port_of_the_options_is_taken(bench: Make) -> None:
     assert one.provision(web()).ports == {"web/http": port}
 
 
+def test_an_option_for_a_port_of_no_service_is_refused(bench: Make) -> None:
+    one = bench(ports={"wbe": 5000})
+    with pytest.raises(BadInput, match="wbe") as refused:
+        one.target.observe(None, [web()])
+    assert refused.value.details == 'Did you mean "web"?'
+
+
 def test_stop_keeps_data_and_ports_and_start_brings_all_back(bench: Make) -> None:
     one = bench()
     service = web(databases=(Database("d"),))

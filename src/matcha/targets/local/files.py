@@ -64,8 +64,8 @@ def _sync_folder(path: Path) -> None:
 def guarded(path: Path, wait: float = 20.0) -> Iterator[Path]:
     """Holds an exclusive lock on `path` among this machine's processes and threads, for moments only.
 
-    The file may be unlinked by the holder: whoever waited for it then takes a new one. Raises MatchaError
-    after `wait` seconds.
+    The holder may unlink the file as the last thing it does: whoever waited for it then takes a new one.
+    Raises MatchaError after `wait` seconds.
     """
     deadline = time.monotonic() + wait
     handle = _take(path, deadline)

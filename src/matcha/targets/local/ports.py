@@ -101,10 +101,12 @@ def _choose(wishes: list[Wish], taken: set[int], is_ours: Callable[[int], bool])
 
 
 def _new(preferred: int, taken: set[int], reserved: set[int]) -> int:
-    """`preferred`, else a neighbour that no other service prefers, else any."""
+    """`preferred`, else a neighbour that no other service prefers, else any; 0 prefers none."""
+    if not preferred:
+        return _any(taken)
     near = (p for p in range(preferred + 1, preferred + 1 + _NEIGHBOURS) if p not in reserved)
     for port in (preferred, *near):
-        if 0 < port < 65536 and port not in taken and is_free(port):
+        if port < 65536 and port not in taken and is_free(port):
             return port
     return _any(taken)
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import msgspec
 
 from matcha.component import Access, Environment, Service, service_digest
-from matcha.errors import NotProvisioned
+from matcha.errors import BadInput, NotProvisioned, suggest
 from matcha.events import Emit, Event
 from matcha.state import State
 from matcha.target import Job, Seen, ServiceStatus, Snapshot
@@ -28,12 +28,13 @@ from matcha.targets.local.ports import Wish, is_free
 from matcha.targets.local.probe import ask
 
 ABSENT = Seen("absent")
+PortNumber = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 
 
 class LocalOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`ports`: the port a service prefers, by `service` or `service/port`."""
 
-    ports: dict[str, int] = msgspec.field(default_factory=dict)
+    ports: dict[str, PortNumber] = msgspec.field(default_factory=dict)
 
 
 class LocalTarget:
@@ -61,6 +62,7 @@ class LocalTarget:
     # -- what is there ---------------------------------------------------------------------------------
 
     def observe(self, state: State | None, services: Sequence[Service]) -> Snapshot:
+        self._refuse_unknown_ports(services)
         stack = self._found()
         return look.observe(stack, state, services, self._moves(state)) if stack else Snapshot()
 
@@ -116,6 +118,16 @@ class LocalTarget:
         """Recorded ports that the options now ask to be others, where those are free."""
         asked = {key: (self._asked(key), number) for key, number in (state.ports if state else {}).items()}
         return {key: new for key, (new, old) in asked.items() if new and new != old and is_free(new)}
+
+    def _refuse_unknown_ports(self, services: Sequence[Service]) -> None:
+        known = {name for s in services for name in (s.name, *(f"{s.name}/{p.name}" for p in s.ports))}
+        for key in self._options.ports:
+            if key not in known:
+                raise BadInput(
+                    f"targets.local.ports names no service of this stack: {key}",
+                    details=suggest(key, known),
+                    resolution="Change it in matcha.yaml.",
+                )
 
     def _asked(self, key: str) -> int:
         """The port that the options name for `service/port`; 0 where they do not."""
@@ -200,7 +212,8 @@ class LocalTarget:
         removal.remove_service(stack, name)
 
     def settle(self) -> None:
-        self._installer.finish(self._new)
+        if self._new:
+            self._installer.finish(self._new)
 
     # -- pause and end ---------------------------------------------------------------------------------
 

@@ -1,0 +1,315 @@
+"""The state record and its lock: what survives other processes, kills, sleeps and damage."""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from matcha.errors import Locked, MatchaError, StateUnreadable
+from matcha.events import Event, silent
+from matcha.state import State
+from matcha.targets.local.filestore import LEASE, FileStore
+
+STATE = State(stack_id="abc", stack="default", target="local")
+
+HAMMER = """
+import sys
+from pathlib import Path
+from matcha.events import silent
+from matcha.targets.local.filestore import FileStore
+store = FileStore(Path(sys.argv[1]))
+for _ in range(int(sys.argv[2])):
+    token = store.acquire("count", wait=60, emit=silent).token
+    state = store.read()
+    store.write(state.next(facts={**state.facts, "n": str(int(state.facts["n"]) + 1)}), token)
+    store.release(token)
+"""
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from matcha.events import silent
+from matcha.targets.local.filestore import FileStore
+FileStore(Path(sys.argv[1])).acquire("hold", wait=5, emit=silent)
+print("held", flush=True)
+time.sleep(60)
+"""
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / ".matcha"
+
+
+def _take(store: FileStore, operation: str = "test") -> str:
+    return store.acquire(operation, wait=0, emit=silent).token
+
+
+def test_a_record_is_read_as_it_was_written_and_is_private(root: Path) -> None:
+    store = FileStore(root)
+    assert store.read() is None
+    store.write(STATE, _take(store))
+    assert FileStore(root).read() == STATE
+    assert stat.S_IMODE((root / "state.json").stat().st_mode) == 0o600
+    assert stat.S_IMODE(root.stat().st_mode) == 0o700
+    assert (root / ".gitignore").read_text() == "*\n"
+
+
+def test_reading_and_looking_at_the_lock_make_nothing(root: Path) -> None:
+    store = FileStore(root)
+    assert (store.read(), store.lock(), store.break_lock()) == (None, None, None)
+    store.release("no token")
+    assert not root.exists()
+
+
+def test_a_released_lock_without_a_record_leaves_nothing(root: Path) -> None:
+    store = FileStore(root)
+    token = _take(store)
+    store.write(STATE, token)
+    store.delete(token)
+    store.release(token)
+    assert not root.exists()
+
+
+def test_a_released_lock_keeps_a_record(root: Path) -> None:
+    store = FileStore(root)
+    token = _take(store)
+    store.write(STATE, token)
+    store.release(token)
+    assert store.lock() is None
+    assert store.read() == STATE
+
+
+def test_a_second_taker_is_told_who_holds_it(root: Path) -> None:
+    store = FileStore(root)
+    _take(store, "provision")
+    with pytest.raises(Locked, match=rf"pid {os.getpid()}\): provision, since 0 s") as told:
+        _take(FileStore(root))
+    assert told.value.resolution == "matcha force-unlock"
+
+
+def test_waiting_says_for_whom_and_then_takes_it(root: Path) -> None:
+    store = FileStore(root)
+    token = _take(store, "provision")
+    threading.Timer(0.5, store.release, [token]).start()
+    events: list[Event] = []
+    taken = FileStore(root).acquire("destroy", wait=10, emit=events.append)
+    assert taken.operation == "destroy"
+    assert len(events) == 1
+    assert f"(pid {os.getpid()}): provision" in events[0].message
+
+
+def test_an_expired_lock_is_free_and_its_holder_can_no_longer_write(root: Path) -> None:
+    clock = Clock()
+    store = FileStore(root, clock)
+    old = _take(store)
+    store.write(STATE, old)
+    clock.now += LEASE + 1
+    store.write(STATE.next(), old)  # nobody took it meanwhile
+    new = _take(store)
+    attempts: list[Callable[[], None]] = [
+        lambda: store.write(STATE, old),
+        lambda: store.renew(old),
+        lambda: store.delete(old),
+    ]
+    for attempt in attempts:
+        with pytest.raises(Locked):
+            attempt()
+    store.release(old)
+    store.write(STATE.next().next(), new)
+    assert (store.read() or STATE).serial == 2
+
+
+def test_a_renewed_lock_stays(root: Path) -> None:
+    clock = Clock()
+    store = FileStore(root, clock)
+    token = _take(store)
+    for _ in range(3):
+        clock.now += LEASE - 1
+        store.renew(token)
+    with pytest.raises(Locked):
+        _take(store)
+
+
+def test_a_broken_lock_fences_its_holder(root: Path) -> None:
+    store = FileStore(root)
+    token = _take(store, "provision")
+    broken = FileStore(root).break_lock()
+    assert broken is not None
+    assert broken.operation == "provision"
+    with pytest.raises(Locked, match="lost the stack's lock"):
+        store.write(STATE, token)
+    assert store.read() is None
+
+
+def test_the_lock_of_a_killed_process_is_free_at_once(root: Path) -> None:
+    with _holder(root) as holder:
+        store = FileStore(root)
+        with pytest.raises(Locked, match=f"pid {holder.pid}"):
+            _take(store)
+        holder.send_signal(signal.SIGKILL)
+        holder.wait()
+        assert store.lock() is None
+        assert store.stale() is not None
+        assert _take(store)
+
+
+def test_the_lock_of_a_reused_pid_is_free(root: Path) -> None:
+    store = FileStore(root)
+    _take(store)
+    lock = root / "lock"
+    data = msgspec.json.decode(lock.read_bytes())
+    lock.write_bytes(msgspec.json.encode({**data, "born": "another birth"}))
+    assert _take(store)
+
+
+def test_the_lock_of_another_machine_is_kept_until_it_expires(root: Path) -> None:
+    clock = Clock()
+    store = FileStore(root, clock)
+    _take(store)
+    lock = root / "lock"
+    data = msgspec.json.decode(lock.read_bytes())
+    lock.write_bytes(msgspec.json.encode({**data, "machine": "elsewhere", "pid": 2**22 - 1}))
+    with pytest.raises(Locked):
+        _take(store)
+    clock.now += LEASE + 1
+    assert _take(store)
+
+
+def test_processes_that_hammer_lose_no_update(root: Path) -> None:
+    store = FileStore(root)
+    token = _take(store)
+    store.write(msgspec.structs.replace(STATE, facts={"n": "0"}), token)
+    store.release(token)
+    hammers = [subprocess.Popen([sys.executable, "-c", HAMMER, root, "40"]) for _ in range(3)]
+    readings = []
+    while any(h.poll() is None for h in hammers):
+        readings.append(int((store.read() or STATE).facts["n"]))
+    assert [h.returncode for h in hammers] == [0, 0, 0]
+    assert (store.read() or STATE).facts["n"] == "120"
+    assert readings == sorted(readings)
+    assert {p.name for p in root.iterdir()} == {"state.json", ".gitignore", "guard"}
+
+
+def test_a_killed_writer_leaves_a_whole_record(root: Path) -> None:
+    store = FileStore(root)
+    token = _take(store)
+    store.write(msgspec.structs.replace(STATE, facts={"n": "0", "bulk": "x" * 200_000}), token)
+    store.release(token)
+    for pause in (0.25, 0.3, 0.35, 0.4):
+        hammer = subprocess.Popen([sys.executable, "-c", HAMMER, root, "100000"], stderr=subprocess.DEVNULL)
+        time.sleep(pause)
+        hammer.kill()
+        hammer.wait()
+        assert len((store.read() or STATE).facts["bulk"]) == 200_000
+        store.release(_take(store))
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"\xff\xfe",
+        b'{"schema_version": 1}',
+        b'{"schema_version": []}',
+        b'{"schema_version": 1, "stack_id": "../../etc", "stack": "a", "target": "local"}',
+    ],
+)
+def test_a_corrupt_record_is_named_kept_and_never_replaced(root: Path, raw: bytes) -> None:
+    root.mkdir()
+    path = root / "state.json"
+    path.write_bytes(raw)
+    for _ in range(3):
+        with pytest.raises(StateUnreadable, match="corrupt") as told:
+            FileStore(root).read()
+    copies = list(root.glob("state.json.corrupt-*"))
+    assert [c.read_bytes() for c in copies] == [raw]
+    assert str(path) in told.value.message
+    assert str(copies[0]) in told.value.details
+    assert path.read_bytes() == raw
+
+
+def test_a_newer_record_says_what_to_do(root: Path) -> None:
+    root.mkdir()
+    (root / "state.json").write_bytes(b'{"schema_version": 99, "unknown": 1}')
+    with pytest.raises(StateUnreadable, match="newer Matcha") as told:
+        FileStore(root).read()
+    assert told.value.resolution == "pip install --upgrade matcha-ml"
+
+
+def test_deleting_a_record_takes_its_copies_along(root: Path) -> None:
+    root.mkdir()
+    (root / "state.json").write_bytes(b"{")
+    store = FileStore(root)
+    with pytest.raises(StateUnreadable):
+        store.read()
+    token = _take(store)
+    store.delete(token)
+    store.release(token)
+    assert not root.exists()
+
+
+def test_a_stuck_guard_ends_in_an_error(root: Path) -> None:
+    from matcha.targets.local.files import guarded
+
+    with (
+        guarded(root / "guard"),
+        pytest.raises(MatchaError, match="stays locked"),
+        guarded(root / "guard", wait=0.2),
+    ):
+        pass
+
+
+class _holder:  # noqa: N801 - reads as a call
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def __enter__(self) -> subprocess.Popen[bytes]:
+        self._process = subprocess.Popen([sys.executable, "-c", HOLD, self._root], stdout=subprocess.PIPE)
+        assert self._process.stdout is not None
+        assert self._process.stdout.readline() == b"held\n"
+        return self._process
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.wait()
+        if self._process.stdout:
+            self._process.stdout.close()
+
+
+def test_reads_never_wait_for_the_lock(root: Path) -> None:
+    store = FileStore(root)
+    store.write(STATE, _take(store))
+    with _within(1.0):
+        assert FileStore(root).read() == STATE
+
+
+class _within:  # noqa: N801
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+
+    def __enter__(self) -> None:
+        self._began = time.monotonic()
+
+    def __exit__(self, *_: object) -> None:
+        assert time.monotonic() - self._began < self._seconds
