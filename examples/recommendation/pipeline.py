@@ -8,10 +8,10 @@ from typing import Annotated
 import mlflow
 import numpy as np
 import pandas as pd
-from data import load_movielens, split
 from factorise import factorise
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, Schema
+from movielens import load_movielens, split
 from zenml import pipeline, step
 from zenml.enums import ExecutionMode
 

@@ -7,10 +7,11 @@ import argparse
 import os
 from pathlib import Path
 
-# Before ZenML and MLflow are imported: their chatter off (unless you set it), so that the steps are heard.
+# Before ZenML and MLflow are imported: their chatter off, unless you set it, so that the steps are heard. (An
+# error still ends the run, and shows.)
 os.environ.update(
     {
-        "ZENML_LOGGING_VERBOSITY": "ERROR",
+        "ZENML_LOGGING_VERBOSITY": "CRITICAL",
         "ZENML_ENABLE_RICH_TRACEBACK": "false",
         "MLFLOW_LOGGING_LEVEL": "ERROR",
         "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
@@ -19,7 +20,7 @@ os.environ.update(
     }
 )
 
-from data import read_movielens
+from movielens import read_movielens
 from pipeline import recommendation
 
 
@@ -38,6 +39,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--factors", type=int, default=20, help="hidden tastes per user (default: 20)")
     parser.add_argument("--no-deploy", dest="deploy", action="store_false", help="train and register only")
     options = parser.parse_args()
+    if "ZENML_STORE_URL" not in os.environ:
+        parser.error("no stack is set. Run it with: matcha run -- python run.py")
     if options.data:
         try:
             read_movielens(Path(options.data), "folder")

@@ -11,8 +11,8 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
-from data import MovieLens, checked, generate_movielens, load_movielens, read_movielens, split
 from factorise import factorise
+from movielens import MovieLens, checked, generate_movielens, load_movielens, read_movielens, split
 
 HERE = Path(__file__).resolve().parent
 INPUTS = ["user_id", "movie_id"]
