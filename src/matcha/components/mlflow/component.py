@@ -47,6 +47,7 @@ class MLflow(Component):
 
     role = "experiment-tracker"
     flavor = "mlflow"
+    clients = ("mlflow",)
     title = "MLflow"
     version = VERSION
     Options: ClassVar[type[msgspec.Struct]] = Options

@@ -42,6 +42,7 @@ class ZenML(Component):
 
     role = "pipeline"
     flavor = "zenml"
+    clients = ("zenml",)
     title = "ZenML"
     version = VERSION
     requires = (TRACKER,)
