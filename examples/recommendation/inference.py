@@ -8,6 +8,7 @@ This is all that an application does: one HTTP request in the Open Inference Pro
 
 import argparse
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -58,7 +59,8 @@ def ratings_of(user: int, movies: list[int]) -> list[float]:
         raise RuntimeError(f"{url} does not answer ({error}). Next: matcha status") from error
     if answer.is_error:
         raise RuntimeError(f"{url} answered {answer.status_code}: {answer.text}")
-    return answer.json()["outputs"][0]["data"]
+    [output] = answer.json()["outputs"]
+    return list(output["data"])
 
 
 def v2_request(columns: dict[str, list[int]]) -> dict[str, Any]:
@@ -71,8 +73,11 @@ def v2_request(columns: dict[str, list[int]]) -> dict[str, Any]:
 
 
 def base_url() -> str:
+    """Where the stack serves models: $MATCHA_MODEL_DEPLOYER_BASE_URL, otherwise what Matcha says."""
     if url := os.environ.get("MATCHA_MODEL_DEPLOYER_BASE_URL"):
         return url.rstrip("/")
+    if not shutil.which("matcha"):
+        raise RuntimeError("matcha is not on PATH; set MATCHA_MODEL_DEPLOYER_BASE_URL instead.")
     command = ["matcha", "get", "model-deployer", "base-url"]
     answer = subprocess.run(command, cwd=HERE, capture_output=True, text=True, timeout=60, check=False)
     if answer.returncode:

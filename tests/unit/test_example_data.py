@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import io
 import sys
 import threading
@@ -23,9 +24,7 @@ Serve = Callable[..., str]
 def example(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """The example's module, which users import from its own folder."""
     monkeypatch.syspath_prepend(str(EXAMPLE))
-    import download
-
-    yield download
+    yield importlib.import_module("download")
     sys.modules.pop("download")
 
 
