@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from matcha.component import Environment, Port, Probe, Service, service_digest
+from matcha.errors import MatchaError
 from matcha.events import Event
 from matcha.state import Record, State
 from matcha.targets.local import LocalOptions, LocalTarget
@@ -50,6 +51,7 @@ class NothingToInstall:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.finished: list[Path] = []
+        self.unreachable = ""
 
     def is_whole(self, environment: Environment, folder: Path) -> bool:
         return (folder / "bin" / "python").exists()
@@ -67,6 +69,21 @@ class NothingToInstall:
 
     def finish(self, folders: Iterable[Path]) -> None:
         self.finished.extend(folders)
+
+    def check(self, environment: Environment) -> None:
+        if environment.python == "<3":
+            raise MatchaError("No Python fits.", resolution="install another")
+
+    def check_index(self) -> None:
+        if self.unreachable:
+            raise MatchaError(self.unreachable, resolution="check the network")
+
+    def cache(self) -> Path:
+        return self.folder / "not made yet"
+
+    def repair(self, environment: Environment, folder: Path, report: Any) -> Path:
+        (folder / "bin" / "python").unlink(missing_ok=True)
+        return self.install(environment, report)
 
 
 def web(name: str = "web", role: str = "", preferred: int = 0, **changes: Any) -> Service:

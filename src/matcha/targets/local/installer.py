@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -11,6 +12,7 @@ from matcha.component import Environment
 if TYPE_CHECKING:
     from matcha.environments import InstallProgress
 
+INDEX_SECONDS = 15.0
 Report = Callable[[str, "float | None"], None]
 
 
@@ -28,6 +30,18 @@ class Installer(Protocol):
 
     def finish(self, folders: Iterable[Path]) -> None:
         """Start work that makes later starts faster; returns at once."""
+
+    def check(self, environment: Environment) -> None:
+        """Raises MatchaError where no Python fits the environment."""
+
+    def check_index(self) -> None:
+        """Raises MatchaError within seconds where packages cannot be had."""
+
+    def cache(self) -> Path:
+        """The folder that environments are made in."""
+
+    def repair(self, environment: Environment, folder: Path, report: Report) -> Path:
+        """`install` anew, whatever is in the folder."""
 
 
 class UvInstaller:
@@ -64,6 +78,32 @@ class UvInstaller:
 
         for folder in folders:
             environments.compile_rest(folder)
+
+    def check(self, environment: Environment) -> None:
+        from matcha import environments  # noqa: PLC0415
+
+        environments.python_for(environment.python)
+
+    def check_index(self) -> None:
+        """By asking uv for one small package: only uv knows all that an index, proxy and certificate need."""
+        from matcha import uvtool  # noqa: PLC0415
+
+        with tempfile.TemporaryDirectory() as folder:
+            wanted = Path(folder, "wanted.in")
+            wanted.write_text("pip\n")
+            question = ["pip", "compile", "--quiet", "--no-cache", str(wanted)]
+            uvtool.run(question, cwd=Path(folder), limit=INDEX_SECONDS)
+
+    def cache(self) -> Path:
+        from matcha import environments  # noqa: PLC0415
+
+        return environments.cache_root()
+
+    def repair(self, environment: Environment, folder: Path, report: Report) -> Path:
+        from matcha import environments  # noqa: PLC0415
+
+        (folder / environments.MARKER).unlink(missing_ok=True)
+        return self.install(environment, report)
 
 
 def _download(size: int) -> str:

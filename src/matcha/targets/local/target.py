@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import msgspec
 
@@ -26,6 +26,9 @@ from matcha.targets.local.layout import Layout
 from matcha.targets.local.notes import EnvironmentNote, ServiceNote
 from matcha.targets.local.ports import Wish, is_free
 from matcha.targets.local.probe import ask
+
+if TYPE_CHECKING:
+    from matcha.targets.local.doctor import Finding
 
 ABSENT = Seen("absent")
 PortNumber = Annotated[int, msgspec.Meta(ge=1, le=65535)]
@@ -239,6 +242,16 @@ class LocalTarget:
         if stack:
             return removal.leftovers(stack)
         return [str(self._layout.stack)] if self._layout.stack.exists() else []
+
+    def examine(
+        self, state: State | None, environments: Sequence[Environment], *, fix: bool
+    ) -> Sequence[Finding]:
+        """Every check of this machine and of the project's stack; with `fix`, mended where possible."""
+        from matcha.targets.local import checkup  # noqa: PLC0415 - only for the doctor
+
+        return checkup.examine(
+            self._layout, self._user, self._store, self._installer, state, environments, fix
+        )
 
     # -- which stack -----------------------------------------------------------------------------------
 
