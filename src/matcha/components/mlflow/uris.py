@@ -73,13 +73,15 @@ def parse(uri: str) -> ModelURI:
 
 def _models(uri: str, rest: str) -> ModelURI:
     text = rest.removeprefix("/")
+    if text == rest:
+        raise _malformed(uri)
     name, slash, suffix = text.rpartition("/")
     if slash:
         return _suffixed(uri, name, suffix)
     if _LOGGED.fullmatch(text):
         return Logged(text)
     name, at, alias = text.rpartition("@")
-    if rest == text or not (text.strip() if not at else name.strip() and alias.strip()):
+    if not (name.strip() and alias.strip() if at else text.strip()):
         raise _malformed(uri)
     return Registered(name, alias=alias) if at else Registered(text)
 

@@ -1,0 +1,1 @@
+"""Makes `tests/` importable: helpers of several tests stand in `support`."""
