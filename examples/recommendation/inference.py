@@ -35,7 +35,8 @@ def main() -> None:
 
 def print_rating(user: int, movie: int) -> None:
     [rating] = ratings_of(user, [movie])
-    title = titles().get(movie, f"movie {movie}")
+    known = titles() if (DATA / "movies.parquet").exists() else {}
+    title = known.get(movie, f"movie {movie}")
     print(f'User {user} would give "{title}" {rating:.2f} of 5.')
 
 

@@ -152,6 +152,15 @@ def test_inference_asks_for_one_rating_a_movie() -> None:
 
 
 @pytest.mark.usefixtures("server")
+def test_inference_rates_without_the_files_of_the_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(inference, "DATA", tmp_path)
+    inference.print_rating(user=1, movie=2)
+    assert capsys.readouterr().out == 'User 1 would give "movie 2" 3.00 of 5.\n'
+
+
+@pytest.mark.usefixtures("server")
 def test_inference_recommends_the_best_of_what_is_new(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
