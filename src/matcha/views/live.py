@@ -63,9 +63,11 @@ class Plain:
                 self._write(event)
 
     def _is_news(self, event: Event) -> bool:
-        if event.phase != "progress":
+        """Whether the line says more than numbers that moved since the last one about its subject."""
+        if event.phase not in ("started", "progress"):
             return True
-        shape, now = re.sub(r"[\d.,]+", "0", event.message), self._clock()
+        text = plain_line(event, 0.0, self._titles, self._actions.get(event.subject))
+        shape, now = re.sub(r"[\d.,]+", "0", text), self._clock()
         before, at = self._said.get(event.subject, ("", 0.0))
         if shape == before and now - at < SAY_AGAIN:
             return False

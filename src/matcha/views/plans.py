@@ -81,3 +81,9 @@ def endpoint_lines(outputs: Mapping[str, Mapping[str, Output]], titles: Titles, 
         if urls:
             rows.append((Span(role), Span(title_of(flavor, titles)), Span(urls[0], "cyan")))
     return table((Column("", drop=1), Column(""), Column("")), rows, paper, indent="  ") if rows else []
+
+
+def brief_lines(plan: Plan, paper: Paper) -> list[Line]:
+    """The plan where nobody is asked: how much there is to do, and the notes."""
+    notes = [each for note in plan.notes for each in wrap(note, paper.width)]
+    return [line(f"Stack {plan.stack} on {plan.target}: {_summary(plan)}"), *notes]

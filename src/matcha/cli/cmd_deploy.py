@@ -1,0 +1,47 @@
+"""`matcha deploy`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from matcha.cli import screen
+from matcha.cli.options import AsOutput, Output, Project, Target
+from matcha.cli.place import folder_to_change
+
+EXAMPLES = (
+    "matcha deploy models:/movie@champion",
+    "matcha deploy models:/credit/3 --name credit --sensitive age_group",
+)
+Model = Annotated[str, typer.Argument(metavar="MODEL", help="Any MLflow model URI.")]
+Name = Annotated[
+    str | None, typer.Option("--name", metavar="NAME", help="What to serve it as; the model's own otherwise.")
+]
+Sensitive = Annotated[
+    list[str] | None,
+    typer.Option("--sensitive", metavar="COLUMN", help="A column to watch for bias; can be repeated."),
+]
+
+
+def command(
+    model: Model,
+    name: Name = None,
+    sensitive: Sensitive = None,
+    project: Project = None,
+    target: Target = None,
+    output: AsOutput = Output.text,
+) -> None:
+    """Serve a model under a name. Loading a model runs its code: deploy what you trust."""
+    from matcha import api
+    from matcha.views.serving import deploy_lines
+
+    folder = folder_to_change(project)
+    with screen.progress(f"Deploying {model}", plain=output is Output.json) as display:
+        result = api.deploy(
+            model, name=name, sensitive=sensitive or (), project=folder, target=target, emit=display.emit
+        )
+    if output is Output.json:
+        screen.show_json(result)
+    else:
+        screen.show(deploy_lines(result, screen.paper()))

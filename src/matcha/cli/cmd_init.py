@@ -1,0 +1,27 @@
+"""`matcha init`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from matcha.cli import screen
+from matcha.cli.options import AsOutput, Output, Project, Target
+from matcha.views.text import Span, line
+
+EXAMPLES = ("matcha init",)
+
+
+def command(
+    project: Project = None,
+    target: Target = None,
+    output: AsOutput = Output.text,
+) -> None:
+    """Write a matcha.yaml that explains what can be set."""
+    from matcha import api
+    from matcha.views.documents import PathDocument
+
+    path = api.init(project or Path.cwd(), target=target)
+    if output is Output.json:
+        screen.show_json(PathDocument(path))
+    else:
+        screen.show([line(f"Wrote {path}"), line(Span("Next: ", "bold"), "matcha provision")])

@@ -1,0 +1,25 @@
+"""`matcha models`."""
+
+from __future__ import annotations
+
+from matcha.cli import screen
+from matcha.cli.options import AsOutput, Output, Project, Target
+from matcha.cli.place import project_folder
+
+EXAMPLES = ("matcha models",)
+
+
+def command(
+    project: Project = None,
+    target: Target = None,
+    output: AsOutput = Output.text,
+) -> None:
+    """List models, their versions and what is served."""
+    from matcha import api
+    from matcha.views.serving import models_lines
+
+    found = api.models(project_folder(project), target=target)
+    if output is Output.json:
+        screen.show_json(found)
+    else:
+        screen.show(models_lines(found, screen.paper()))

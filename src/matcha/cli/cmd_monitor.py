@@ -1,0 +1,36 @@
+"""`matcha monitor`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from matcha.cli import screen
+from matcha.cli.options import AsOutput, Output, Project, Target
+from matcha.cli.place import project_folder
+
+EXAMPLES = ("matcha monitor movie", "matcha monitor --check")
+Name = Annotated[
+    str | None, typer.Argument(metavar="[NAME]", help="What the model is served as; all without it.")
+]
+Check = Annotated[bool, typer.Option("--check", help="Exit 1 when a column drifts.")]
+
+
+def command(
+    name: Name = None,
+    check: Check = False,
+    project: Project = None,
+    target: Target = None,
+    output: AsOutput = Output.text,
+) -> int:
+    """Compare a model's traffic with its training data. Column by column."""
+    from matcha import api
+    from matcha.views.monitoring import drifts, monitor_lines
+
+    found = api.monitor(name, project=project_folder(project), target=target)
+    if output is Output.json:
+        screen.show_json(found)
+    else:
+        screen.show(monitor_lines(found, screen.paper()))
+    return 1 if check and any(drifts(report) for report in found) else 0

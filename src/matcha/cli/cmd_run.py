@@ -1,0 +1,39 @@
+"""`matcha run`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from matcha.cli import screen
+from matcha.cli.options import Project, Target
+from matcha.cli.place import project_folder
+
+EXAMPLES = ("matcha run -- python train.py", "matcha run --gpu 1 -- python train.py --epochs 3")
+SETTINGS = {"allow_interspersed_args": False}  # what follows CMD is CMD's own
+
+Command = Annotated[list[str], typer.Argument(metavar="-- CMD...", help="The command and its arguments.")]
+Gpu = Annotated[int, typer.Option("--gpu", min=0, metavar="N", help="GPUs that it needs.")]
+Cpu = Annotated[float | None, typer.Option("--cpu", min=0, metavar="N", help="CPU cores that it needs.")]
+Memory = Annotated[str | None, typer.Option("--memory", metavar="SIZE", help="Memory it needs, such as 4Gi.")]
+
+
+def command(
+    cmd: Command,
+    gpu: Gpu = 0,
+    cpu: Cpu = None,
+    memory: Memory = None,
+    project: Project = None,
+    target: Target = None,
+) -> int:
+    """Run your code against the stack.
+
+    It runs in an environment that has the stack's client libraries and what the project requires, with the
+    stack's variables set. The exit code is its own.
+    """
+    from matcha import api
+
+    folder = project_folder(project)
+    with screen.progress("Preparing") as display:
+        return api.run(cmd, project=folder, target=target, gpu=gpu, cpu=cpu, memory=memory, emit=display.emit)

@@ -1,0 +1,137 @@
+"""The entry point, and the only place that handles errors.
+
+An error is one message on stderr with its details and what to type next; with `--output json` it is one
+document on stdout, `{"error": {...}}`, so that a program reads one stream. Exit codes: 0 done, 1 the
+operation failed, 2 bad input or usage, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import typer
+
+from matcha import __version__
+from matcha.cli.commands import Commands
+from matcha.cli.options import Debug, Project, Target
+from matcha.errors import BadInput, MatchaError
+
+UsageError: Any = typer.BadParameter.__mro__[1]  # of click, or of the copy of it inside newer typers
+REPORT = "https://github.com/fuzzylabs/matcha/issues"
+
+app = typer.Typer(
+    cls=Commands,
+    rich_markup_mode=None,
+    invoke_without_command=True,
+    epilog="Start with: matcha provision",
+    context_settings={"help_option_names": ["--help", "-h"], "max_content_width": 100},
+)
+
+
+@app.callback()
+def matcha(
+    context: typer.Context,
+    project: Project = None,  # noqa: ARG001 - commands inherit these three
+    target: Target = None,  # noqa: ARG001
+    debug: Debug = False,  # noqa: ARG001
+    version: bool = typer.Option(False, "--version", help="Show the version and end."),
+) -> None:
+    """A complete open-source MLOps stack in one step."""
+    if version:
+        print(f"matcha {__version__}")
+    elif context.invoked_subcommand is None:
+        print(context.get_help())
+    if version:
+        raise typer.Exit
+
+
+def run() -> None:
+    """What the `matcha` command calls."""
+    sys.exit(main(sys.argv[1:]))
+
+
+def main(arguments: Sequence[str]) -> int:
+    """The exit code of `matcha ARGUMENTS`. Never raises."""
+    session: dict[str, Any] = {"debug": False}
+    try:
+        code = _invoke(arguments, session)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        return _hung_up()
+    except MatchaError as problem:
+        return _fail(problem, arguments, session)
+    except (KeyboardInterrupt, EOFError):
+        return 130
+    except Exception as problem:  # noqa: BLE001 - the last resort, so that no one meets a traceback
+        return _fail(_internal(problem), arguments, session, cause=problem)
+    return code
+
+
+def _invoke(arguments: Sequence[str], session: dict[str, Any]) -> int:
+    command = typer.main.get_command(app)
+    try:
+        code = command.main(list(arguments), prog_name="matcha", standalone_mode=False, obj=session)
+    except UsageError as problem:
+        raise _usage(problem) from problem
+    except typer.Abort as problem:
+        raise KeyboardInterrupt from problem
+    return code if isinstance(code, int) else 0
+
+
+def _usage(problem: Any) -> BadInput:
+    path = problem.ctx.command_path if problem.ctx else "matcha"
+    return BadInput(problem.format_message(), resolution=f"{path} --help")
+
+
+def _internal(problem: Exception) -> MatchaError:
+    return MatchaError(
+        f"Internal error: {type(problem).__name__}: {problem}",
+        details="This is a mistake in Matcha, not in what you did.",
+        resolution=f"Run it again with --debug, and send what it prints to {REPORT}",
+    )
+
+
+def _fail(
+    problem: MatchaError,
+    arguments: Sequence[str],
+    session: dict[str, Any],
+    cause: BaseException | None = None,
+) -> int:
+    if session["debug"]:
+        import traceback
+
+        traceback.print_exception(cause or problem)
+    try:
+        _report(problem, session.get("output") or _asked_output(arguments))
+    except BrokenPipeError:
+        _hung_up()
+    return problem.exit_code
+
+
+def _report(problem: MatchaError, output: str) -> None:
+    if output == "json":
+        from matcha.views import documents
+
+        sys.stdout.write(documents.to_json(documents.error(problem)))
+        sys.stdout.flush()
+    else:
+        from matcha.cli import screen
+        from matcha.views.errors import error_lines
+
+        screen.tell(error_lines(problem))
+
+
+def _asked_output(arguments: Sequence[str]) -> str:
+    """What `--output` says, for errors that come before options are read."""
+    ours = list(arguments[: arguments.index("--")] if "--" in arguments else arguments)
+    asked = "--output=json" in ours or "--output json" in " ".join(ours)
+    return "json" if asked and "run" not in ours else "text"
+
+
+def _hung_up() -> int:
+    """The reader went away, as `matcha logs | head` does: nothing to say, and nobody to say it to."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 1

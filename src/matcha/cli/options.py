@@ -1,0 +1,79 @@
+"""Options that commands share. What stands before the command's name holds for the command too."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+class Output(str, Enum):
+    text = "text"
+    json = "json"
+
+
+class OutputWithYaml(str, Enum):
+    text = "text"
+    json = "json"
+    yaml = "yaml"
+
+
+def _inherited(context: typer.Context, param: typer.CallbackParam, value: Any) -> Any:
+    return value if value is not None or param.name is None else context.find_root().params.get(param.name)
+
+
+def _remember(context: typer.Context, param: typer.CallbackParam, value: Any) -> Any:
+    """Tell `main`, which has to know when a command fails."""
+    if value:
+        context.find_root().obj[param.name] = getattr(value, "value", value)
+    return value
+
+
+Project = Annotated[
+    Path | None,
+    typer.Option(
+        "--project",
+        metavar="DIR",
+        callback=_inherited,
+        help="The project's folder; otherwise the nearest one upwards with a matcha.yaml, or this one.",
+    ),
+]
+Target = Annotated[
+    str | None,
+    typer.Option(
+        "--target",
+        metavar="NAME",
+        callback=_inherited,
+        help="Where the stack runs; otherwise what matcha.yaml says, or local.",
+    ),
+]
+Debug = Annotated[bool, typer.Option("--debug", callback=_remember, help="Show tracebacks of errors.")]
+AsOutput = Annotated[
+    Output, typer.Option("--output", callback=_remember, help="Text for people, JSON for programs.")
+]
+AsOutputWithYaml = Annotated[
+    OutputWithYaml,
+    typer.Option("--output", callback=_remember, help="Text for people, JSON or YAML for programs."),
+]
+ShowSensitive = Annotated[bool, typer.Option("--show-sensitive", help="Show passwords and keys.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+
+
+def debuggable(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`command` with a `--debug` option, which is for `main` alone."""
+
+    @functools.wraps(command)
+    def wrapped(*args: Any, debug: bool = False, **values: Any) -> Any:  # noqa: ARG001
+        return command(*args, **values)
+
+    own = inspect.signature(command, eval_str=True)
+    extra = inspect.Parameter("debug", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Debug)
+    signature = own.replace(parameters=[*own.parameters.values(), extra])
+    wrapped.__signature__ = signature  # type: ignore[attr-defined]
+    wrapped.__annotations__ = {name: p.annotation for name, p in signature.parameters.items()}
+    return wrapped
