@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from matcha.cli import screen
-from matcha.cli.options import AsOutput, Output, debuggable
+from matcha.cli.options import AsOutput, Output, debuggable, epilog
 from matcha.views.text import Span, line
 
 EXAMPLES = (
@@ -22,11 +22,12 @@ app = typer.Typer(
     rich_markup_mode=None,
     no_args_is_help=True,
     help="List or get a working example.",
+    epilog=epilog(EXAMPLES),
     context_settings={"help_option_names": ["--help", "-h"]},
 )
 Name = Annotated[str, typer.Argument(metavar="NAME", help="One of those that list shows.")]
 Destination = Annotated[
-    Path | None, typer.Argument(metavar="[DEST]", help="The folder to make; called after it otherwise.")
+    Path | None, typer.Argument(metavar="DEST", help="The folder to make; called after it otherwise.")
 ]
 
 

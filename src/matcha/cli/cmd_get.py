@@ -19,11 +19,11 @@ EXAMPLES = (
     "matcha get pipeline --show-sensitive --output json",
 )
 Resource = Annotated[
-    str | None, typer.Argument(metavar="[RESOURCE", help="Such as experiment-tracker.", show_default=False)
+    str | None, typer.Argument(metavar="RESOURCE", help="Such as experiment-tracker.", show_default=False)
 ]
 Property = Annotated[
     str | None,
-    typer.Argument(metavar="[PROPERTY]]", help="Such as tracking-url: its bare value.", show_default=False),
+    typer.Argument(metavar="PROPERTY", help="Such as tracking-url: its bare value.", show_default=False),
 ]
 
 

@@ -15,10 +15,15 @@ if TYPE_CHECKING:
 
 EXAMPLES = ("matcha logs", "matcha logs mlflow --follow", "matcha logs model-deployer --lines 20")
 Component = Annotated[
-    str | None, typer.Argument(metavar="[COMPONENT]", help="Its role or its tool; all without it.")
+    str | None, typer.Argument(metavar="COMPONENT", help="Its role or its tool; all without it.")
 ]
 Follow = Annotated[bool, typer.Option("--follow", "-f", help="Go on with new lines until Ctrl-C.")]
-Lines = Annotated[int, typer.Option("--lines", "-n", min=0, metavar="N", help="How many old lines of each.")]
+Lines = Annotated[
+    int,
+    typer.Option(
+        "--lines", "-n", min=0, metavar="N", show_default=False, help="How many old lines of each; 100."
+    ),
+]
 
 
 def command(

@@ -12,7 +12,7 @@ from matcha.cli.place import project_folder
 
 EXAMPLES = ("matcha monitor movie", "matcha monitor --check")
 Name = Annotated[
-    str | None, typer.Argument(metavar="[NAME]", help="What the model is served as; all without it.")
+    str | None, typer.Argument(metavar="NAME", help="What the model is served as; all without it.")
 ]
 Check = Annotated[bool, typer.Option("--check", help="Exit 1 when a column drifts.")]
 

@@ -14,7 +14,7 @@ from matcha.cli.place import project_folder
 
 EXAMPLES = ("matcha open", "matcha open mlflow", "matcha open zenml --print")
 Component = Annotated[
-    str | None, typer.Argument(metavar="[COMPONENT]", help="Its role or its tool; the dashboard without it.")
+    str | None, typer.Argument(metavar="COMPONENT", help="Its role or its tool; the dashboard without it.")
 ]
 Print = Annotated[bool, typer.Option("--print", help="Only print the address.")]
 

@@ -21,7 +21,7 @@ EXAMPLES = (
 Name = Annotated[str, typer.Argument(metavar="NAME", help="What the model is served as.")]
 Source = Annotated[
     str | None,
-    typer.Argument(metavar="[FILE|-]", help="The same as --input; - reads JSON from stdin."),
+    typer.Argument(metavar="FILE", help="The same as --input; - reads JSON from stdin."),
 ]
 Input = Annotated[
     str | None, typer.Option("--input", metavar="FILE", help="Rows: a .json, .csv or .parquet file.")

@@ -13,8 +13,10 @@ from matcha.cli.place import project_folder
 EXAMPLES = ("matcha run -- python train.py", "matcha run --gpu 1 -- python train.py --epochs 3")
 SETTINGS = {"allow_interspersed_args": False}  # what follows CMD is CMD's own
 
-Command = Annotated[list[str], typer.Argument(metavar="-- CMD...", help="The command and its arguments.")]
-Gpu = Annotated[int, typer.Option("--gpu", min=0, metavar="N", help="GPUs that it needs.")]
+Command = Annotated[list[str], typer.Argument(metavar="CMD", help="The command and its arguments.")]
+Gpu = Annotated[
+    int, typer.Option("--gpu", min=0, metavar="N", show_default=False, help="GPUs that it needs.")
+]
 Cpu = Annotated[float | None, typer.Option("--cpu", min=0, metavar="N", help="CPU cores that it needs.")]
 Memory = Annotated[str | None, typer.Option("--memory", metavar="SIZE", help="Memory it needs, such as 4Gi.")]
 

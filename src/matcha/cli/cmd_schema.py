@@ -11,7 +11,7 @@ from matcha.errors import BadInput, suggest
 
 EXAMPLES = ("matcha schema", "matcha schema status")
 Name = Annotated[
-    list[str] | None, typer.Argument(metavar="[COMMAND]", help="Whose document; the names of all without it.")
+    list[str] | None, typer.Argument(metavar="COMMAND", help="Whose document; the names of all without it.")
 ]
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from matcha.cli.options import debuggable
+from matcha.cli.options import debuggable, epilog
 from matcha.errors import BadInput, suggest
 
 PANELS = {
@@ -80,15 +80,10 @@ def load(name: str) -> Any:
 def _single(name: str, module: Any) -> typer.Typer:
     single = typer.Typer(add_completion=False, rich_markup_mode=None)
     single.command(
-        name, epilog=_epilog(module.EXAMPLES), context_settings=_settings(module), hidden=name in HIDDEN
+        name, epilog=epilog(module.EXAMPLES), context_settings=_settings(module), hidden=name in HIDDEN
     )(debuggable(module.command))
     return single
 
 
 def _settings(module: Any) -> dict[str, Any]:
     return {"help_option_names": ["--help", "-h"], **getattr(module, "SETTINGS", {})}
-
-
-def _epilog(examples: tuple[str, ...]) -> str:
-    title = "Example:" if len(examples) == 1 else "Examples:"
-    return "\n".join(["\b", title, *(f"  {example}" for example in examples)])

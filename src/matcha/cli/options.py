@@ -54,11 +54,22 @@ Target = Annotated[
 ]
 Debug = Annotated[bool, typer.Option("--debug", callback=_remember, help="Show tracebacks of errors.")]
 AsOutput = Annotated[
-    Output, typer.Option("--output", callback=_remember, help="Text for people, JSON for programs.")
+    Output,
+    typer.Option(
+        "--output",
+        callback=_remember,
+        show_default=False,
+        help="Text (the default) for people, JSON for programs.",
+    ),
 ]
 AsOutputWithYaml = Annotated[
     OutputWithYaml,
-    typer.Option("--output", callback=_remember, help="Text for people, JSON or YAML for programs."),
+    typer.Option(
+        "--output",
+        callback=_remember,
+        show_default=False,
+        help="Text (the default) for people, JSON or YAML for programs.",
+    ),
 ]
 ShowSensitive = Annotated[bool, typer.Option("--show-sensitive", help="Show passwords and keys.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
@@ -77,3 +88,9 @@ def debuggable(command: Callable[..., Any]) -> Callable[..., Any]:
     wrapped.__signature__ = signature  # type: ignore[attr-defined]
     wrapped.__annotations__ = {name: p.annotation for name, p in signature.parameters.items()}
     return wrapped
+
+
+def epilog(examples: tuple[str, ...]) -> str:
+    """The end of a command's help."""
+    title = "Example:" if len(examples) == 1 else "Examples:"
+    return "\n".join(["\b", title, *(f"  {example}" for example in examples)])
