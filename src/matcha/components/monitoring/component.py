@@ -1,0 +1,164 @@
+"""Matcha's own monitoring as a component: captured traffic in, windows of drift out."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+from urllib.parse import quote
+
+import msgspec
+
+from matcha import inside
+from matcha.component import (
+    Access,
+    Component,
+    Deployment,
+    Environment,
+    Output,
+    Port,
+    Probe,
+    Resources,
+    Service,
+)
+from matcha.errors import MatchaError, NotFound, NotProvisioned
+
+HERE = Path(__file__).parent
+TOKEN = "capture-token"  # noqa: S105 - the name of the secret
+WINDOW_SECONDS = 930.0  # a little more than the service itself waits for its work
+SECONDS = 15.0
+LINKS = {"MLflow": "experiment-tracker", "ZenML": "pipeline"}
+
+_Share = Annotated[float, msgspec.Meta(gt=0, le=10)]
+_Positive = Annotated[float, msgspec.Meta(gt=0)]
+_Rows = Annotated[int, msgspec.Meta(ge=1)]
+
+
+class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`interval_minutes` and `window_rows`: a window is made by itself when either is reached.
+
+    `min_rows`: fewer rows give no verdict. `drift_threshold`: the least difference that counts, in standard
+    deviations (Wasserstein distance); raised by itself where windows are too small to tell it from chance.
+    `retention_days` and `retention_rows` (for each version): captures beyond are removed.
+    """
+
+    interval_minutes: _Positive = 60
+    window_rows: _Rows = 1000
+    min_rows: _Rows = 100
+    drift_threshold: _Share = 0.2
+    retention_days: _Positive = 30
+    retention_rows: _Rows = 1_000_000
+
+
+class Monitoring(Component):
+    """Captures what models were asked and answered, and compares it with their training data."""
+
+    role = "monitoring"
+    flavor = "evidently"
+    title = "Monitoring"
+    version = "0.7.23"  # Evidently's
+    requires = ("experiment-tracker",)
+    Options: ClassVar[type[msgspec.Struct]] = Options
+
+    def environments(self) -> tuple[Environment, ...]:
+        return (Environment(name="monitoring", lock=HERE / "requirements.lock", warm=HERE / "warm.txt"),)
+
+    def services(self, deployments: Sequence[Deployment]) -> tuple[Service, ...]:
+        listen = ("--bind", "{bind}", "--port", "{port:http}", "--hosts", "{hosts}")
+        return (
+            Service(
+                name="monitoring",
+                role=self.role,
+                environment="monitoring",
+                command=("-m", "matcha_monitoring", *listen),
+                ports=(Port("http", 8090),),
+                health=Probe(path="/healthz"),
+                env={
+                    "MATCHA_DATA": "{volume:captures}",
+                    "MATCHA_SETTINGS": "{files}/settings.json",
+                    "MATCHA_DEPLOYMENTS": "{live}/deployments.json",
+                    "MLFLOW_TRACKING_URI": "{url:experiment-tracker}",
+                    "MALLOC_ARENA_MAX": "2",
+                    "DO_NOT_TRACK": "1",
+                },
+                secrets={"MATCHA_CAPTURE_TOKEN": TOKEN},
+                volumes=("captures",),
+                files={"settings.json": _json(self.options)},
+                live={"deployments.json": _json(deployments)},
+                code=(HERE / "inside", inside.FOLDER),
+                talks_to=("experiment-tracker",),
+                resources=Resources(memory=400),
+            ),
+        )
+
+    def setup_digest(self) -> str:
+        return "links-1"
+
+    def setup(self, access: Access) -> None:
+        """Tell the page where a person finds the other tools. Raises MatchaError."""
+        links = {}
+        for name, role in LINKS.items():
+            with contextlib.suppress(NotProvisioned):
+                links[name] = access.url(role)
+        headers = {"Authorization": f"Bearer {access.secret(TOKEN)}"}
+        _ask(access, "PUT", "/v1/links", SECONDS, body=links, headers=headers)
+
+    def outputs(self, access: Access) -> Mapping[str, Output]:
+        return {"flavor": Output(self.flavor), "dashboard-url": Output(access.url(self.role))}
+
+    def report(self, access: Access, name: str | None, take_in: bool) -> Mapping[str, Any]:
+        """The window of one deployment; for all: {"deployments": [window, ...]}.
+
+        Raises NotFound for a name the service does not know, and MatchaError.
+        """
+        if name is None:
+            known = _ask(access, "GET", "/v1/deployments", SECONDS)
+            return {"deployments": [self.report(access, d["name"], take_in) for d in known]}
+        path = f"/v1/deployments/{quote(name, safe='')}/windows"
+        found: Mapping[str, Any] = _ask(access, "POST", path, WINDOW_SECONDS, body={"take_in": take_in})
+        return found
+
+
+def _json(value: object) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+def _ask(
+    access: Access,
+    verb: str,
+    path: str,
+    seconds: float,
+    *,
+    body: object = None,
+    headers: Mapping[str, str] = {},
+) -> Any:
+    import httpx  # noqa: PLC0415 - slow to import, and most commands never ask
+
+    url = access.url(Monitoring.role)
+    try:
+        with httpx.Client(base_url=url, timeout=httpx.Timeout(seconds, connect=5), trust_env=False) as client:
+            answer = client.request(verb, path, json=body, headers=dict(headers))
+    except httpx.HTTPError as error:
+        raise MatchaError(
+            "The monitoring service does not answer.", details=str(error), resolution="matcha status"
+        ) from error
+    if answer.is_success:
+        return answer.json() if answer.content else None
+    raise _failure(answer.status_code, answer.text)
+
+
+def _failure(status: int, text: str) -> MatchaError:
+    try:
+        said = dict(msgspec.json.decode(text))
+    except (msgspec.MsgspecError, TypeError, ValueError):
+        said = {"error": text[:500] or f"Status {status}."}
+    if status == 404 and "known" in said:
+        known = ", ".join(said["known"]) or "nothing"
+        return NotFound(said["error"], details=f"Known to monitoring: {known}.", resolution="matcha models")
+    details = said.get("details") or ""
+    return MatchaError(
+        f"Monitoring failed: {said.get('error')}",
+        details=details[-2000:],
+        resolution="matcha logs monitoring",
+    )

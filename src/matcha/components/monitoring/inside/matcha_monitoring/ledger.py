@@ -1,0 +1,67 @@
+"""Counts and failures that must outlive the process: what senders dropped, what could not be read."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from .layout import read_json, write_atomic
+
+_SENDERS = 256
+
+
+class Ledger:
+    """Written whenever it changes, atomically. A file that cannot be read starts again at zero."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        kept = read_json(path) or {}
+        self.dropped: int = _whole(kept.get("dropped"))
+        self.unreadable: int = _whole(kept.get("unreadable"))
+        self.failures: dict[str, dict[str, Any]] = dict(kept.get("failures") or {})
+        self._senders: dict[str, int] = {str(k): _whole(v) for k, v in (kept.get("senders") or {}).items()}
+
+    def drops(self, sender: str, total: int) -> None:
+        """`total` is cumulative for the sender; a smaller number than before is a sender started anew."""
+        before = self._senders.pop(sender, 0)
+        self._senders[sender] = total
+        if total == before:
+            return
+        self.dropped += total - before if total > before else total
+        while len(self._senders) > _SENDERS:
+            del self._senders[next(iter(self._senders))]
+        self._write()
+
+    def lost(self, lines: int) -> None:
+        """Lines that could not be read."""
+        if lines:
+            self.unreadable += lines
+            self._write()
+
+    def failed(self, name: str, message: str) -> None:
+        """The newest failure of a deployment's window; "" is taking in."""
+        self.failures[name] = {"at": time.time(), "message": message[:500]}
+        self._write()
+
+    def worked(self, name: str) -> None:
+        gone = [self.failures.pop(key, None) for key in (name, "")]
+        if any(gone):
+            self._write()
+
+    def _write(self) -> None:
+        kept = {
+            "dropped": self.dropped,
+            "unreadable": self.unreadable,
+            "failures": self.failures,
+            "senders": self._senders,
+        }
+        # A full disk must not cost a capture its acknowledgement; the counts stay in memory.
+        with contextlib.suppress(OSError):
+            write_atomic(self._path, json.dumps(kept).encode())
+
+
+def _whole(value: object) -> int:
+    return value if isinstance(value, int) else 0

@@ -1,0 +1,192 @@
+"""What the service knows and does, apart from HTTP: captures in, windows out, a window now and then."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter, deque
+from dataclasses import asdict
+from typing import Any
+
+from . import layout
+from .deployments import Deployed, Deployments
+from .ledger import Ledger
+from .processes import Worker, WorkFailed
+from .settings import Settings
+from .spool import Batch, Key, Spool
+
+TICK_SECONDS = 15.0
+TAKE_IN_BYTES = 32 * 2**20  # a spool beyond this is taken in without waiting for a window
+PRUNE_SECONDS = 6 * 3600.0
+RETRY_SECONDS = 600.0
+REMEMBERED = 256  # ids of batches; one from before a restart is recognised by its rows
+
+
+class Unknown(Exception):
+    """No deployment of this name."""
+
+
+class Service:
+    """Single-threaded: everything happens on the event loop, heavy work in processes."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.data = settings.data
+        self.deployments = Deployments(settings.deployments)
+        self.spool = Spool(self.data, int(settings.rules.spool_megabytes * 2**20))
+        self.ledger = Ledger(self.data / "ledger.json")
+        self.worker = Worker()
+        self.received: Counter[Key] = Counter()
+        self._taken: deque[str] = deque(maxlen=REMEMBERED)
+        self._pruned = 0.0
+        self._retry: dict[str, float] = {}
+
+    # captures
+
+    def has(self, sent: str) -> bool:
+        """Whether the batch of this id is on disk: a sender whose answer was lost sends it again."""
+        return bool(sent) and sent in self._taken
+
+    def capture(self, batch: Batch, sent: str, sender: str, dropped: int | None) -> None:
+        """Raises Full or OSError where nothing was kept."""
+        self.spool.append(batch)
+        self._taken.append(sent)
+        self.received.update(batch.rows)
+        self.ledger.lost(batch.refused)
+        if dropped is not None:
+            self.ledger.drops(sender, dropped)
+
+    # what is known
+
+    def known(self, name: str) -> Deployed:
+        """Raises Unknown."""
+        found = self.deployments.all().get(name)
+        if not found:
+            raise Unknown(name)
+        return found
+
+    def waiting(self, deployed: Deployed) -> int:
+        """Rows of the deployed version that no window holds yet."""
+        version = deployed.version
+        after = layout.cursor(self.data, deployed.name, version)
+        stored = sum(p.rows for p in layout.parts(self.data, deployed.name, version) if p.seq > after)
+        return stored + self.spool.waiting()[(deployed.name, version)]
+
+    def stored(self, deployed: Deployed) -> int:
+        """Rows kept of the deployed version."""
+        held = sum(p.rows for p in layout.parts(self.data, deployed.name, deployed.version))
+        return held + self.spool.waiting()[(deployed.name, deployed.version)]
+
+    def newest(self, deployed: Deployed) -> dict[str, Any] | None:
+        return layout.newest(self.data, deployed.name, deployed.version)
+
+    # windows
+
+    async def window(self, name: str, *, patient: bool = False) -> dict[str, Any]:
+        """Take in, then compare everything since the last window. Raises Unknown or WorkFailed.
+
+        Without new rows the answer is the last window. `patient` work yields to everything else.
+        """
+        deployed = self.known(name)
+        if not self.waiting(deployed):
+            return self.unchanged(deployed)
+        self.spool.seal()
+        try:
+            answer = await self.worker.run(self._order("window", patient, deployed))
+        except WorkFailed as failure:
+            self.ledger.failed(name, str(failure))
+            raise
+        self._took_in(answer)
+        self.ledger.worked(name)
+        return answer["window"] or self.unchanged(deployed)
+
+    def unchanged(self, deployed: Deployed, *, asked: bool = True) -> dict[str, Any]:
+        """The last window again; where a new one was `asked` for, saying why it is the last."""
+        last = self.newest(deployed)
+        if not last:
+            return self._nothing(deployed)
+        told = [f"No rows were captured since this window of {last['made']}."] if asked else []
+        return {**last, "new": False, "messages": [*told, *last.get("messages", [])]}
+
+    def _nothing(self, deployed: Deployed) -> dict[str, Any]:
+        return {
+            "deployment": deployed.name,
+            "version": deployed.version,
+            "window": {"from": None, "to": None, "rows": 0},
+            "status": "no-data",
+            "new": False,
+            "columns": [],
+            "drifted": [],
+            "dataset_drift": False,
+            "prediction_drift": None,
+            "dropped": self.ledger.dropped,
+            "report": "",
+            "messages": [self._why_nothing(deployed)],
+        }
+
+    def _why_nothing(self, deployed: Deployed) -> str:
+        if rows := self.waiting(deployed):
+            return f"{rows} rows were captured and no window has been made yet."
+        return "Nothing has been captured of this version yet."
+
+    async def take_in(self) -> None:
+        """Turn everything spooled into Parquet and drop what is past its time. Raises WorkFailed."""
+        self.spool.seal()
+        self._took_in(await self.worker.run(self._order("take-in", True, None)))
+        self._pruned = time.monotonic()
+        self.ledger.worked("")
+
+    def _took_in(self, answer: dict[str, Any]) -> None:
+        self.ledger.lost(int(answer.get("unreadable", 0)))
+
+    def _order(self, work: str, patient: bool, deployed: Deployed | None) -> dict[str, Any]:
+        return {
+            "work": work,
+            "data": str(self.data),
+            "patient": patient,
+            "rules": asdict(self.settings.rules),
+            "deployed": asdict(deployed) if deployed else None,
+            "mlflow": self.settings.mlflow,
+            "dropped": self.ledger.dropped,
+        }
+
+    # by itself
+
+    async def watch(self) -> None:
+        """For ever: windows that are due, and taking in. A failure is noted and tried again later."""
+        while True:
+            await asyncio.sleep(TICK_SECONDS)
+            await self._tick()
+
+    async def _tick(self) -> None:
+        try:
+            for deployed in list(self.deployments.all().values()):
+                if self._due(deployed):
+                    await self._one(deployed.name)
+            if self._should_take_in():
+                await self.take_in()
+        except WorkFailed as failure:
+            self._pruned = time.monotonic()
+            self.ledger.failed("", str(failure))
+        except Exception as error:  # noqa: BLE001 - whatever it was, the service goes on and says so
+            self.ledger.failed("", f"{type(error).__name__}: {error}")
+
+    async def _one(self, name: str) -> None:
+        try:
+            await self.window(name, patient=True)
+        except (WorkFailed, Unknown):
+            self._retry[name] = time.monotonic() + RETRY_SECONDS
+
+    def _due(self, deployed: Deployed) -> bool:
+        rules = self.settings.rules
+        if time.monotonic() < self._retry.get(deployed.name, 0):
+            return False
+        rows = self.waiting(deployed)
+        if rows < rules.min_rows:
+            return False
+        last = self.newest(deployed)
+        age = time.time() - float(last["made_at"]) if last else float("inf")
+        return rows >= rules.window_rows or age >= rules.interval_minutes * 60
+
+    def _should_take_in(self) -> bool:
+        return self.spool.size() > TAKE_IN_BYTES or time.monotonic() - self._pruned > PRUNE_SECONDS

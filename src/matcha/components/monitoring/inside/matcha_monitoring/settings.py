@@ -1,0 +1,58 @@
+"""What the service is told at start: a JSON file of numbers, the rest by environment variables."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How windows are made and judged, and how long captures are kept."""
+
+    interval_minutes: float = 60
+    window_rows: int = 1000
+    min_rows: int = 100
+    drift_threshold: float = 0.2
+    false_alarm_rate: float = 0.03  # of whole windows; aimed low, as the draws are a sample too
+    sample_rows: int = 20_000
+    retention_days: float = 30
+    retention_rows: int = 1_000_000
+    keep_windows: int = 1000
+    keep_reports: int = 20
+    spool_megabytes: float = 512
+
+    @staticmethod
+    def of(values: Mapping[str, Any]) -> Rules:
+        """Unknown keys are left out: the file may be newer than the process."""
+        known = {f.name for f in fields(Rules)}
+        return Rules(**{k: v for k, v in values.items() if k in known})
+
+
+@dataclass(frozen=True)
+class Settings:
+    data: Path
+    deployments: Path
+    token: str
+    mlflow: str
+    rules: Rules
+
+    @staticmethod
+    def from_env(env: Mapping[str, str]) -> Settings:
+        file = env.get("MATCHA_SETTINGS", "")
+        return Settings(
+            data=Path(env["MATCHA_DATA"]),
+            deployments=Path(env["MATCHA_DEPLOYMENTS"]),
+            token=env["MATCHA_CAPTURE_TOKEN"],
+            mlflow=env.get("MLFLOW_TRACKING_URI", "").rstrip("/"),
+            rules=Rules.of(json.loads(Path(file).read_text()) if file else {}),
+        )
+
+
+def child_env() -> dict[str, str]:
+    """The environment of work processes: they read captures and need no token."""
+    return {k: v for k, v in os.environ.items() if k != "MATCHA_CAPTURE_TOKEN"}

@@ -1,0 +1,245 @@
+"""Sealed spool files -> Parquet. Crash-only: every step can be done again with the same result.
+
+A sealed file never changes and its Parquet files are named by it, so a run that was killed is repeated
+over what it left, file by file, and nothing is lost or doubled.
+
+Columns: the inputs by their names, the outputs as `out:NAME`, and `_id` (request), `_row` (row within it),
+`_time` (Unix seconds). An input whose name could be taken for one of those is `in:NAME`.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from . import layout
+from .settings import Rules
+
+PART_ROWS = 20_000
+PART_BYTES = 32 * 2**20
+WIDEST = 512  # tensors with more values a row (images, embeddings) are kept as JSON text
+TRIES = 5
+ID, ROW, TIME, OUT, IN = "_id", "_row", "_time", "out:", "in:"
+
+Group = tuple[str, str, str]
+Columns = dict[str, list[Any]]
+
+
+class Unreadable(ValueError):
+    """A captured line that does not hold what it says."""
+
+
+def take_in(data: Path) -> int:
+    """Take in every sealed file; the number of lines that could not be read."""
+    return sum(_take_in_file(data, path) for path in layout.sealed(data))
+
+
+def _take_in_file(data: Path, path: Path) -> int:
+    if _tried_too_often(path):
+        _set_aside(path)
+        return sum(1 for _ in (path.parent / "bad" / path.name).open("rb"))
+    unreadable = 0
+    for number, lines in enumerate(_chunks(path)):
+        unreadable += _write_chunk(data, int(path.stem), number, lines)
+    path.unlink()
+    _tries(path).unlink(missing_ok=True)
+    return unreadable
+
+
+def _tries(path: Path) -> Path:
+    return path.with_suffix(".tries")
+
+
+def _tried_too_often(path: Path) -> bool:
+    """A file that ends the process each time must not hold up the others for ever."""
+    with _tries(path).open("ab") as file:
+        file.write(b".")
+        return file.tell() > TRIES
+
+
+def _set_aside(path: Path) -> None:
+    bad = path.parent / "bad"
+    bad.mkdir(exist_ok=True)
+    path.replace(bad / path.name)
+    _tries(path).unlink(missing_ok=True)
+
+
+def _chunks(path: Path) -> Iterator[list[bytes]]:
+    """Lines in pieces that fit into memory; the same pieces every time."""
+    lines: list[bytes] = []
+    size = 0
+    with path.open("rb") as file:
+        for line in file:
+            lines.append(line)
+            size += len(line)
+            if len(lines) >= PART_ROWS or size >= PART_BYTES:
+                yield lines
+                lines, size = [], 0
+    if lines:
+        yield lines
+
+
+def _write_chunk(data: Path, seq: int, chunk: int, lines: list[bytes]) -> int:
+    tables: dict[Group, _Table] = {}
+    seen: set[bytes] = set()
+    unreadable = 0
+    for line in lines:
+        digest = hashlib.blake2b(line, digest_size=16).digest()
+        if digest in seen:  # a sender that got no answer sends again
+            continue
+        seen.add(digest)
+        try:
+            captured = orjson.loads(line)
+            columns = flatten(captured)
+        except (
+            Unreadable,
+            ValueError,
+            TypeError,
+            LookupError,
+            AttributeError,
+            OverflowError,
+            RecursionError,
+        ):
+            unreadable += 1
+            continue
+        tables.setdefault(_group(captured), _Table()).add(columns, int(captured["n"]))
+    for number, (group, table) in enumerate(tables.items()):
+        _write(data, group, f"{seq:012d}-{chunk:06d}{number:06d}-{table.rows}.parquet", table)
+    return unreadable
+
+
+def _group(line: dict[str, Any]) -> Group:
+    day = datetime.datetime.fromtimestamp(float(line["t"]), datetime.timezone.utc)
+    return line["d"], line["v"], day.strftime("%Y-%m-%d")
+
+
+class _Table:
+    """Rows of requests that need not have the same columns."""
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self.columns: Columns = {}
+
+    def add(self, columns: Columns, rows: int) -> None:
+        for name in columns:
+            if name not in self.columns:
+                self.columns[name] = [None] * self.rows
+        for name, values in self.columns.items():
+            values.extend(columns.get(name) or [None] * rows)
+        self.rows += rows
+
+
+def flatten(line: dict[str, Any]) -> Columns:
+    """One request as columns. Raises Unreadable where shapes and data do not agree."""
+    rows = int(line["n"])
+    columns: Columns = {}
+    for prefix, tensors in (("", line["in"]), (OUT, line["out"])):
+        for name, datatype, shape, values in tensors:
+            columns.update(_tensor(prefix, str(name), str(datatype), shape, values, rows))
+    if not columns:
+        raise Unreadable("no tensors")
+    columns[ID] = [line["id"]] * rows
+    columns[ROW] = list(range(rows))
+    columns[TIME] = [float(line["t"])] * rows
+    return columns
+
+
+def _tensor(prefix: str, name: str, datatype: str, shape: Any, values: Any, rows: int) -> Columns:
+    flat = list(_leaves(values))
+    if not flat or len(flat) % rows or (shape and shape[0] != rows):
+        raise Unreadable(f"{name}: {len(flat)} values for {rows} rows")
+    width = len(flat) // rows
+    stem = prefix + name if prefix or not name.startswith(("_", OUT, IN)) else IN + name
+    convert = _CONVERT.get(datatype.rstrip("0123456789"), str)
+    values = [None if v is None else convert(v) for v in flat]
+    if width == 1:
+        return {stem: values}
+    if width > WIDEST:
+        texts = (orjson.dumps(values[i * width : (i + 1) * width]).decode() for i in range(rows))
+        return {stem: list(texts)}
+    return {f"{stem}[{k}]": values[k::width] for k in range(width)}
+
+
+def _leaves(values: Any) -> Iterator[Any]:
+    for value in values if isinstance(values, list) else [values]:
+        if isinstance(value, list):
+            yield from _leaves(value)
+        else:
+            yield value
+
+
+def _boolean(value: Any) -> bool:
+    if value in (0, 1):
+        return bool(value)
+    raise Unreadable("not a boolean")
+
+
+def _integer(value: Any) -> int:
+    number = int(value)
+    if -(2**63) <= number < 2**63:
+        return number
+    raise Unreadable("a whole number beyond 64 bits")
+
+
+_CONVERT: dict[str, Any] = {"FP": float, "INT": _integer, "UINT": _integer, "BOOL": _boolean, "BYTES": str}
+
+
+def _write(data: Path, group: Group, name: str, table: _Table) -> None:
+    deployment, version, day = group
+    folder = data / "captures" / layout.safe(deployment) / layout.safe(version) / day
+    folder.mkdir(parents=True, exist_ok=True)
+    arrays = {column: _array(values) for column, values in table.columns.items()}
+    about = {"deployment": deployment, "version": version}
+    whole = pa.table(arrays).replace_schema_metadata(about)
+    partial = folder / f"{name}.tmp"
+    pq.write_table(whole, partial, compression="zstd")
+    partial.replace(folder / name)
+
+
+def _array(values: list[Any]) -> pa.Array:
+    """One type a column: whole numbers give way to fractions, and any mixture becomes text."""
+    kinds = {type(v) for v in values if v is not None}
+    if len(kinds) > 1:
+        common: Any = float if kinds <= {int, float, bool} else str
+        values = [None if v is None else common(v) for v in values]
+    return pa.array(values)
+
+
+# what is past its time
+
+
+def prune(data: Path, rules: Rules, now: float) -> None:
+    """Remove captures beyond the days and rows to keep, old windows, and halves of killed runs."""
+    oldest = datetime.datetime.fromtimestamp(now - rules.retention_days * 86400, datetime.timezone.utc)
+    for version in (data / "captures").glob("*/*"):
+        _prune_version(version, oldest.strftime("%Y-%m-%d"), rules.retention_rows)
+    _prune_newest(data / "windows", ".json", rules.keep_windows)
+    _prune_newest(data / "reports", ".html", rules.keep_reports)
+    for folder in ("captures", "windows", "reports", "references"):
+        for half in (data / folder).rglob("*.tmp"):
+            half.unlink(missing_ok=True)
+
+
+def _prune_version(folder: Path, oldest: str, most: int) -> None:
+    kept = 0
+    parts = layout.parts_in(folder)
+    for part in reversed(parts):
+        kept += part.rows
+        if part.path.parent.name < oldest or (kept > most and part is not parts[-1]):
+            part.path.unlink(missing_ok=True)
+    for day in folder.iterdir():
+        if day.is_dir() and not any(day.iterdir()):
+            day.rmdir()
+
+
+def _prune_newest(folder: Path, ending: str, keep: int) -> None:
+    for deployment in folder.glob("*"):
+        for path in sorted(deployment.glob(f"*{ending}"))[:-keep]:
+            path.unlink(missing_ok=True)
