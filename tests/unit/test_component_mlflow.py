@@ -189,7 +189,7 @@ class Scripted:
 
         self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
 
     def say(self, path: str, *bodies: Any, code: int = 200) -> None:
         raw = [body if isinstance(body, bytes) else json.dumps(body).encode() for body in bodies]
