@@ -150,6 +150,7 @@ logfile_maxbytes=1MB
 logfile_backups=1
 pidfile=supervisord.pid
 nocleanup=true
+childlogdir=.
 umask=077
 
 [unix_http_server]
@@ -164,6 +165,7 @@ command=%(ENV_MATCHA_LISTENER)s
 events=TICK_5,PROCESS_STATE_STARTING
 buffer_size=100
 startretries=1000000
+stdout_logfile=NONE
 stderr_logfile=health.log
 stderr_logfile_maxbytes=1MB
 stderr_logfile_backups=1
