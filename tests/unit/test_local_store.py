@@ -89,6 +89,16 @@ def test_a_released_lock_without_a_record_leaves_nothing(root: Path) -> None:
     assert not root.exists()
 
 
+def test_what_killed_writers_left_goes_with_the_record(root: Path) -> None:
+    store = FileStore(root)
+    token = _take(store)
+    for name in (".state.json.abc", ".lock.def", "..gitignore.ghi"):
+        (root / name).touch()
+    store.delete(token)
+    store.release(token)
+    assert not root.exists()
+
+
 def test_a_released_lock_keeps_a_record(root: Path) -> None:
     store = FileStore(root)
     token = _take(store)
@@ -267,6 +277,27 @@ def test_deleting_a_record_takes_its_copies_along(root: Path) -> None:
     store.delete(token)
     store.release(token)
     assert not root.exists()
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_may_not_be_written_to_is_named(root: Path) -> None:
+    root.parent.chmod(0o500)
+    try:
+        with pytest.raises(MatchaError, match="cannot be written"):
+            _take(FileStore(root))
+    finally:
+        root.parent.chmod(0o700)
+
+
+def test_a_root_that_is_a_file_or_points_nowhere_is_named(root: Path) -> None:
+    root.symlink_to(root.parent / "nowhere" / "at all")
+    with pytest.raises(MatchaError, match=str(root)):
+        _take(FileStore(root))
+    root.unlink()
+    root.touch()
+    assert FileStore(root).read() is None
+    with pytest.raises(MatchaError, match="cannot be written"):
+        _take(FileStore(root))
 
 
 def test_a_stuck_guard_ends_in_an_error(root: Path) -> None:

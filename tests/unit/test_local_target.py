@@ -385,6 +385,49 @@ def test_a_moved_project_is_said_and_provisioned_anew(bench: Make, tmp_path: Pat
     assert one.destroy() == []
 
 
+def test_programs_that_came_with_a_repository_are_never_run(bench: Make, user_folders: Path) -> None:
+    one = bench()
+    state = one.provision(web(volumes=("v",)))
+    one.target.stop(silent)
+    marks = one.project / ".matcha/stack/volumes/web/v"
+    evil = one.project / "evil"
+    evil.write_text(f"#!/bin/sh\ntouch '{marks}/evil'\n")
+    evil.chmod(0o700)
+    for path in (one.project / ".matcha/stack").rglob("*.json"):
+        path.write_text(path.read_text().replace(str(one.envs / "plain/bin/python"), str(evil)))
+    shutil.rmtree(user_folders / "data/matcha")
+    one.reopen()
+    one.target.examine(state, [one.environment], fix=True)
+    again = one.provision(web(volumes=("v",)))
+    assert one.target.status(again)[0].condition == "running"
+    assert list(marks.iterdir()) == []
+
+
+def test_a_service_that_has_just_been_started_is_waited_for_and_not_started_twice(bench: Make) -> None:
+    one = bench()
+    slow = web(files={"server.py": "import time\ntime.sleep(2)\n" + SERVER})
+    one.provision(slow)
+    one.target.stop(silent)
+    one.reopen()
+    state = one.provision(slow)
+    log = (one.project / ".matcha/stack/logs/web.log").read_text()
+    assert log.count("starting") == 2
+    assert one.target.status(state)[0].restarts == 0
+
+
+def test_a_note_of_what_was_never_run_does_not_count(bench: Make) -> None:
+    one = bench()
+    state = one.provision(web())
+    changed = web(env={"NEW": "1"})
+    note = one.project / ".matcha/stack/notes/services/web.json"
+    killed_before_put = note.read_text().replace(
+        service_digest(web(), one.environment), service_digest(changed, one.environment)
+    )
+    note.write_text(killed_before_put.replace('"made":"', '"made":"other'))
+    one.reopen()
+    assert one.target.observe(state, [changed]).resources["service/web"].digest == ""
+
+
 def test_two_stacks_live_side_by_side(bench: Make) -> None:
     port = _free_port()
     one, two = bench("one"), bench("two")

@@ -91,7 +91,9 @@ def supervisor(patient: Patient) -> Iterable[Finding]:
     should = patient.state is not None and patient.state.phase == "ready"
     alive = stack.supervisor.alive()
     survivors = [] if alive else stack.supervisor.survivors()
-    if should and not alive:
+    if stack.index is None:
+        yield ill("supervisor", "This stack was not made on this machine.", "matcha provision")
+    elif should and not alive:
         yield ill(
             "supervisor",
             "It is not running, so nothing restarts the services.",

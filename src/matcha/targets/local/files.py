@@ -26,8 +26,24 @@ def private_folder(path: Path) -> Path:
 
 
 def write_private(path: Path, data: bytes, *, durable: bool = False) -> None:
-    """Replaces `path` at once, mode 0600. `durable` also survives the machine losing power."""
-    private_folder(path.parent)
+    """Replaces `path` at once, mode 0600. `durable` also survives the machine losing power.
+
+    Raises MatchaError where the disk is full or may not be written to; the old file then stays.
+    """
+    try:
+        private_folder(path.parent)
+        _replace(path, data, durable)
+    except OSError as error:
+        raise _refused(path, error) from error
+
+
+def _refused(path: Path, error: OSError) -> MatchaError:
+    return MatchaError(
+        f"{path} cannot be written.", details=error.strerror or str(error), resolution="matcha doctor"
+    )
+
+
+def _replace(path: Path, data: bytes, durable: bool) -> None:
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
@@ -40,7 +56,13 @@ def write_private(path: Path, data: bytes, *, durable: bool = False) -> None:
         Path(name).unlink(missing_ok=True)
         raise
     if durable:
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
+
+
+def drop_half_written(path: Path) -> None:
+    """What killed writers of `path` left beside it. Only for files whose writers hold a guard, under it."""
+    for half in path.parent.glob(f".{path.name}.*"):
+        half.unlink(missing_ok=True)
 
 
 def write_changed(path: Path, data: bytes) -> bool:
@@ -52,7 +74,7 @@ def write_changed(path: Path, data: bytes) -> bool:
     return True
 
 
-def _sync_folder(path: Path) -> None:
+def sync_folder(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -77,17 +99,27 @@ def guarded(path: Path, wait: float = 20.0) -> Iterator[Path]:
 
 def _take(path: Path, deadline: float) -> int:
     while True:
-        private_folder(path.parent)
-        try:
-            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except FileNotFoundError:  # its folder was removed this moment
-            continue
-        if _locked(handle) and _is_same(handle, path):
-            return handle
-        os.close(handle)
+        handle = _open(path)
+        if handle is not None:
+            if _locked(handle) and _is_same(handle, path):
+                return handle
+            os.close(handle)
         if time.monotonic() > deadline:
             raise MatchaError(f"{path} stays locked by another process.", resolution="matcha doctor")
         time.sleep(0.005)
+
+
+def _open(path: Path) -> int | None:
+    """None where its folder was removed this moment."""
+    try:
+        private_folder(path.parent)
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except FileNotFoundError as error:
+        if path.parent.is_symlink():  # to nothing
+            raise _refused(path, error) from error
+        return None
+    except OSError as error:
+        raise _refused(path, error) from error
 
 
 def _locked(handle: int) -> bool:

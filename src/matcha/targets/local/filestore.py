@@ -19,11 +19,11 @@ from pathlib import Path
 import msgspec
 
 from matcha import state as states
-from matcha.errors import Locked, StateUnreadable
+from matcha.errors import Locked, MatchaError, StateUnreadable
 from matcha.events import Emit, Event
 from matcha.state import State
 from matcha.target import LockInfo
-from matcha.targets.local.files import guarded, private_folder, remove_empty, write_private
+from matcha.targets.local.files import drop_half_written, guarded, remove_empty, write_private
 from matcha.targets.local.layout import is_stack_id
 from matcha.targets.local.processes import birth, is_gone, where
 
@@ -88,7 +88,7 @@ class FileStore:
             copy = self._path.with_name(f"state.json.corrupt-{stamp}")
             if not copy.exists():
                 write_private(copy, raw)
-        except OSError:
+        except (OSError, MatchaError):
             return None
         return copy
 
@@ -119,7 +119,6 @@ class FileStore:
             time.sleep(min(_POLL, wait - waited))
 
     def _try(self, operation: str) -> _Mine | _Lease:
-        private_folder(self._root)
         with guarded(self._guard):
             held = self._read_lock()
             if held and not self._is_over(held):
@@ -147,6 +146,8 @@ class FileStore:
 
     def _tidy(self) -> None:
         """Leaves no folder behind when there is no stack (any more). Under the guard."""
+        for path in (self._path, self._lock, self._root / ".gitignore"):
+            drop_half_written(path)
         if self._lock.exists() or {p.name for p in self._root.iterdir()} - {".gitignore", "guard"}:
             return
         (self._root / ".gitignore").unlink(missing_ok=True)

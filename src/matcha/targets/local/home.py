@@ -136,10 +136,14 @@ def inherit(layout: Layout, user: UserLayout, stack_id: str) -> None:
 
 
 def forget_programs(stack: Stack) -> None:
-    """Of a project that was moved: they run, and are written down, with the paths it had."""
+    """What is written down of programs and environments, and would be run as it stands there.
+
+    In a project that was moved it names the folders of before. In one that this user never provisioned here
+    it may come from anybody, such as the author of a repository.
+    """
     stack.supervisor.shutdown()
-    for name in stack.supervisor.programs():
-        stack.supervisor.drop(name)
+    remove_tree(stack.layout.supervisor)
+    remove_tree(stack.layout.notes)
 
 
 def refuse_odd_path(project: Path) -> None:

@@ -45,11 +45,15 @@ def observe(
     }
     wells = _wells(programs, notes)
     for name, (condition, detail) in wells.items():
-        note = notes.get(name)
-        found[f"service/{name}"] = Seen(condition, note.description if note else "", detail)
+        found[f"service/{name}"] = Seen(condition, _digest(programs[name], notes.get(name)), detail)
     if state:
         found |= _outdated(stack, state, services, notes, {**_ports(state, found), **moves}, found)
     return Snapshot(found)
+
+
+def _digest(program: ProgramStatus, note: ServiceNote | None) -> str:
+    """Of the description that what runs was made from; a note of what was never run does not count."""
+    return note.description if note and note.made == program.digest else ""
 
 
 def _environments(stack: Stack) -> dict[str, Seen]:

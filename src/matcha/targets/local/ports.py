@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from matcha.errors import MatchaError
-from matcha.targets.local.files import guarded, write_private
+from matcha.targets.local.files import drop_half_written, guarded, write_private
 
 HOST = "127.0.0.1"
 _NEIGHBOURS = 40  # tried above a preferred port before one is taken from the system's own range
@@ -78,6 +78,7 @@ class PortBook:
             write_private(self._path, msgspec.json.encode(dict(sorted(claims.items()))))
         else:
             self._path.unlink(missing_ok=True)
+            drop_half_written(self._path)
             self._guard.unlink(missing_ok=True)
 
 
@@ -106,7 +107,7 @@ def _new(preferred: int, taken: set[int], reserved: set[int]) -> int:
         return _any(taken)
     near = (p for p in range(preferred + 1, preferred + 1 + _NEIGHBOURS) if p not in reserved)
     for port in (preferred, *near):
-        if port < 65536 and port not in taken and is_free(port):
+        if port not in taken and is_free(port):
             return port
     return _any(taken)
 
@@ -127,7 +128,7 @@ def is_free(port: int) -> bool:
     Binding alone would call a port free on macOS that another program serves on every interface, so a
     connection must be refused as well. SO_REUSEADDR lets a port through whose last connections still fade.
     """
-    return _bindable(port) and not _answers(port)
+    return 0 < port < 65536 and _bindable(port) and not _answers(port)
 
 
 def _bindable(port: int) -> bool:

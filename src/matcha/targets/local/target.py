@@ -100,7 +100,7 @@ class LocalTarget:
         home.inherit(self._layout, self._user, state.stack_id)
         stack = Stack(self._layout, self._user, state.stack_id)
         home.refuse_copy(stack)
-        if stack.moved_from:
+        if stack.index is None or stack.moved_from:
             home.forget_programs(stack)
         self._stack = home.settle(stack)
         ports = self._claim(self._stack, state, services)
@@ -180,9 +180,9 @@ class LocalTarget:
             ports=ports_of(service.name, self._recorded().ports),
         )
         stack.notes.keep(note)
-        if now is None or now.digest != made.program.digest or now.condition in ("stopped", "failed"):
+        if now is None or now.digest != made.program.digest or now.condition != "running":
             stack.supervisor.put(made.program)
-        elif now.condition == "running" and ask(made.health, service.health.timeout):
+        elif now.uptime > look.YOUNG and ask(made.health, service.health.timeout):
             stack.supervisor.restart(service.name)
 
     def _made(self, stack: Stack, service: Service) -> Made:
