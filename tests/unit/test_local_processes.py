@@ -264,10 +264,11 @@ def test_a_hung_server_is_restarted_however_slow_another_is_to_stop(box: Box) ->
             str(port),
             *(["deaf"] if name == "slow" else []),
             stop_seconds=60,
-            health=HealthCheck(f"http://127.0.0.1:{port}/health", timeout=0.5, failures=1, grace=3.0),
+            health=HealthCheck(f"http://127.0.0.1:{port}/health", timeout=0.5, failures=1),
         )
     until(lambda: all(health.answers(f"http://127.0.0.1:{port}/", 1) for port in ports.values()))
     first = {name: box.pid(name) for name in ports}
+    time.sleep(6)  # the listener has seen them well
     for name in ports:
         (box.root / "work" / name / "hang").touch()
     restarted = until(lambda: box.pid("quick") not in (0, first["quick"]) and box.supervisor.programs(), 20)
@@ -503,6 +504,14 @@ def test_a_socket_folder_open_to_others_is_refused(box: Box) -> None:
         box.supervisor.ensure()
 
 
+def test_a_folder_that_cannot_be_made_is_told_with_its_path(box: Box) -> None:
+    (box.root / "work").write_text("in the way")
+    with pytest.raises(SupervisorFailed, match="failed to record one") as failed:
+        box.put("one")
+    assert str(box.root / "work") in failed.value.details
+    assert box.supervisor.programs() == {}
+
+
 def test_a_daemon_that_cannot_start_says_why(box: Box) -> None:
     (box.supervisor.home / "supervisord.log").mkdir(parents=True)
     with pytest.raises(MatchaError, match="does not start") as failed:
@@ -583,12 +592,33 @@ def test_pauses_between_quick_tries_are_left_to_supervisord() -> None:
     assert not any(patient.due(info("BACKOFF"), now) for now in (1.0, 2.0, 3.0))
 
 
-def test_only_failures_in_a_row_of_one_process_make_it_hang() -> None:
+@pytest.mark.parametrize(
+    ("looks", "expected"),  # looks: pid, uptime, whether it answered
+    [
+        ([(1, 99, False), (1, 104, False), (1, 109, False)], [False, False, True]),
+        ([(1, 99, False), (1, 104, False), (1, 109, True), (1, 114, False), (1, 119, False)], [False] * 5),
+        (
+            [(1, 99, False), (1, 104, False), (2, 99, False), (2, 104, False), (2, 109, False)],
+            [*[False] * 4, True],
+        ),
+        ([(1, 5, False), (1, 10, False), (1, 15, False), (1, 20, False)], [False] * 4),
+        ([(1, 5, True), (1, 10, False), (1, 15, False), (1, 20, False)], [*[False] * 3, True]),
+        ([(1, 5, True), (2, 5, False), (2, 10, False), (2, 15, False)], [False] * 4),
+    ],
+    ids=[
+        "in a row",
+        "an answer between",
+        "a new process",
+        "in its grace",
+        "grace ends with an answer",
+        "new grace",
+    ],
+)
+def test_what_counts_as_hanging(looks: list[tuple[int, int, bool]], expected: list[bool]) -> None:
     patient = health.Patient(30)
-    looks = [(1, False), (1, False), (1, True), (1, False), (1, False), (2, False), (2, False), (2, False)]
-    assert [patient.hangs(info("RUNNING", pid), answered, 3) for pid, answered in looks] == [False] * 7 + [
-        True
-    ]
+    check = {"grace": 30.0, "failures": 3}
+    seen = [patient.hangs(info("RUNNING", pid, up), answered, check) for pid, up, answered in looks]
+    assert seen == expected
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,7 @@ class Patient:
     def __init__(self, pause: float) -> None:
         self.first_pause = pause
         self.failures = 0
+        self.was_well = False
         self.pid = 0
         self.pause = pause
         self.retry_at = 0.0
@@ -51,12 +52,15 @@ class Patient:
         self.pause, self.retry_at = min(2 * self.pause, LONGEST_PAUSE), 0.0
         return True
 
-    def hangs(self, info: dict[str, Any], answered: bool, limit: int) -> bool:
-        """Count a check; True when the process of `info` has failed `limit` in a row."""
+    def hangs(self, info: dict[str, Any], answered: bool, check: dict[str, Any]) -> bool:
+        """Count a check; True when the process of `info` has failed enough of them in a row."""
         if info["pid"] != self.pid:
-            self.pid, self.failures = info["pid"], 0
-        self.failures = 0 if answered else self.failures + 1
-        return self.failures >= limit
+            self.pid, self.failures, self.was_well = info["pid"], 0, False
+        if answered:
+            self.failures, self.was_well = 0, True
+        elif self.was_well or _uptime(info) > check["grace"]:
+            self.failures += 1
+        return self.failures >= int(check["failures"])
 
 
 class Ward:
@@ -100,10 +104,9 @@ class Ward:
             patient.busy = False
 
     def _examine(self, check: dict[str, Any], patient: Patient, info: dict[str, Any]) -> None:
-        alive = info["pid"] and info["statename"] in ("STARTING", "RUNNING")
-        if not alive or _uptime(info) <= check["grace"]:
+        if not info["pid"] or info["statename"] not in ("STARTING", "RUNNING"):
             return
-        if patient.hangs(info, answers(check["url"], check["timeout"]), check["failures"]):
+        if patient.hangs(info, answers(check["url"], check["timeout"]), check):
             self._restart(info, f"gave no answer to {patient.failures} health checks in a row")
 
     def _restart(self, seen: dict[str, Any], why: str) -> None:

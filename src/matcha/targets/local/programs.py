@@ -30,8 +30,8 @@ _LOCAL = ("127.0.0.1", "localhost", "::1")
 class HealthCheck(msgspec.Struct, frozen=True):
     """A plain-http GET that must answer below 500. Times in seconds.
 
-    A program that has run for `grace` and then fails `failures` checks in a row (one every five seconds) is
-    restarted.
+    A program that has answered once, or has run for `grace`, and then fails `failures` checks in a row (one
+    every five seconds) is restarted.
     """
 
     url: str

@@ -61,15 +61,15 @@ class Supervisor:
 
     def ensure(self) -> None:
         """Have the daemon up, with every program that was put; before a start, end what an earlier left."""
-        private_folder(self.home).chmod(0o700)
-        with guarded(self.home / "start.lock", wait=90.0):
-            if self.alive() and self._daemon.is_fit():
-                with _told("mend the health listener"):
+        with _told("start"):
+            private_folder(self.home).chmod(0o700)
+            with guarded(self.home / "start.lock", wait=90.0):
+                if self.alive() and self._daemon.is_fit():
                     self._daemon.mend()
-                return
-            self.shutdown()
-            self._write_configuration()
-            self._daemon.start(self._pause)
+                    return
+                self.shutdown()
+                self._write_configuration()
+                self._daemon.start(self._pause)
 
     def programs(self) -> dict[str, ProgramStatus]:
         """Every program by name. Without a daemon all are `stopped`. Safe at any time, takes no lock."""
@@ -86,9 +86,10 @@ class Supervisor:
         programs.check(program, self.home)
         self.ensure()
         self._take_out(program.name)
-        private_folder(program.folder)
         entry = ProgramFile(program=program, inherited=programs.inherited(os.environ), tag=self.tag)
-        programs.write(entry, self.home)
+        with _told(f"record {program.name}"):
+            private_folder(program.folder)
+            programs.write(entry, self.home)
         self._bring_in(program.name)
 
     def start(self, name: str) -> None:
@@ -110,7 +111,7 @@ class Supervisor:
             self._take_out(name)
         if programs.read(name, self.home):
             self._sweep(GRACE, name)
-        with self._lock:
+        with self._lock, _told(f"forget {name}"):
             programs.remove(name, self.home)
             if self.home.exists():
                 self._write_configuration()
@@ -243,7 +244,7 @@ def _reason(info: dict[str, Any], program: Program) -> str:
 
 @contextlib.contextmanager
 def _told(doing: str) -> Iterator[None]:
-    """Faults and lost connections as SupervisorFailed."""
+    """Faults, lost connections and files that cannot be written as SupervisorFailed."""
     try:
         yield
     except (rpc.Fault, OSError) as error:
