@@ -20,7 +20,7 @@ WHOLE = {
     "stack": ("Stack", ""),
     "lock": ("Stack", ""),
 }
-NOUNS = {"environment": "{} environment", "service": "{} server", "setup": "{} set-up"}
+NOUNS = {"environment": "{} environment", "service": "{}", "setup": "{} set-up"}
 FORMS = {  # verb: what goes on, what was done
     "install": ("installing", "installed"),
     "reinstall": ("reinstalling", "reinstalled"),
@@ -64,7 +64,7 @@ def step_name(key: str, titles: Titles, action: Action = "create") -> tuple[str,
 
 
 def noun(key: str, titles: Titles) -> str:
-    """The thing alone, such as `MLflow server`; used in plans."""
+    """The thing alone, such as `MLflow environment`; used in plans."""
     if key in WHOLE:
         return WHOLE[key][0]
     kind, _, name = key.partition("/")

@@ -1,0 +1,257 @@
+"""Progress: the board that events change, its frames, and the plain lines without a terminal."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+
+from matcha.events import Event
+from matcha.planning import Plan, Step
+from matcha.views.board import Board, frame
+from matcha.views.live import Live, Plain, display
+from matcha.views.names import noun, step_name
+from matcha.views.text import Paper, cells, render
+
+TITLES = {"mlflow": "MLflow", "zenml": "ZenML", "pipeline": "ZenML"}
+STEPS = (
+    Step(key="secrets", action="create", reason="not there yet"),
+    Step(key="environment/mlflow", action="create", reason="not there yet"),
+    Step(key="environment/zenml", action="create", reason="not there yet"),
+    Step(key="service/mlflow", action="update", reason="changed", needs=("environment/mlflow",)),
+    Step(
+        key="service/zenml", action="create", reason="not there yet", needs=("secrets", "environment/zenml")
+    ),
+    Step(
+        key="setup/pipeline",
+        action="create",
+        reason="not done yet",
+        needs=("service/zenml", "service/mlflow"),
+    ),
+)
+PLAN = Plan(stack="default", target="local", steps=STEPS)
+
+
+def board(*events: tuple[float, Event]) -> Board:
+    made = Board(heading="Provisioning", titles=TITLES).planned(PLAN)
+    for now, event in events:
+        made = made.after(event, now)
+    return made
+
+
+HALFWAY = board(
+    (0.0, Event("secrets", "started", "not there yet")),
+    (0.0, Event("environment/mlflow", "started", "not there yet")),
+    (0.0, Event("environment/zenml", "started", "not there yet")),
+    (0.5, Event("secrets", "done", "", 0.5)),
+    (1.0, Event("environment/mlflow", "done", "", 1.0)),
+    (1.0, Event("service/mlflow", "started", "changed")),
+    (2.0, Event("environment/zenml", "progress", "60 of 120 MB", 2.0, 0.5)),
+    (3.0, Event("service/mlflow", "progress", "waiting for /health", 2.0)),
+)
+
+
+def shown(made: Board, now: float = 4.0, height: int | None = None, **paper: object) -> str:
+    on = Paper(**{"width": 80, **paper})  # type: ignore[arg-type]
+    return render(frame(made, now, on, height), on)
+
+
+def test_a_frame_says_what_each_step_does_or_waits_for() -> None:
+    assert shown(HALFWAY) == (
+        "Provisioning  2 of 6 steps  4.0s\n"
+        "✓ Secrets  generate                                                         0.5s\n"
+        "✓ MLflow   install                                                          1.0s\n"
+        "⠋ ZenML    install   ━━━━━━        50%  60 of 120 MB                        4.0s\n"
+        "⠋ MLflow   restart   waiting for /health                                    3.0s\n"
+        "· ZenML    start     after ZenML install\n"
+        "· ZenML    set up    after MLflow restart\n"
+    )
+
+
+def test_a_narrow_frame_leaves_out_the_bar() -> None:
+    assert shown(HALFWAY, width=46) == (
+        "Provisioning  2 of 6 steps  4.0s\n"
+        "✓ Secrets  generate                       0.5s\n"
+        "✓ MLflow   install                        1.0s\n"
+        "⠋ ZenML    install   50% 60 of 120 MB     4.0s\n"
+        "⠋ MLflow   restart   waiting for /hea…    3.0s\n"
+        "· ZenML    start     after ZenML inst…\n"
+        "· ZenML    set up    after MLflow res…\n"
+    )
+
+
+@pytest.mark.parametrize("width", [40, 60, 79, 80, 120])
+def test_no_line_is_wider_than_the_terminal(width: int) -> None:
+    assert max(cells(each) for each in shown(HALFWAY, width=width).splitlines()) <= width
+
+
+def test_a_low_terminal_keeps_what_runs_and_counts_the_rest() -> None:
+    assert shown(HALFWAY, height=6) == (
+        "Provisioning  2 of 6 steps  4.0s\n"
+        "✓ 2 done\n"
+        "⠋ ZenML    install   ━━━━━━        50%  60 of 120 MB                        4.0s\n"
+        "⠋ MLflow   restart   waiting for /health                                    3.0s\n"
+        "· ZenML    start     after ZenML install\n"
+        "· 1 to come\n"
+    )
+
+
+@pytest.mark.parametrize("height", [4, 5, 6, 7, 8, 24])
+def test_no_frame_is_higher_than_the_terminal(height: int) -> None:
+    assert len(shown(HALFWAY, height=height).splitlines()) <= height
+
+
+def test_without_unicode_the_marks_are_letters() -> None:
+    assert shown(HALFWAY, now=4.1, unicode=False).splitlines()[2:5] == [
+        "+ MLflow   install                                                          1.0s",
+        "| ZenML    install   ======        50%  60 of 120 MB                        4.1s",
+        "| MLflow   restart   waiting for /health                                    3.1s",
+    ]
+
+
+def test_a_failure_shows_its_message_and_what_was_not_started() -> None:
+    failed = (
+        HALFWAY.after(Event("service/mlflow", "failed", "its port is taken\nlog line", 4.0), 5.0)
+        .after(Event("environment/zenml", "done", "", 5.0), 5.0)
+        .after(Event("service/zenml", "skipped", "not started, an earlier step failed"), 5.0)
+    )
+    assert shown(failed, now=9.0).splitlines()[4:6] == [
+        "✗ MLflow   restart   its port is taken                                      4.0s",
+        "- ZenML    start     not started, an earlier step failed",
+    ]
+
+
+def test_what_ran_when_all_ended_was_interrupted() -> None:
+    assert shown(HALFWAY.ended(), now=9.0).splitlines()[3:5] == [
+        "- ZenML    install   interrupted",
+        "- MLflow   restart   interrupted",
+    ]
+
+
+def test_waiting_for_the_lock_is_no_step_and_goes_away() -> None:
+    waiting = Board(heading="Provisioning").after(Event("stack", "progress", "waiting for ann", 1.0), 1.0)
+    assert shown(waiting, now=2.0).splitlines() == [
+        "Provisioning  2.0s",
+        "⠋ Stack    waiting for ann                                                  2.0s",
+    ]
+    assert "waiting for ann" not in shown(waiting.planned(PLAN))
+    assert "waiting for ann" not in shown(waiting.after(Event("service/x", "started"), 2.0))
+
+
+def test_notes_stand_above() -> None:
+    noted = HALFWAY.after(Event("stack", "note", "Wrote matcha.yaml with the defaults."), 4.0)
+    assert shown(noted).startswith("Wrote matcha.yaml with the defaults.\nProvisioning")
+
+
+@pytest.mark.parametrize(
+    ("key", "action", "name"),
+    [
+        ("environment/mlflow", "create", ("MLflow", "install")),
+        ("environment/mlflow", "repair", ("MLflow", "reinstall")),
+        ("service/zenml", "start", ("ZenML", "start")),
+        ("service/zenml", "update", ("ZenML", "restart")),
+        ("service/serving-1a2b", "remove", ("Serving 1a2b", "remove")),
+        ("setup/pipeline", "create", ("ZenML", "set up")),
+        ("setup/vector-database", "create", ("Vector database", "set up")),
+        ("deployments", "update", ("Models", "load")),
+        ("volume/data", "create", ("Data", "volume")),
+        ("deployment", "create", ("Deployment", "")),
+    ],
+)
+def test_names_come_from_the_key(key: str, action: str, name: tuple[str, str]) -> None:
+    assert step_name(key, TITLES, action) == name  # type: ignore[arg-type]
+
+
+def test_nouns_for_plans() -> None:
+    keys = ("environment/mlflow", "service/mlflow", "setup/pipeline", "secrets", "role/x-y")
+    assert [noun(key, TITLES) for key in keys] == [
+        "MLflow environment",
+        "MLflow",
+        "ZenML set-up",
+        "Secrets",
+        "X y",
+    ]
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_plain_lines() -> None:
+    stream, clock = io.StringIO(), Clock()
+    plain = Plain(stream, TITLES, clock)
+    plain.plan(PLAN)
+    plain.emit(Event("stack", "note", "Wrote matcha.yaml with the defaults."))
+    plain.emit(Event("environment/zenml", "started", "not there yet"))
+    plain.emit(Event("environment/zenml", "progress", "installing"))
+    plain.emit(Event("environment/zenml", "progress", "downloading 1 of 9 MB", 0.2, 0.11))
+    clock.now += 3.2
+    plain.emit(Event("environment/zenml", "progress", "downloading 4 of 9 MB", 3.2, 0.44))
+    clock.now += 10
+    plain.emit(Event("environment/zenml", "progress", "downloading 8 of 9 MB", 13.2, 0.89))
+    plain.emit(Event("environment/zenml", "done", "", 13.2))
+    plain.emit(Event("service/mlflow", "started", "changed"))
+    clock.now += 60
+    plain.emit(Event("service/mlflow", "failed", "its port is taken", 60))
+    plain.emit(Event("setup/pipeline", "skipped", "not started, an earlier step failed"))
+    plain.close()
+    assert stream.getvalue() == (
+        "[  0.0s] Wrote matcha.yaml with the defaults.\n"
+        "[  0.0s] ZenML: installing\n"
+        "[  0.0s] ZenML: downloading 1 of 9 MB (11%)\n"
+        "[ 13.2s] ZenML: downloading 8 of 9 MB (89%)\n"
+        "[ 13.2s] ZenML: installed in 13.2s\n"
+        "[ 13.2s] MLflow: restarting\n"
+        "[1m 13s] MLflow: failed: its port is taken\n"
+        "[1m 13s] ZenML: not started, an earlier step failed\n"
+    )
+
+
+class Terminal(io.StringIO):
+    encoding = "utf-8"
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("stream", "environ", "kind"),
+    [
+        (Terminal(), {"TERM": "xterm"}, Live),
+        (Terminal(), {"TERM": "xterm", "CI": "false"}, Live),
+        (Terminal(), {"TERM": "xterm", "CI": "true"}, Plain),
+        (Terminal(), {"TERM": "dumb"}, Plain),
+        (Terminal(), {}, Plain),
+        (io.StringIO(), {"TERM": "xterm"}, Plain),
+    ],
+)
+def test_only_a_capable_terminal_gets_the_table(
+    stream: io.StringIO, environ: dict[str, str], kind: type[object]
+) -> None:
+    assert type(display(stream, environ, TITLES)) is kind
+
+
+def test_the_table_stays_when_it_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setenv("LINES", "6")
+    stream = Terminal()
+    live = Live(stream, TITLES, Clock(), heading="Provisioning")
+    live.plan(PLAN)
+    live.emit(Event("secrets", "done", "", 0.5))
+    live.pause()
+    live.emit(Event("environment/mlflow", "done", "", 1.0))
+    live.close()
+    last = stream.getvalue().rpartition("Provisioning")[2].replace("\r", "").splitlines()
+    assert last[0] == "  2 of 6 steps  0.0s"
+    assert [each.split() for each in last[1:4]] == [
+        ["✓", "Secrets", "generate", "0.5s"],
+        ["✓", "MLflow", "install", "1.0s"],
+        ["·", "ZenML", "install"],
+    ]
+    assert len(last[1:7]) == 6
