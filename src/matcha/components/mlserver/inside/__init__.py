@@ -1,0 +1,1 @@
+"""On PYTHONPATH of the serving processes, where Matcha itself is not installed."""

@@ -1,0 +1,96 @@
+"""The list of deployments over HTTP, for the holder of the token only.
+
+    PUT /matcha/deployments   {"deployments": [...], "unload": true} -> [{"name": ..., "error": ""}, ...]
+    GET /matcha/deployments   what is served now
+
+MLServer's own load and unload are refused: what they change would be gone after a restart.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+from dataclasses import asdict
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.responses import JSONResponse
+from mlserver.errors import MLServerError
+from mlserver.handlers import ModelRepositoryHandlers
+from mlserver.types import (
+    RepositoryIndexRequest,
+    RepositoryIndexResponse,
+    RepositoryIndexResponseItem,
+    State,
+)
+from starlette.requests import Request
+
+from .answers import error
+from .deployment import Malformed
+from .deployments import Deployments, entries_of
+
+PATH = "/matcha/deployments"
+
+
+class Admin:
+    def __init__(self, deployments: Deployments, token: str) -> None:
+        self._deployments = deployments
+        self._token = token
+
+    def install(self, app: FastAPI) -> None:
+        app.add_api_route(PATH, self.put, methods=["PUT"], response_model=None)
+        app.add_api_route(PATH, self.get, methods=["GET"], response_model=None)
+
+    async def put(self, request: Request) -> JSONResponse:
+        if not self._may(request):
+            return _refused()
+        try:
+            body = json.loads(await request.body())
+            entries = entries_of(body)
+        except (ValueError, RecursionError, Malformed) as found:
+            return error(400, str(found))
+        results = await self._deployments.apply(entries, unload=body.get("unload") is not False)
+        return JSONResponse([asdict(result) for result in results])
+
+    async def get(self, request: Request) -> JSONResponse:
+        return JSONResponse(self._deployments.show()) if self._may(request) else _refused()
+
+    def _may(self, request: Request) -> bool:
+        """Nobody may where there is no token."""
+        sent = request.headers.get("authorization", "").encode()
+        return bool(self._token) and hmac.compare_digest(sent, f"Bearer {self._token}".encode())
+
+
+def _refused() -> JSONResponse:
+    answer = error(401, "Only Matcha changes what is served: use `matcha deploy` and `matcha undeploy`.")
+    answer.headers["www-authenticate"] = "Bearer"
+    return answer
+
+
+class Repository(ModelRepositoryHandlers):
+    """MLServer's repository, over HTTP and gRPC: it may be read, and not changed."""
+
+    def __init__(self, deployments: Deployments) -> None:
+        self._deployments = deployments
+
+    async def index(self, payload: RepositoryIndexRequest) -> RepositoryIndexResponse:
+        items = [_item(entry) for entry in self._deployments.show()]
+        shown = [i for i in items if i.state == State.READY] if payload.ready else items
+        return RepositoryIndexResponse(root=shown)
+
+    async def load(self, name: str) -> Any:
+        raise _not_here()
+
+    async def unload(self, name: str) -> Any:
+        raise _not_here()
+
+
+def _item(entry: dict[str, str]) -> RepositoryIndexResponseItem:
+    state = State.READY if entry["uri"] else State.UNAVAILABLE
+    return RepositoryIndexResponseItem(
+        name=entry["name"], version=entry["version"] or None, state=state, reason=entry["error"]
+    )
+
+
+def _not_here() -> MLServerError:
+    return MLServerError("Models are loaded and unloaded with `matcha deploy` and `matcha undeploy`.", 403)

@@ -1,0 +1,144 @@
+# mypy: disable-error-code="import-not-found"
+"""A model that another process serves, in an environment of its own, behind this server's address.
+
+Guard and capture happen here; the other process guards again, for those who ask it directly.
+"""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+from urllib.parse import quote
+
+import aiohttp
+import orjson
+from mlserver.errors import MLServerError
+from mlserver.settings import ModelSettings
+from mlserver.types import InferenceRequest, InferenceResponse
+
+from . import inputs, plain
+from .deployment import Deployment
+from .guard import guard, signature_of
+from .inputs import Reading
+from .runtime import Served, Shared
+
+ANSWER = aiohttp.ClientTimeout(total=300, sock_connect=5)
+ASK = aiohttp.ClientTimeout(total=5)
+
+
+class Peers:
+    """One client for all other processes; its connections are kept alive."""
+
+    def __init__(self) -> None:
+        self._session: aiohttp.ClientSession | None = None
+
+    @property
+    def session(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            self._session = aiohttp.ClientSession(timeout=ANSWER, trust_env=False, auto_decompress=True)
+        return self._session
+
+    async def post(self, url: str, body: bytes) -> tuple[int, bytes]:
+        """Once more where the connection broke: a kept one may have ended just then."""
+        try:
+            return await self._post(url, body)
+        except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
+            return await self._post(url, body)
+
+    async def _post(self, url: str, body: bytes) -> tuple[int, bytes]:
+        headers = {"Content-Type": "application/json"}
+        async with self.session.post(url, data=body, headers=headers) as answer:
+            return answer.status, await answer.read()
+
+    async def get(self, url: str) -> tuple[int, bytes]:
+        async with self.session.get(url, timeout=ASK) as answer:
+            return answer.status, await answer.read()
+
+    async def close(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+
+class ForwardRuntime(Served):
+    def __init__(self, settings: ModelSettings, deployment: Deployment, shared: Shared, peers: Peers) -> None:
+        super().__init__(settings, deployment, shared)
+        self._peers = peers
+        self._url = f"{deployment.forward.rstrip('/')}/v2/models/{quote(deployment.name, safe='')}"
+
+    async def load(self) -> bool:
+        """The other process is told first, so one that answers with another version could not load this one.
+
+        One that does not answer yet is fine: after a restart both come up in any order.
+        """
+        self._guard = guard(signature_of(self.deployment.signature))
+        serving = await self._version()
+        if serving and self.deployment.version and serving != self.deployment.version:
+            raise RuntimeError(f"the process of its environment still serves version {serving}")
+        self.wrap()
+        return True
+
+    async def _version(self) -> str:
+        try:
+            status, body = await self._peers.get(self._url)
+            versions = orjson.loads(body).get("versions") if status == 200 else None
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
+            return ""
+        return str(versions[0]) if versions else ""
+
+    async def answer(self, payload: InferenceRequest, reading: Reading) -> InferenceResponse:
+        try:
+            status, body = await self._peers.post(f"{self._url}/infer", encoded(payload))
+        except (aiohttp.ClientError, OSError) as error:
+            raise MLServerError(
+                "The process of this model's own environment does not answer; it is being restarted.", 503
+            ) from error
+        except TimeoutError as error:
+            raise MLServerError("The process of this model's own environment took too long.", 504) from error
+        if status != 200:
+            raise MLServerError(_reason(body), status if 400 <= status < 600 else 502)
+        return InferenceResponse.model_validate(orjson.loads(body))
+
+
+def _reason(body: bytes) -> str:
+    try:
+        return str(orjson.loads(body)["error"])
+    except (ValueError, KeyError, TypeError):
+        return (
+            f"the process of its environment answered: {plain.text_of(body[:200].decode(errors='replace'))}"
+        )
+
+
+def encoded(request: InferenceRequest) -> bytes:
+    body: dict[str, Any] = {"id": request.id, "inputs": [_tensor(x) for x in request.inputs]}
+    if parameters := _parameters(request):
+        body["parameters"] = parameters
+    return bytes(orjson.dumps(body, default=_as_text))
+
+
+def _tensor(tensor: Any) -> dict[str, Any]:
+    found = {
+        "name": tensor.name,
+        "shape": tensor.shape,
+        "datatype": inputs.datatype_of(tensor),
+        "data": inputs.data_of(tensor),
+    }
+    parameters = _parameters(tensor)
+    return {**found, "parameters": parameters} if parameters else found
+
+
+def _parameters(parametrised: Any) -> dict[str, Any]:
+    parameters = parametrised.parameters
+    if parameters is None:
+        return {}
+    given = dict(parameters.model_extra or {})
+    return {**given, "content_type": parameters.content_type} if parameters.content_type else given
+
+
+def _as_text(value: Any) -> str:
+    """gRPC brings bytes; those that are no text go as base64, which the guard of binary columns reads."""
+    if not isinstance(value, bytes):
+        return str(value)
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return base64.b64encode(value).decode()
