@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
 import signal
 import socket
@@ -12,6 +13,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -112,7 +114,8 @@ class Running:
         place.parent.mkdir(exist_ok=True)
         if not place.exists() and database.seed is not None and database.seed.exists():
             with contextlib.closing(sqlite3.connect(place)) as connection:
-                connection.executescript(database.seed.read_text())
+                seed = re.sub(r"\{fresh-uuid\}", lambda _: uuid.uuid4().hex, database.seed.read_text())
+                connection.executescript(seed)
 
     def _await(self) -> None:
         deadline = time.monotonic() + START_SECONDS
