@@ -17,7 +17,7 @@ import pytest
 
 from matcha.errors import MatchaError, NotProvisioned
 from matcha.targets.local.files import guarded, private_folder, remove_tree, write_changed, write_private
-from matcha.targets.local.home import unusable
+from matcha.targets.local.home import unusable, user_layout
 from matcha.targets.local.logs import follow, last_lines
 from matcha.targets.local.probe import ask, ask_all
 from matcha.targets.local.secrets import SecretFile
@@ -143,6 +143,12 @@ def test_a_runtime_folder_of_another_user_is_refused(tmp_path: Path) -> None:
     theirs.mkdir(mode=0o700)
     os.chown(theirs, 12345, 12345)
     assert "is not yours alone" in unusable(theirs / "id")
+
+
+def test_a_snap_does_not_get_a_data_folder_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/ann")
+    monkeypatch.setenv("XDG_DATA_HOME", "/home/ann/snap/code/174/.local/share")
+    assert str(user_layout().data) == "/home/ann/.local/share/matcha"
 
 
 def test_secrets_are_made_once_and_private(tmp_path: Path) -> None:

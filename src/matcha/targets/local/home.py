@@ -51,6 +51,11 @@ class Stack:
 
 
 def user_layout() -> UserLayout:
+    """In the user's data folder; never in that of a snap, whose terminals set XDG_DATA_HOME for themselves
+    and to another folder with every update.
+    """
+    if "/snap/" in os.environ.get("XDG_DATA_HOME", ""):
+        return UserLayout(Path.home() / ".local" / "share" / "matcha")
     return UserLayout(platformdirs.user_data_path("matcha", appauthor=False))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -131,9 +132,12 @@ def made_of(stack: Stack, service: Service, ports: Mapping[str, int], roles: Map
 
 def status(stack: Stack, state: State) -> list[ServiceStatus]:
     programs = stack.supervisor.programs()
-    notes = stack.notes.services()
-    wells = _wells(programs, notes)
-    memory = tree_memory({n: s.pid for n, s in programs.items() if s.pid})
+    memory: dict[str, int] = {}
+    pids = {n: s.pid for n, s in programs.items() if s.pid}
+    meanwhile = threading.Thread(target=lambda: memory.update(tree_memory(pids)))
+    meanwhile.start()  # both are mostly waiting: for servers, and for the kernel
+    wells = _wells(programs, stack.notes.services())
+    meanwhile.join()
     recorded = (k.removeprefix("service/") for k in state.resources if k.startswith("service/"))
     names = dict.fromkeys((*recorded, *programs))
     return [_status(n, state, programs.get(n), wells.get(n), memory.get(n, -1), stack) for n in names]

@@ -141,12 +141,7 @@ class LocalTarget:
     # -- the steps -------------------------------------------------------------------------------------
 
     def install(self, environment: Environment, emit: Emit) -> None:
-        subject = f"environment/{environment.name}"
-
-        def report(message: str, fraction: float | None = None) -> None:
-            emit(Event(subject, "progress", message, fraction=fraction))
-
-        folder = self._installer.install(environment, report)
+        folder = self._installer.install(environment, _Telling(f"environment/{environment.name}", emit))
         note = EnvironmentNote(name=environment.name, digest=environment.digest, path=str(folder))
         self._known().notes.keep(note)
         self._new.append(folder)
@@ -272,3 +267,17 @@ class LocalTarget:
         if state is None:
             raise NotProvisioned
         return state
+
+
+class _Telling:
+    """Progress of an install as events; what was said already is not said again."""
+
+    def __init__(self, subject: str, emit: Emit) -> None:
+        self._subject = subject
+        self._emit = emit
+        self._said = ""
+
+    def __call__(self, message: str, fraction: float | None) -> None:
+        if message != self._said:
+            self._said = message
+            self._emit(Event(self._subject, "progress", message, fraction=fraction))
