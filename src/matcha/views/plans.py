@@ -73,14 +73,18 @@ def _same(plan: Plan) -> str:
 
 
 def endpoint_lines(outputs: Mapping[str, Mapping[str, Output]], titles: Titles, paper: Paper) -> list[Line]:
-    """The main address of every resource that has one: its first property that is a URL."""
+    """The main address of every resource that has one: its first property that a browser or client opens."""
     rows = []
     for role, properties in outputs.items():
-        urls = [o.value for name, o in properties.items() if name.endswith("-url") and not o.sensitive]
+        urls = [o.value for name, o in properties.items() if _is_address(name, o)]
         flavor = properties["flavor"].value if "flavor" in properties else role
         if urls:
             rows.append((Span(role), Span(title_of(flavor, titles)), Span(urls[0], "cyan")))
     return table((Column("", drop=1), Column(""), Column("")), rows, paper, indent="  ") if rows else []
+
+
+def _is_address(name: str, output: Output) -> bool:
+    return name.endswith("-url") and output.value.startswith("http") and not output.sensitive
 
 
 def brief_lines(plan: Plan, paper: Paper) -> list[Line]:

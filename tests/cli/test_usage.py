@@ -1,0 +1,209 @@
+"""Help, options, places and errors: everything before a stack is touched."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from matcha import __version__
+from matcha.cli import commands
+from matcha.views.documents import SCHEMAS
+
+NAMES = [name for names in commands.PANELS.values() for name in names]
+
+
+def test_version(matcha) -> None:
+    assert matcha("--version") == (0, f"matcha {__version__}\n", "")
+
+
+def test_help_groups_the_commands_one_line_each(matcha) -> None:
+    done = matcha("--help")
+    assert (done.code, done.err) == (0, "")
+    lines = done.out.splitlines()
+    assert lines[0] == "Usage: matcha [OPTIONS] COMMAND [ARGS]..."
+    assert [each for each in lines if each.endswith(":")] == [
+        "Stack:",
+        "Train:",
+        "Serve:",
+        "Help:",
+        "Options:",
+    ]
+    listed = [
+        each.split()[0] for each in lines if each.startswith("  ") and not each.startswith(("   ", "  -"))
+    ]
+    assert [name for name in listed if name in NAMES] == NAMES
+    assert matcha() == done
+
+
+@pytest.mark.parametrize("name", [*NAMES, *commands.HIDDEN])
+def test_every_command_explains_itself(name: str) -> None:
+    command = commands.load(name)
+    assert command.help
+    assert "Example" in command.epilog
+
+
+def examples() -> list[str]:
+    modules = [__import__(f"matcha.cli.cmd_{name.replace('-', '_')}", fromlist=["x"]) for name in NAMES]
+    return [example for module in modules for example in module.EXAMPLES]
+
+
+@pytest.mark.parametrize("example", examples())
+def test_examples_of_the_help_parse(example: str) -> None:
+    inner = example.partition("$(")[2].rpartition(")")[0] or example
+    words = shlex.split(inner.rpartition("| ")[2])
+    assert words[0] == "matcha"
+    command = commands.load(words[1])
+    with command.make_context(words[1], words[2:], obj={"debug": False}) as context:
+        assert context.command is command
+
+
+def test_an_unknown_command(matcha) -> None:
+    done = matcha("provison")
+    assert done == (2, "", 'Error: There is no command "provison".\nDid you mean "provision"?\n')
+    done = matcha("frobnicate")
+    assert done == (2, "", 'Error: There is no command "frobnicate".\nNext: matcha --help\n')
+
+
+@pytest.mark.parametrize(
+    ("arguments", "helped"),
+    [
+        (["status", "--outptu", "json"], "matcha status --help"),
+        (["status", "--output", "xml"], "matcha status --help"),
+        (["status", "extra"], "matcha status --help"),
+        (["logs", "--lines", "-3"], "matcha logs --help"),
+        (["deploy"], "matcha deploy --help"),
+        (["run"], "matcha run --help"),
+        (["example", "got"], "matcha example --help"),
+        (["--nonsense"], "matcha --help"),
+    ],
+)
+def test_bad_usage_names_the_help_to_read(matcha, arguments: list[str], helped: str) -> None:
+    done = matcha(*arguments)
+    assert (done.code, done.out) == (2, "")
+    assert done.err.startswith("Error: ")
+    assert done.err.endswith(f"\nNext: {helped}\n")
+    assert "Traceback" not in done.err
+
+
+def test_bad_usage_as_json(matcha) -> None:
+    done = matcha("status", "--nonsense", "--output", "json")
+    assert (done.code, done.err) == (2, "")
+    error = json.loads(done.out)["error"]
+    assert (error["code"], error["resolution"]) == ("BadInput", "matcha status --help")
+
+
+def test_errors_as_json_stand_on_stdout_alone(matcha) -> None:
+    done = matcha("status", "--output", "json")
+    assert (done.code, done.err) == (1, "")
+    assert json.loads(done.out) == {
+        "error": {
+            "code": "NotProvisioned",
+            "message": "There is no running stack here.",
+            "details": "",
+            "resolution": "matcha provision",
+            "docs_url": "",
+        }
+    }
+
+
+def test_debug_shows_the_traceback(matcha) -> None:
+    plain, debug, before = matcha("status"), matcha("status", "--debug"), matcha("--debug", "status")
+    assert plain == (1, "", "Error: There is no running stack here.\nNext: matcha provision\n")
+    assert debug.code == before.code == 1
+    assert debug.err.startswith("Traceback")
+    assert before.err.startswith("Traceback")
+    assert debug.err.endswith(plain.err)
+
+
+def test_a_mistake_of_matchas_own_says_how_to_report_it(matcha) -> None:
+    """A folder where the record should be a file is nothing that any code expects."""
+    (matcha.folder / "matcha.yaml").unlink()
+    broken = (
+        "import matcha.api; matcha.api.status = lambda *a, **k: 1 / 0; from matcha.cli.main import run; run()"
+    )
+    for options in ([], ["--debug"]):
+        done = subprocess.run(
+            [sys.executable, "-c", broken, "status", *options],
+            cwd=matcha.folder,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert (done.returncode, done.stdout) == (1, "")
+        assert "Error: Internal error: ZeroDivisionError: division by zero\n" in done.stderr
+        assert "--debug, and send what it prints to https://" in done.stderr
+        assert ("Traceback" in done.stderr) == bool(options)
+
+
+def test_unknown_names(matcha) -> None:
+    assert matcha("status", "--target", "fak") == (
+        2,
+        "",
+        'Error: Unknown target "fak".\nDid you mean "fake"?\n',
+    )
+    done = matcha("status", "--project", "nowhere")
+    assert (done.code, done.err.splitlines()[0]) == (2, "Error: nowhere is not a folder.")
+
+
+def test_the_stack_file_is_blamed_with_its_line(matcha) -> None:
+    matcha.file.write_text("target: fake\ncomponents:\n  experiment-traker: mlflow\n")
+    done = matcha("plan")
+    assert done == (
+        2,
+        "",
+        'Error: matcha.yaml:3: unknown key "experiment-traker"\n'
+        "  At components.experiment-traker.\n"
+        'Did you mean "experiment-tracker"?\n',
+    )
+
+
+def test_options_before_the_command_hold_too(matcha, tmp_path: Path) -> None:
+    inside = matcha("plan")
+    assert matcha("--project", str(matcha.folder), "plan", where=tmp_path) == inside
+    assert matcha("plan", "--project", str(matcha.folder), where=tmp_path) == inside
+    matcha.file.unlink()
+    assert matcha("--target", "fake", "plan").out.startswith("Plan for stack default on fake:")
+
+
+def test_the_nearest_stack_file_upwards_is_meant(matcha) -> None:
+    below = matcha.folder / "src" / "deep"
+    below.mkdir(parents=True)
+    assert matcha("plan", where=below) == matcha("plan")
+    done = matcha("provision", "--yes", where=below)
+    assert done.code == 0
+    assert done.err.startswith(f"In {matcha.folder}, the nearest folder upwards with a matcha.yaml.\n")
+    assert (matcha.folder / ".matcha").is_dir()
+    assert not (below / ".matcha").exists()
+
+
+def test_a_reader_that_goes_away_is_no_error(stack) -> None:
+    loud = "import sys; sys.argv[1:] = ['logs']; from matcha.cli.main import run; run()"
+    process = subprocess.Popen(
+        [sys.executable, "-c", loud], cwd=stack.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdout
+    assert process.stderr
+    process.stdout.close()
+    err = process.stderr.read()
+    process.stderr.close()
+    assert (process.wait(timeout=60), err) == (1, b"")
+
+
+def test_schemas_are_published_by_name(matcha) -> None:
+    done = matcha("schema")
+    assert done.out.splitlines() == sorted(SCHEMAS)
+    shown = matcha("schema", "example", "list")
+    assert json.loads(shown.out)["title"] == "matcha example list --output json"
+    assert matcha("schema", "statu").err == 'Error: "statu" has no JSON.\nDid you mean "status"?\n'
+
+
+def test_without_unicode_nothing_breaks(matcha) -> None:
+    done = matcha("doctor", PYTHONIOENCODING="ascii", PYTHONUTF8="0", LC_ALL="C", PYTHONCOERCECLOCALE="0")
+    assert (done.out + done.err).isascii()
+    assert "Internal error" not in done.err

@@ -1,0 +1,114 @@
+"""Outputs, variables, models and jobs: what can be asked of a stack whose servers do not answer."""
+
+from __future__ import annotations
+
+import json
+import shlex
+
+import pytest
+from ruamel.yaml import YAML
+
+FLAVOR = {"data-version-control": "dvc", "experiment-tracker": "mlflow"}
+
+
+def test_get(stack) -> None:
+    store = stack.folder / ".matcha" / "store" / "datasets"
+    assert stack("get") == (
+        0,
+        "data-version-control\n"
+        "  flavor      dvc\n"
+        f"  remote-url  {store}\n"
+        "\n"
+        "experiment-tracker\n"
+        "  flavor        mlflow\n"
+        "  tracking-url  http://127.0.0.1:9000\n",
+        "",
+    )
+    values = json.loads(stack("get", "--output", "json").out)
+    assert {resource: properties["flavor"] for resource, properties in values.items()} == FLAVOR
+    assert YAML(typ="safe").load(stack("get", "--output", "yaml").out) == values
+
+
+def test_get_narrowed(stack) -> None:
+    assert stack("get", "experiment-tracker", "tracking-url") == (0, "http://127.0.0.1:9000\n", "")
+    one = stack("get", "experiment-tracker", "tracking-url", "--output", "json")
+    assert json.loads(one.out) == {"experiment-tracker": {"tracking-url": "http://127.0.0.1:9000"}}
+    assert list(json.loads(stack("get", "experiment-tracker", "--output", "json").out)) == [
+        "experiment-tracker"
+    ]
+
+
+def test_get_what_matcha_does_not_know(stack) -> None:
+    assert stack("get", "experiment-traker") == (
+        2,
+        "",
+        'Error: Unknown resource "experiment-traker".\nDid you mean "experiment-tracker"?\n',
+    )
+    done = stack("get", "experiment-tracker", "url")
+    assert (done.code, done.out) == (2, "")
+    assert done.err.startswith('Error: experiment-tracker has no property "url".\n')
+
+
+def test_env_can_be_evaluated(stack) -> None:
+    done = stack("env")
+    assert (done.code, done.err) == (0, "")
+    words = [shlex.split(each) for each in done.out.splitlines()]
+    assert all(word[0] == "export" and len(word) == 2 for word in words)
+    variables = dict(word[1].partition("=")[::2] for word in words)
+    assert variables["MLFLOW_TRACKING_URI"] == "http://127.0.0.1:9000"
+    assert variables["MATCHA_PROJECT"] == str(stack.folder)
+    assert json.loads(stack("env", "--output", "json").out) == variables
+
+
+@pytest.fixture
+def secretive(matcha):
+    """A stack one of whose components has a password; its server never answers, which `get` does not mind."""
+    matcha.write(kept=["experiment-tracker", "pipeline"])
+    matcha("provision", "--yes")
+    return matcha
+
+
+def test_secrets_are_hidden_unless_asked_for(secretive) -> None:
+    note = "Secrets are hidden; --show-sensitive shows them.\n"
+    hidden = secretive("get", "pipeline", "server-password")
+    assert hidden == (0, "********\n", note)
+    shown = secretive("get", "pipeline", "server-password", "--show-sensitive")
+    assert (shown.code, shown.err) == (0, "")
+    secret = shown.out.strip()
+    assert secret.startswith("secret-")
+    everything = [
+        secretive("get"),
+        secretive("get", "--output", "json"),
+        secretive("get", "--output", "yaml"),
+    ]
+    assert all(secret not in done.out + done.err for done in everything)
+    assert everything[0].err == note
+    assert secret in secretive("get", "--show-sensitive", "--output", "json").out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["predict", "movie"], 2, "Error: Name the rows to predict, once.\n"),
+        (["predict", "movie", "a.csv", "--json", "[]"], 2, "Error: Name the rows to predict, once.\n"),
+        (["predict", "movie", "--json", "{"], 2, "Error: --json: not JSON: "),
+        (["predict", "movie", "--json", "3"], 2, "Error: --json: expected a list of objects, one a row.\n"),
+        (["predict", "movie", "-"], 2, "Error: stdin: not JSON: "),
+        (["predict", "movie", "--json", "[]"], 1, 'Error: No model is deployed as "movie".\n'),
+        (["undeploy", "movie"], 1, 'Error: No model is deployed as "movie".\n'),
+        (["monitor", "movie"], 1, 'Error: No model is deployed as "movie".\n'),
+        (["models"], 1, "Error: MLflow does not answer at http://127.0.0.1:9000.\n"),
+        (["deploy", "models:/movie/1"], 1, ""),
+        (["run", "--gpu", "-1", "--", "true"], 2, "Error: "),
+    ],
+)
+def test_what_cannot_be_done_says_why(stack, arguments: list[str], code: int, said: str) -> None:
+    done = stack(*arguments, stdin="not json")
+    assert (done.code, done.out) == (code, "")
+    assert said in done.err
+    assert "Traceback" not in done.err
+
+
+@pytest.mark.parametrize("command", ["get", "env", "logs", "open", "models", "stop", "start", "status"])
+def test_without_a_stack_the_next_command_is_provision(matcha, command: str) -> None:
+    assert matcha(command) == (1, "", "Error: There is no running stack here.\nNext: matcha provision\n")
