@@ -395,7 +395,7 @@ def kills() -> Iterator[Any]:
             yield pytest.param(at, moment, marks=() if (at, moment) in telling else pytest.mark.sweep)
 
 
-@pytest.mark.parametrize(("at", "moment"), kills())
+@pytest.mark.parametrize(("at", "moment"), list(kills()))
 def test_a_setup_killed_at_any_request_is_finished_by_the_next(
     forgotten: FolderAccess, at: int, moment: Moment
 ) -> None:
