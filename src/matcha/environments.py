@@ -10,6 +10,7 @@ Set MATCHA_CACHE_DIR to put the cache elsewhere. uv keeps its downloads in its o
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import fcntl
 import hashlib
@@ -20,7 +21,6 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -29,7 +29,8 @@ from typing import IO, Literal
 
 import platformdirs
 
-from matcha import pythons, uvtool
+from matcha import lockfiles, pythons, sizes, uvtool
+from matcha.lockfiles import compile_lock, lock_digest, warm_modules
 from matcha.pythons import python_for
 from matcha.uvtool import (
     AGAIN,
@@ -74,9 +75,6 @@ MARKER = "matcha-installed.json"
 BYTECODE_MARKER = "matcha-bytecode"
 BYTECODE_SCRIPT = Path(__file__).parent / "inside" / "matcha_bytecode.py"
 
-# Measured on the locks: unpacked files and all bytecode take under five times the download.
-UNPACKED_TIMES = 5
-LEAST_FREE = 200_000_000
 WAIT_SECONDS = 3600.0
 
 Phase = Literal["waiting", "preparing", "downloading", "installing", "compiling bytecode"]
@@ -105,15 +103,8 @@ def cache_root() -> Path:
     return Path(chosen).expanduser().absolute() if chosen else platformdirs.user_cache_path("matcha")
 
 
-def lock_digest(lock: Path) -> str:
-    """Digest of what a lock file pins: comments, indentation and line ends do not count."""
-    lines = (line.strip() for line in lock.read_text().splitlines())
-    pins = "\n".join(line for line in lines if line and not line.startswith("#"))
-    return hashlib.sha256(pins.encode()).hexdigest()[:32]
-
-
 def environment_key(lock: Path, python: str) -> str:
-    about = "\n".join((lock_digest(lock), python, sys.platform, platform.machine()))
+    about = "\n".join((lockfiles.lock_digest(lock), python, sys.platform, platform.machine()))
     return f"cp{python.replace('.', '')}-{hashlib.sha256(about.encode()).hexdigest()[:16]}"
 
 
@@ -128,12 +119,6 @@ def is_installed(lock: Path, python: str) -> bool:
 
 def _is_whole(env: Path) -> bool:
     return (env / MARKER).exists() and (env / "bin" / "python").exists()
-
-
-def warm_modules(file: Path | None) -> tuple[str, ...]:
-    """The module names of a warm list, one a line; () without the file."""
-    lines = file.read_text().split("\n") if file is not None and file.exists() else []
-    return tuple(line for line in lines if line and not line.startswith("#"))
 
 
 # Installing
@@ -152,25 +137,44 @@ def install(lock: Path, python: str, *, warm: Iterable[str] = (), report: Report
     watch = _Watch(lock, env, report)
     with _exclusive(env, watch) as held:
         if not _is_whole(env):
-            _check_space(lock)
+            sizes.check_space(lock, env.parent)
             _make(env, lock, python, tuple(warm), watch, held.fileno())
     return env
 
 
 def _make(env: Path, lock: Path, python: str, warm: tuple[str, ...], watch: _Watch, held: int) -> None:
     _wipe(env)
+    _half_made.add(env)
     started = time.monotonic()
     try:
         _fill(env, lock, python, watch, held)
         _compile_warm(env, warm, watch)
-        made = {"lock": lock_digest(lock), "python": python, "seconds": round(time.monotonic() - started, 1)}
-        _write_whole(env / MARKER, json.dumps(made))
+        made = {
+            "lock": lockfiles.lock_digest(lock),
+            "python": python,
+            "seconds": round(time.monotonic() - started, 1),
+        }
+        lockfiles.write_whole(env / MARKER, json.dumps(made))
     except OSError as error:
         _wipe(env)
         raise _explain(error, env) from error
     except BaseException:
         _wipe(env)
         raise
+    finally:
+        _half_made.discard(env)
+
+
+_half_made: set[Path] = set()
+
+
+@atexit.register
+def _abandon() -> None:
+    """Ctrl-C ends the main thread while daemon threads install: they stop here, and leave nothing."""
+    if _half_made:
+        uvtool.end_all()
+    for env in tuple(_half_made):
+        _wipe(env)
 
 
 def _fill(env: Path, lock: Path, python: str, watch: _Watch, held: int) -> None:
@@ -202,17 +206,19 @@ def compile_rest(env: Path) -> None:
     if (env / BYTECODE_MARKER).exists() or not _is_whole(env):
         return
     command = [str(env / "bin" / "python"), "-I", str(BYTECODE_SCRIPT), "rest", str(env / BYTECODE_MARKER)]
-    subprocess.run(
-        command,
-        cwd="/",
-        env={"PATH": os.defpath},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-        timeout=60,
-        check=False,
-    )
+    quiet = subprocess.DEVNULL
+    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+        subprocess.run(
+            command,
+            cwd="/",
+            env={"PATH": os.defpath},
+            stdin=quiet,
+            stdout=quiet,
+            stderr=quiet,
+            start_new_session=True,
+            timeout=60,
+            check=False,
+        )
 
 
 def _wipe(env: Path) -> None:
@@ -220,23 +226,12 @@ def _wipe(env: Path) -> None:
     shutil.rmtree(env, ignore_errors=True)
 
 
-def _write_whole(path: Path, text: str) -> None:
-    part = path.with_suffix(".part")
-    part.write_text(text)
-    part.replace(path)
-
-
 def _explain(error: OSError, env: Path) -> EnvironmentFailed:
     failed = uvtool.diagnose(f"{error.strerror} (os error {error.errno}): {error.filename or env}")
-    return (
-        failed
-        if type(failed) is not EnvironmentFailed
-        else CacheUnusable(
-            "The cache cannot be used.",
-            details=str(error),
-            resolution="set MATCHA_CACHE_DIR to a folder on a local disk, then " + AGAIN,
-        )
-    )
+    if type(failed) is not EnvironmentFailed:
+        return failed
+    resolution = f"set MATCHA_CACHE_DIR to a folder on a local disk, then {AGAIN}"
+    return CacheUnusable("The cache cannot be used.", details=str(error), resolution=resolution)
 
 
 # One installer at a time
@@ -274,75 +269,12 @@ def _acquire(file: IO[str], env: Path, watch: _Watch) -> None:
         time.sleep(0.2)
 
 
-# Sizes
-
-
 def download_size(wanted: Iterable[tuple[Path, str]]) -> int | None:
-    """Bytes still to fetch for those (lock, python) that are not installed; None where a lock does not say.
+    """Bytes still to download for those (lock, python) that are not installed; None where unknown.
 
-    An estimate that asks nobody: the sizes are those that the index stated for Linux x86-64 and Python 3.11
-    when the locks were made, less the packages that uv's cache holds, each counted once.
+    An estimate, made at once without asking anybody: see `matcha.sizes.to_fetch`.
     """
-    missing: dict[str, int] = {}
-    for lock, python in wanted:
-        if not is_installed(lock, python):
-            sizes = _sizes(lock)
-            if not sizes:
-                return None
-            missing.update(sizes)
-    cached = _cached_packages() if missing else frozenset()
-    return sum(size for package, size in missing.items() if package not in cached)
-
-
-def _sizes(lock: Path) -> dict[str, int]:
-    found = re.findall(r"^#   (\S+==\S+) (\d+)$", lock.read_text(), re.M)
-    return {package: int(size) for package, size in found}
-
-
-def _uv_cache() -> Path:
-    return Path(uvtool.ask(["cache", "dir"]) or platformdirs.user_cache_path("uv"))
-
-
-def _cached_packages() -> frozenset[str]:
-    """`name==version` of the unpacked wheels in uv's cache. Its layout is uv's own: unknown means none."""
-    wheels = _uv_cache().glob("wheels-v*/*/*/*-*")
-    wheels_of_others = _uv_cache().glob("wheels-v*/index/*/*/*-*")
-    return frozenset(
-        f"{wheel.parent.name}=={wheel.name.split('-')[0]}"
-        for wheel in (*wheels, *wheels_of_others)
-        if wheel.suffix not in (".http", ".lock", ".msgpack", ".rev")
-    )
-
-
-def _check_space(lock: Path) -> None:
-    """Raises NoDiskSpace where the unpacked packages cannot fit."""
-    sizes = _sizes(lock)
-    needed = UNPACKED_TIMES * sum(sizes.values()) if sizes else LEAST_FREE
-    free = shutil.disk_usage(cache_root()).free
-    if free < needed:
-        raise NoDiskSpace(
-            f"Not enough disk space: {needed / 1e9:.1f} GB needed, {free / 1e9:.1f} GB free.",
-            details=f"The cache is {cache_root()}.",
-            resolution="free some space, or set MATCHA_CACHE_DIR to a folder on a larger disk",
-        )
-
-
-# Locks made at run time
-
-
-def compile_lock(requirements: Iterable[str], *, constraints: Path | None, python: str, output: Path) -> None:
-    """Resolve requirement lines for this platform and `python` into a hash-locked file, written whole.
-
-    Raises EnvironmentUnresolvable with uv's reason, or another EnvironmentFailed.
-    """
-    with tempfile.TemporaryDirectory(prefix="matcha-") as folder:
-        source, made = Path(folder) / "requirements.in", Path(folder) / "requirements.lock"
-        source.write_text("\n".join(requirements) + "\n")
-        flags = ["--generate-hashes", "--no-header", "--python-version", python, "-o", made.name]
-        flags += ["--constraints", str(constraints.absolute())] if constraints else []
-        uvtool.run(["pip", "compile", "--quiet", *flags, source.name], cwd=Path(folder))
-        output.parent.mkdir(parents=True, exist_ok=True)
-        _write_whole(output, made.read_text())
+    return sizes.to_fetch({lock for lock, python in wanted if not is_installed(lock, python)})
 
 
 # Progress
@@ -355,7 +287,8 @@ class _Watch:
         self._env = env
         self._report = report
         self._started = time.monotonic()
-        self._sizes = {package.split("==")[0]: size for package, size in _sizes(lock).items()}
+        self._to_fetch = sizes.to_fetch([lock]) or 0  # now: uv's cache fills while it speaks
+        self._sizes = {package.split("==")[0]: size for package, size in lockfiles.sizes(lock).items()}
         self._packages = 0
         self._last = InstallProgress("preparing", 0.0)
 
@@ -375,7 +308,7 @@ class _Watch:
     def line(self, text: str) -> None:
         if found := re.match(r"Resolved (\d+) package", text):
             self._packages = int(found.group(1))
-            self.phase("downloading", total=sum(self._sizes.values()), unit="bytes")
+            self.phase("downloading", total=self._to_fetch, unit="bytes")
         elif found := re.match(r"\s*Download(ing|ed) (\S+)(?: \((.*)\))?", text):
             self._downloaded(found.group(2), found.group(1) == "ed")
         elif text.startswith("Prepared"):

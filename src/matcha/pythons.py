@@ -23,7 +23,7 @@ def python_for(requires: str) -> str:
     fits, which uv downloads at install. Raises PythonUnavailable where Matcha knows none that fits.
     """
     running = f"{sys.version_info.major}.{sys.version_info.minor}"
-    fitting = [version for version in SUPPORTED if _fits(version, requires)]
+    fitting = [version for version in SUPPORTED if fits(version, requires)]
     if running in fitting:
         return running
     if not fitting:
@@ -32,7 +32,7 @@ def python_for(requires: str) -> str:
     return next((version for version in fitting if _find_python(version)), fitting[0])
 
 
-def _fits(version: str, requires: str) -> bool:
+def fits(version: str, requires: str) -> bool:
     tests: Mapping[str, Callable[[int], bool]] = {
         ">=": lambda order: order >= 0,
         "<=": lambda order: order <= 0,

@@ -236,6 +236,15 @@ def run(
         raise diagnose("\n".join(said))
 
 
+_running: set[subprocess.Popen[str]] = set()
+
+
+def end_all() -> None:
+    """End every uv that this process started: for a process that ends while its threads still install."""
+    for process in tuple(_running):
+        _end(process)
+
+
 @contextlib.contextmanager
 def _started(arguments: Sequence[str], cwd: Path, hold: int | None) -> Iterator[subprocess.Popen[str]]:
     """uv in a process group of its own, so that what it builds with ends with it."""
@@ -251,10 +260,12 @@ def _started(arguments: Sequence[str], cwd: Path, hold: int | None) -> Iterator[
         start_new_session=True,
         pass_fds=() if hold is None else (hold,),
     ) as process:
+        _running.add(process)
         try:
             yield process
         finally:
             _end(process)
+            _running.discard(process)
 
 
 def _end(process: subprocess.Popen[str]) -> None:

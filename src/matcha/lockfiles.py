@@ -1,0 +1,52 @@
+"""Hash-locked requirements files: what they pin, how large it is, and new ones made at run time."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+from matcha import uvtool
+
+
+def lock_digest(lock: Path) -> str:
+    """Digest of what a lock file pins: comments, indentation and line ends do not count."""
+    lines = (line.strip() for line in lock.read_text().splitlines())
+    pins = "\n".join(line for line in lines if line and not line.startswith("#"))
+    return hashlib.sha256(pins.encode()).hexdigest()[:32]
+
+
+def sizes(lock: Path) -> dict[str, int]:
+    """`name==version` -> bytes to download, as `scripts/lock` wrote them down; empty where it did not."""
+    found = re.findall(r"^#   (\S+==\S+) (\d+)$", lock.read_text(), re.M)
+    return {package: int(size) for package, size in found}
+
+
+def warm_modules(file: Path | None) -> tuple[str, ...]:
+    """The module names of a warm list, one a line; () without the file."""
+    lines = file.read_text().split("\n") if file is not None and file.exists() else []
+    return tuple(line for line in lines if line and not line.startswith("#"))
+
+
+def compile_lock(requirements: Iterable[str], *, constraints: Path | None, python: str, output: Path) -> None:
+    """Resolve requirement lines for this platform and `python` into a hash-locked file, written whole.
+
+    Raises EnvironmentUnresolvable with uv's reason, or another EnvironmentFailed.
+    """
+    with tempfile.TemporaryDirectory(prefix="matcha-") as folder:
+        source, made = Path(folder) / "requirements.in", Path(folder) / "requirements.lock"
+        source.write_text("\n".join(requirements) + "\n")
+        flags = ["--generate-hashes", "--no-header", "--python-version", python, "-o", made.name]
+        flags += ["--constraints", str(constraints.absolute())] if constraints else []
+        uvtool.run(["pip", "compile", "--quiet", *flags, source.name], cwd=Path(folder))
+        output.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(output, made.read_text())
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Atomic: readers see the old content or the new."""
+    part = path.with_name(f"{path.name}.part")
+    part.write_text(text)
+    part.replace(path)

@@ -1,0 +1,607 @@
+"""Environments: real installs by uv, from a package index on this machine that also misbehaves."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from matcha import environments, lockfiles, pythons, sizes, uvtool
+from matcha.environments import InstallProgress
+from support.package_index import PackageIndex, serving, wheel
+
+PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
+INSTALL = """
+import sys
+from pathlib import Path
+from matcha import environments
+where = Path(sys.argv[1]), sys.argv[2]
+print("GO", flush=True)
+try:
+    print(environments.install(*where, report=lambda p: print(p.phase, p.detail, flush=True)))
+except environments.EnvironmentFailed as error:
+    print(type(error).__name__)
+"""
+
+
+@pytest.fixture
+def index() -> Iterator[PackageIndex]:
+    with serving(PackageIndex(tiny=wheel("tiny"), large=wheel("large", 2_500_000))) as served:
+        yield served
+
+
+@pytest.fixture
+def cache(tmp_path: Path, index: PackageIndex, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Matcha's and uv's caches of this test alone; nothing but the test's index is asked."""
+    for name in [name for name in os.environ if name.startswith(("UV_", "PIP_", "MATCHA_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("MATCHA_CACHE_DIR", str(tmp_path / "a cache"))
+    monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "uv"))
+    monkeypatch.setenv("UV_DEFAULT_INDEX", index.url)
+    monkeypatch.setenv("UV_HTTP_RETRIES", "0")
+    monkeypatch.setenv("UV_NO_CONFIG", "1")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    return tmp_path / "a cache"
+
+
+def inside(env: Path, code: str) -> str:
+    done = subprocess.run(
+        [env / "bin" / "python", "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    return done.stdout.strip()
+
+
+def leftovers(cache: Path) -> list[str]:
+    return [path.name for path in (cache / "environments").iterdir() if path.is_dir()]
+
+
+def installing(lock: Path) -> subprocess.Popen[str]:
+    """An install in a process of its own, that has begun."""
+    command = [sys.executable, "-c", INSTALL, str(lock), PYTHON]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "GO\n"
+    return process
+
+
+def said(process: subprocess.Popen[str]) -> list[str]:
+    return process.communicate(timeout=60)[0].splitlines()
+
+
+# Installing
+
+
+def test_an_environment_is_made_once_and_holds_what_the_lock_says(
+    cache: Path, index: PackageIndex, tmp_path: Path
+) -> None:
+    lock = index.lock(tmp_path / "requirements.lock")
+    assert not environments.is_installed(lock, PYTHON)
+
+    env = environments.install(lock, PYTHON)
+
+    assert env == environments.environment_path(lock, PYTHON)
+    assert cache in env.parents
+    assert inside(env, "import tiny, large, sys; print(tiny.inner.answer, sys.prefix)") == f"42 {env}"
+    assert environments.is_installed(lock, PYTHON)
+    fetched = len(index.downloads)
+    assert environments.install(lock, PYTHON) == env
+    assert len(index.downloads) == fetched
+
+
+def test_progress_tells_the_phases_and_counts_bytes(cache: Path, index: PackageIndex, tmp_path: Path) -> None:
+    lock = index.lock(tmp_path / "requirements.lock", sizes=True)
+    seen: list[InstallProgress] = []
+
+    environments.install(lock, PYTHON, warm=("tiny.inner",), report=seen.append)
+
+    phases = list(dict.fromkeys(progress.phase for progress in seen))
+    assert phases == ["preparing", "downloading", "installing", "compiling bytecode"]
+    downloading = [progress for progress in seen if progress.phase == "downloading"]
+    assert {progress.total for progress in downloading} == {sum(map(len, index.wheels.values()))}
+    assert max(progress.done for progress in downloading) == len(index.wheels["large"])
+    assert [p.elapsed for p in seen] == sorted(p.elapsed for p in seen)
+
+
+def test_warm_modules_have_bytecode_at_once_and_the_rest_later(
+    cache: Path, index: PackageIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    lock = index.lock(tmp_path / "requirements.lock")
+
+    env = environments.install(lock, PYTHON, warm=("tiny", "tiny.broken", "no.such.module"))
+    (site,) = env.glob("lib/python*/site-packages")
+
+    def compiled() -> set[str]:
+        return {path.name.split(".")[0] for path in site.glob("*/__pycache__/*.pyc")}
+
+    assert compiled() == {"__init__"}
+    environments.compile_rest(env)
+    wait_until((env / environments.BYTECODE_MARKER).exists)
+    assert compiled() == {"__init__", "inner"}
+
+
+def test_an_environment_whose_python_has_gone_is_made_again(
+    cache: Path, index: PackageIndex, tmp_path: Path
+) -> None:
+    lock = index.lock(tmp_path / "requirements.lock")
+    env = environments.install(lock, PYTHON)
+    (env / "bin" / "python").unlink()
+    (env / "bin" / "python").symlink_to(tmp_path / "uninstalled" / "python")
+    assert not environments.is_installed(lock, PYTHON)
+
+    environments.install(lock, PYTHON)
+
+    assert inside(env, "import tiny; print(tiny.inner.answer)") == "42"
+
+
+def test_a_list_of_warm_modules_is_read(tmp_path: Path) -> None:
+    (tmp_path / "warm.txt").write_text("# made by a script\na.b\nc\n")
+    assert environments.warm_modules(tmp_path / "warm.txt") == ("a.b", "c")
+    assert environments.warm_modules(tmp_path / "none.txt") == ()
+    assert environments.warm_modules(None) == ()
+
+
+# Faults
+
+
+@pytest.mark.parametrize(
+    ("fault", "error", "details"),
+    [
+        ("error", environments.PackageIndexUnreachable, "500 Internal Server Error"),
+        ("refuse", environments.PackageIndexUnreachable, "401"),
+        ("cut", environments.DownloadFailed, "large"),
+    ],
+)
+def test_a_failing_index_is_told_apart_and_a_rerun_succeeds(
+    cache: Path,
+    index: PackageIndex,
+    tmp_path: Path,
+    fault: str,
+    error: type[environments.EnvironmentFailed],
+    details: str,
+) -> None:
+    lock = index.lock(tmp_path / "requirements.lock", "large")
+    index.fault = fault  # type: ignore[assignment]
+
+    with pytest.raises(error) as raised:
+        environments.install(lock, PYTHON)
+
+    assert details in raised.value.details
+    assert "s3kret" not in f"{raised.value.details} {raised.value.message}"
+    assert raised.value.exit_code == 1
+    assert raised.value.resolution
+    assert leftovers(cache) == []
+    index.fault = ""
+    assert inside(environments.install(lock, PYTHON), "import large") == ""
+
+
+def test_an_index_that_nobody_serves(
+    cache: Path, index: PackageIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UV_DEFAULT_INDEX", "http://someone:s3kret@127.0.0.1:9/simple")
+
+    with pytest.raises(environments.PackageIndexUnreachable) as raised:
+        environments.install(index.lock(tmp_path / "requirements.lock"), PYTHON)
+
+    assert "127.0.0.1:9" in raised.value.details
+    assert "s3kret" not in raised.value.details
+    assert leftovers(cache) == []
+
+
+def test_a_package_that_is_not_the_locked_one_is_refused(
+    cache: Path, index: PackageIndex, tmp_path: Path
+) -> None:
+    lock = index.lock(tmp_path / "requirements.lock", "tiny", spoil=True)
+
+    with pytest.raises(environments.WrongHash) as raised:
+        environments.install(lock, PYTHON)
+
+    assert "tiny==1.0" in raised.value.details
+    assert leftovers(cache) == []
+    assert not environments.is_installed(lock, PYTHON)
+
+
+def test_packages_that_were_downloaded_are_not_fetched_again_after_a_failure(
+    cache: Path, index: PackageIndex, tmp_path: Path
+) -> None:
+    lock = index.lock(tmp_path / "requirements.lock")
+    environments.install(index.lock(tmp_path / "first.lock", "tiny"), PYTHON)
+    index.fault = "cut"
+    with pytest.raises(environments.DownloadFailed):
+        environments.install(lock, PYTHON)
+    index.fault = ""
+
+    environments.install(lock, PYTHON)
+
+    assert index.downloads.count("tiny") == 1
+
+
+def test_a_disk_that_is_too_small_is_refused_with_numbers(
+    cache: Path, index: PackageIndex, tmp_path: Path
+) -> None:
+    lock = index.lock(tmp_path / "requirements.lock", "tiny")
+    lock.write_text(lock.read_text() + "#   huge==1.0 900000000000000\n")
+
+    with pytest.raises(environments.NoDiskSpace, match=r"about 4500000\.0 GB needed, .* GB free"):
+        environments.install(lock, PYTHON)
+
+    assert index.downloads == []
+    assert leftovers(cache) == []
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "matcha-test", str(folder)]
+    if sys.platform != "linux" or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("needs the right to mount a small disk")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_disk_that_fills_up_on_the_way(
+    cache: Path, index: PackageIndex, tmp_path: Path, small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MATCHA_CACHE_DIR", str(small_disk))
+    monkeypatch.setattr(sizes, "LEAST", 0)
+    lock = index.lock(tmp_path / "requirements.lock", "large")
+
+    with pytest.raises(environments.NoDiskSpace) as raised:
+        environments.install(lock, PYTHON)
+
+    assert "No space left" in raised.value.details
+    assert "MATCHA_CACHE_DIR" in raised.value.resolution
+    assert leftovers(small_disk) == []
+
+
+def test_a_cache_that_cannot_be_made(
+    cache: Path, index: PackageIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("MATCHA_CACHE_DIR", str(tmp_path / "file" / "cache"))
+    with pytest.raises(environments.CacheUnusable, match="cache"):
+        environments.install(index.lock(tmp_path / "requirements.lock"), PYTHON)
+
+
+# Kills and company
+
+
+def test_a_killed_install_leaves_nothing_that_counts_and_the_next_one_finishes(
+    cache: Path, index: PackageIndex, tmp_path: Path
+) -> None:
+    lock = index.lock(tmp_path / "requirements.lock", "large")
+    index.fault = "stall"
+    killed = installing(lock)
+    assert index.stalled.wait(30)
+
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate(timeout=30)
+    assert not environments.is_installed(lock, PYTHON)
+    index.fault = ""
+    # uv outlives its parent and holds the lock, so that nobody builds in the same folder meanwhile.
+    waiting = installing(lock)
+    assert waiting.stdout is not None
+    assert waiting.stdout.readline().startswith(f"waiting process {killed.pid} since")
+    index.released.set()
+
+    assert said(waiting)[-1] == str(environments.environment_path(lock, PYTHON))
+    assert inside(environments.environment_path(lock, PYTHON), "import large") == ""
+
+
+def test_two_at_once_install_once(cache: Path, index: PackageIndex, tmp_path: Path) -> None:
+    lock = index.lock(tmp_path / "requirements.lock")
+    index.fault = "stall"
+    first = installing(lock)
+    assert index.stalled.wait(30)
+    index.fault = ""
+    second = installing(lock)
+    assert second.stdout is not None
+    assert second.stdout.readline().startswith(f"waiting process {first.pid} since")
+    index.released.set()
+
+    ends = [said(first)[-1], said(second)[-1]]
+
+    assert ends == [str(environments.environment_path(lock, PYTHON))] * 2
+    assert sorted(index.downloads) == ["large", "tiny"]
+
+
+def test_different_environments_are_installed_side_by_side(
+    cache: Path, index: PackageIndex, tmp_path: Path
+) -> None:
+    slow = index.lock(tmp_path / "slow.lock", "large")
+    quick = index.lock(tmp_path / "quick.lock", "tiny")
+    index.fault = "stall"
+    thread = threading.Thread(target=environments.install, args=(slow, PYTHON))
+    thread.start()
+    assert index.stalled.wait(30)
+    index.fault = ""
+
+    environments.install(quick, PYTHON)
+
+    assert not environments.is_installed(slow, PYTHON)
+    index.released.set()
+    thread.join(timeout=60)
+    assert environments.is_installed(slow, PYTHON)
+
+
+def test_an_interrupt_ends_uv_and_leaves_nothing(cache: Path, index: PackageIndex, tmp_path: Path) -> None:
+    lock = index.lock(tmp_path / "requirements.lock", "large")
+    code = INSTALL.replace("import sys\n", "import sys, threading, time\n").replace(
+        "try:\n    print(", "try:\n    threading.Thread(daemon=True, target=lambda: ", 1
+    )
+    code = code.replace("flush=True)))", "flush=True))).start()\n    time.sleep(60)")
+    index.fault = "stall"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(lock), PYTHON],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert index.stalled.wait(30)
+
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=30)
+
+    assert leftovers(cache) == []
+    index.fault = ""
+    began = time.monotonic()
+    environments.install(lock, PYTHON)  # would wait for a uv that lives
+    assert time.monotonic() - began < 20
+
+
+def wait_until(check: Callable[[], bool], seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not check():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
+
+
+# Names and sizes
+
+
+def test_the_key_depends_on_what_is_pinned_and_on_nothing_else(tmp_path: Path) -> None:
+    lock = tmp_path / "requirements.lock"
+    lock.write_text("# a header\nsix==1.0 \\\n    --hash=sha256:aa\n    # via other\n")
+    key = environments.environment_key(lock, "3.11")
+    same = tmp_path / "same.lock"
+    same.write_text("six==1.0 \\\r\n  --hash=sha256:aa\r\n\r\n")
+    other = tmp_path / "other.lock"
+    other.write_text("six==1.0 \\\n    --hash=sha256:bb\n")
+
+    assert environments.environment_key(same, "3.11") == key
+    assert environments.environment_key(other, "3.11") != key
+    assert environments.environment_key(lock, "3.12") != key
+
+
+def test_the_download_size_counts_what_is_missing_once(
+    cache: Path, index: PackageIndex, tmp_path: Path
+) -> None:
+    both = index.lock(tmp_path / "both.lock", sizes=True)
+    tiny = index.lock(tmp_path / "tiny.lock", "tiny", sizes=True)
+    silent = index.lock(tmp_path / "silent.lock", "large")
+    of = {name: len(content) for name, content in index.wheels.items()}
+    wanted = [(both, PYTHON), (tiny, PYTHON)]
+
+    assert environments.download_size(wanted) == of["tiny"] + of["large"]
+    assert environments.download_size([*wanted, (silent, PYTHON)]) is None
+    environments.install(tiny, PYTHON)
+    assert environments.download_size(wanted) == of["large"]
+    environments.install(both, PYTHON)
+    assert environments.download_size(wanted) == 0
+
+
+# Python
+
+
+@pytest.mark.parametrize(
+    ("requires", "fits"),
+    [
+        (">=3.10,<3.13", {"3.10", "3.11", "3.12"}),
+        (">3.10", {"3.11", "3.12", "3.13"}),
+        ("==3.11", {"3.11"}),
+        ("==3.11.*", {"3.11"}),
+        ("~=3.12", {"3.12", "3.13"}),
+        ("<=3.11,!=3.10", {"3.11"}),
+        ("", {"3.10", "3.11", "3.12", "3.13"}),
+    ],
+)
+def test_specifiers(requires: str, fits: set[str]) -> None:
+    assert {version for version in pythons.SUPPORTED if pythons.fits(version, requires)} == fits
+
+
+def test_the_running_python_is_used_where_it_fits() -> None:
+    assert environments.python_for(">=3.10,<3.14") == PYTHON
+    assert pythons.interpreter(PYTHON) == sys.executable
+
+
+def test_another_python_is_used_where_the_running_one_does_not_fit() -> None:
+    chosen = environments.python_for(f">=3.10,!={PYTHON}")
+    assert chosen in set(pythons.SUPPORTED) - {PYTHON}
+
+
+def test_no_python_fits() -> None:
+    with pytest.raises(environments.PythonUnavailable, match=r"<3\.10"):
+        environments.python_for("<3.10")
+
+
+# Locks made at run time
+
+
+def test_a_lock_is_resolved_with_hashes_and_installs(
+    cache: Path, index: PackageIndex, tmp_path: Path
+) -> None:
+    output = tmp_path / "made" / "requirements.lock"
+
+    environments.compile_lock(["tiny", "large>=1"], constraints=None, python=PYTHON, output=output)
+
+    hashes = [hashlib.sha256(content).hexdigest() for content in index.wheels.values()]
+    assert [name for name in hashes if f"--hash=sha256:{name}" in output.read_text()] == hashes
+    assert inside(environments.install(output, PYTHON), "import tiny, large") == ""
+
+
+def test_requirements_that_contradict_the_constraints_are_told_with_the_reason(
+    cache: Path, index: PackageIndex, tmp_path: Path
+) -> None:
+    constraints = index.lock(tmp_path / "requirements.lock", "tiny")
+
+    with pytest.raises(environments.EnvironmentUnresolvable) as raised:
+        environments.compile_lock(
+            ["tiny>=2"], constraints=constraints, python=PYTHON, output=tmp_path / "never"
+        )
+
+    assert "tiny>=2" in raised.value.details
+    assert raised.value.resolution
+    assert not (tmp_path / "never").exists()
+
+
+# uv's settings and output
+
+
+def test_the_users_settings_reach_uv_and_foreign_ones_do_not() -> None:
+    given = {
+        "PATH": "/bin",
+        "PIP_INDEX_URL": "https://index.example/simple",
+        "PIP_CERT": "/etc/bundle.pem",
+        "HTTPS_PROXY": "http://proxy:3128",
+        "VIRTUAL_ENV": "/elsewhere",
+        "PYTHONPATH": "/elsewhere",
+        "UV_CONSTRAINT": "/elsewhere/constraints.txt",
+    }
+
+    got = uvtool.settings(given)
+
+    assert got["UV_DEFAULT_INDEX"] == "https://index.example/simple"
+    assert got["SSL_CERT_FILE"] == "/etc/bundle.pem"
+    assert got["HTTPS_PROXY"] == "http://proxy:3128"
+    assert not {"VIRTUAL_ENV", "PYTHONPATH", "UV_CONSTRAINT"} & set(got)
+
+
+@pytest.mark.parametrize("name", ["UV_DEFAULT_INDEX", "UV_INDEX_URL"])
+def test_uvs_own_index_wins_over_pips(name: str) -> None:
+    got = uvtool.settings({name: "https://mine.example", "PIP_INDEX_URL": "https://pips.example"})
+    assert got[name] == "https://mine.example"
+    assert "https://pips.example" not in [got.get("UV_DEFAULT_INDEX"), got.get("UV_INDEX_URL")]
+
+
+@pytest.mark.parametrize(
+    ("text", "safe"),
+    [
+        ("at https://user:pa55@host/simple", "at https://****@host/simple"),
+        ("http://token@host:80/x and https://a:b@c", "http://****@host:80/x and https://****@c"),
+        ("`https://host/x?token=abc&y=1`", "`https://host/x?token=****&y=1`"),
+        ("https://host/plain mail@host", "https://host/plain mail@host"),
+    ],
+)
+def test_credentials_are_taken_out_of_what_uv_says(text: str, safe: str) -> None:
+    assert uvtool.redact(text) == safe
+
+
+UV_OUTPUTS = json.loads((Path(__file__).parent / "cases" / "uv_failures.json").read_text())
+
+
+@pytest.mark.parametrize("case", UV_OUTPUTS, ids=[case["name"] for case in UV_OUTPUTS])
+def test_what_uv_says_becomes_the_right_error(case: dict[str, str]) -> None:
+    error = uvtool.diagnose(case["output"])
+    assert type(error).__name__ == case["error"]
+    assert case["output"].splitlines()[-1].strip() in error.details
+
+
+# The committed locks
+
+
+ROOT = Path(__file__).parent.parent.parent
+COMPONENTS = ROOT / "src" / "matcha" / "components"
+
+
+def pins(component: str) -> dict[str, set[str]]:
+    found: dict[str, set[str]] = {}
+    for line in (COMPONENTS / component / "requirements.lock").read_text().splitlines():
+        name, separator, version = line.partition("==")
+        if separator and not line.startswith(("#", " ")):
+            found.setdefault(name, set()).add(version.partition(";")[0].strip(" \\"))
+    return found
+
+
+def test_what_a_job_trains_loads_where_it_is_served() -> None:
+    workspace, serving_ = pins("workspace"), pins("mlserver")
+    shared = set(workspace) & set(serving_)
+    assert {"mlflow", "numpy", "pandas", "scikit-learn", "cloudpickle", "skops", "pyarrow"} <= shared
+    assert {name: workspace[name] for name in shared} == {name: serving_[name] for name in shared}
+
+
+def test_clients_and_servers_have_the_same_version() -> None:
+    assert pins("workspace")["mlflow"] == pins("mlserver")["mlflow"] == pins("mlflow")["mlflow"]
+    assert pins("workspace")["zenml"] == pins("zenml")["zenml"]
+
+
+@pytest.mark.parametrize("lock", sorted(COMPONENTS.glob("*/requirements.lock")), ids=lambda p: p.parent.name)
+def test_a_lock_names_no_index_and_no_machine(lock: Path) -> None:
+    text = lock.read_text()
+    assert "://" not in text
+    assert not [line for line in text.splitlines() if line.startswith(("--", "-i", "/"))]
+    assert sum(lockfiles.sizes(lock).values()) > 10_000_000
+
+
+def script(root: Path, name: str) -> tuple[int, str]:
+    done = subprocess.run(
+        [sys.executable, root / "scripts" / name, "--check"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    return done.returncode, done.stderr
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """The scripts and what they look at, to be spoiled."""
+    skip = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "scripts", tmp_path / "scripts", ignore=skip)
+    shutil.copytree(ROOT / "src", tmp_path / "src", ignore=skip)
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    return tmp_path
+
+
+def test_a_lock_that_is_out_of_date_is_named(copy: Path) -> None:
+    assert script(copy, "lock") == (0, "")
+    source = copy / "src/matcha/components/dvc/requirements.in"
+    source.write_text(source.read_text() + "dvc-azure\n")
+
+    code, complaint = script(copy, "lock")
+
+    assert code == 1
+    assert "components/dvc/requirements.lock is out of date" in complaint
+    assert "Run scripts/lock" in complaint
+
+
+def test_a_lock_that_depends_on_a_changed_partner_is_named(copy: Path) -> None:
+    source = copy / "src/matcha/components/mlserver/requirements.in"
+    source.write_text(source.read_text().replace("pandas\n", "pandas<3\n"))
+    code, complaint = script(copy, "lock")
+    assert code == 1
+    assert "mlserver/requirements.lock" in complaint
+    assert "workspace/requirements.lock" in complaint
+    assert "zenml" not in complaint
+
+
+def test_a_lock_or_a_seed_changed_by_hand_is_named(copy: Path) -> None:
+    assert script(copy, "seed") == (0, "")
+    lock = copy / "src/matcha/components/mlflow/requirements.lock"
+    lock.write_text(lock.read_text().replace("mlflow==", "mlflow===", 1))
+
+    assert "mlflow/requirements.lock was changed by hand" in script(copy, "lock")[1]
+    code, complaint = script(copy, "seed")
+    assert code == 1
+    assert "mlflow/seed.sql was made with another requirements.lock" in complaint
