@@ -162,7 +162,7 @@ def test_names_that_a_stack_may_not_have(text: str) -> None:
         (
             "/" + "é" * 45,
             {"XDG_RUNTIME_DIR": "/run/user/7", "TMPDIR": "/t"},
-            ["/run/user/7/matcha/ID", "/t/matcha-7/ID", "/tmp/matcha-7/ID"],
+            ["/t/matcha-7/ID", "/tmp/matcha-7/ID", "/run/user/7/matcha/ID"],
         ),
         ("/" + "x" * 90, {"TMPDIR": "/" + "y" * 90}, ["/tmp/matcha-7/ID"]),
     ],

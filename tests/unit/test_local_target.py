@@ -11,6 +11,7 @@ import stat
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import httpx
@@ -252,7 +253,7 @@ def test_stop_keeps_data_and_ports_and_start_brings_all_back(bench: Make) -> Non
     state = one.provision(service)
     path = one.target.access(state).database("d") or Path(state.stack)
     assert not path.exists()
-    with sqlite3.connect(one.project / ".matcha/stack/databases/web/d.db") as database:
+    with closing(sqlite3.connect(one.project / ".matcha/stack/databases/web/d.db")) as database:
         database.execute("create table kept (x)")
     one.target.stop(silent)
     assert [s.condition for s in one.target.status(state)] == ["stopped"]
@@ -484,7 +485,7 @@ def _traces(user_folders: Path) -> list[Path]:
 
 
 def _rows(path: Path) -> list[tuple[str, str]]:
-    with sqlite3.connect(path) as database:
+    with closing(sqlite3.connect(path)) as database:
         return list(database.execute("select * from t"))
 
 

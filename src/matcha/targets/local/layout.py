@@ -2,7 +2,7 @@
 
 PROJECT/.matcha/            0700, with a .gitignore of its own
   state.json  lock          the record and who is changing it
-  stack/                    volumes, store, databases, files, live, logs, folders, notes, supervisor
+  stack/                    volumes, store, databases, files, live, work, logs, folders, notes, supervisor
 DATA/                       the user's data folder ($XDG_DATA_HOME/matcha)
   ports.json                ports that the user's stacks have claimed
   stacks/ID/                secrets.json, and stack.json that says which project the stack is of
@@ -105,13 +105,13 @@ class UserLayout(msgspec.Struct, frozen=True):
     def runtimes(self, stack_id: str, user: int, environ: Mapping[str, str]) -> tuple[Path, ...]:
         """Folders for the supervisor's socket, best first.
 
-        The data folder comes first because it is private, and stays when the user logs out or the
-        variables differ; the others serve where its path is too long or its disk knows no sockets.
+        The data folder comes first because it is private and stays; the others serve where its path is too
+        long or its disk knows no sockets. XDG_RUNTIME_DIR is emptied when the user logs out, so it is last.
         """
         name = hashlib.sha256(stack_id.encode()).hexdigest()[:8]
         found = [self.data / "run" / name]
-        found += [Path(environ["XDG_RUNTIME_DIR"]) / "matcha" / name] if "XDG_RUNTIME_DIR" in environ else []
         found += [Path(t) / f"matcha-{user}" / name for t in (environ.get("TMPDIR", "/tmp"), "/tmp")]  # noqa: S108 - ownership is checked
+        found += [Path(environ["XDG_RUNTIME_DIR"]) / "matcha" / name] if "XDG_RUNTIME_DIR" in environ else []
         return tuple(dict.fromkeys(p for p in found if len(bytes(p)) <= SOCKET_FOLDER_BYTES))
 
 
