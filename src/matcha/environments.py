@@ -308,7 +308,10 @@ class _Watch:
     def line(self, text: str) -> None:
         if found := re.match(r"Resolved (\d+) package", text):
             self._packages = int(found.group(1))
-            self.phase("downloading", total=self._to_fetch, unit="bytes")
+            if self._to_fetch:
+                self.phase("downloading", total=self._to_fetch, unit="bytes")
+            else:
+                self.phase("installing", total=self._packages)
         elif found := re.match(r"\s*Download(ing|ed) (\S+)(?: \((.*)\))?", text):
             self._downloaded(found.group(2), found.group(1) == "ed")
         elif text.startswith("Prepared"):
