@@ -67,6 +67,17 @@ class Project:
         )
         return Done(done.returncode, done.stdout, done.stderr)
 
+    def begin(self, *arguments: str) -> subprocess.Popen[str]:
+        """Not waited for; the caller ends it."""
+        return subprocess.Popen(
+            [*ENTRY, *arguments],
+            cwd=self.folder,
+            env=environment(self.home),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
     def typed(self, *arguments: str, answers: Sequence[str], **env: str) -> Done:
         """On a terminal: each answer is typed once its turn's question (`] ` or `: `) stands there."""
         return _on_terminal([*ENTRY, *arguments], self.folder, environment(self.home, env), list(answers))

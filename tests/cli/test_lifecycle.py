@@ -257,6 +257,16 @@ def test_force_unlock(locked) -> None:
     decoded("force-unlock", document.out)
 
 
+def test_who_waits_says_for_whom_and_can_be_ended(locked) -> None:
+    (locked.folder / "matcha.yaml").write_text("target: fake\n")  # something to do
+    process = locked.begin("provision", "--yes")
+    first = process.stderr.readline()
+    process.terminate()
+    rest = process.communicate(timeout=30)
+    assert re.fullmatch(r"\[ *\d\.\ds\] Stack: waiting for pid \d+\n", first)
+    assert (process.returncode, rest) == (143, ("", ""))
+
+
 def test_destroy_nothing(matcha) -> None:
     assert matcha("destroy") == (0, "There is nothing to destroy.\n", "")
     assert json.loads(matcha("destroy", "--output", "json").out)["nothing"] is True

@@ -173,6 +173,34 @@ def test_nouns_for_plans() -> None:
     ]
 
 
+DEPLOYMENT = (
+    Event("deployment", "started", "resolving models:/movie@champion"),
+    Event("deployment", "progress", "looking for its training data"),
+    Event("deployment", "done", "movie serves models:/movie/3"),
+)
+
+
+def test_what_has_no_verb_is_told_by_its_messages() -> None:
+    made, rows = Board(), []
+    for event in DEPLOYMENT:
+        made = made.after(event, 1.0)
+        rows.append(" ".join(shown(made, now=1.0).split()))
+    assert rows == [
+        "⠋ Deployment resolving models:/movie@champion 0.0s",
+        "⠋ Deployment looking for its training data 0.0s",
+        "✓ Deployment movie serves models:/movie/3 0.0s",
+    ]
+    stream = io.StringIO()
+    plain = Plain(stream, TITLES, lambda: 0.0)
+    for event in DEPLOYMENT:
+        plain.emit(event)
+    assert stream.getvalue().splitlines() == [
+        "[  0.0s] Deployment: resolving models:/movie@champion",
+        "[  0.0s] Deployment: looking for its training data",
+        "[  0.0s] Deployment: movie serves models:/movie/3",
+    ]
+
+
 class Clock:
     def __init__(self) -> None:
         self.now = 100.0

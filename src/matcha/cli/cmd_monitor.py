@@ -28,7 +28,8 @@ def command(
     from matcha import api
     from matcha.views.monitoring import drifts, monitor_lines
 
-    found = api.monitor(name, project=project_folder(project), target=target)
+    with screen.waiting("Comparing traffic with the training data"):
+        found = api.monitor(name, project=project_folder(project), target=target)
     if output is Output.json:
         screen.show_json(found)
     else:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from matcha.cli import screen
 from matcha.cli.options import Project, Target
 from matcha.cli.place import project_folder
+
+if TYPE_CHECKING:
+    from matcha.events import Event
 
 EXAMPLES = ("matcha run -- python train.py", "matcha run --gpu 1 -- python train.py --epochs 3")
 SETTINGS = {"allow_interspersed_args": False}  # what follows CMD is CMD's own
@@ -38,4 +41,10 @@ def command(
 
     folder = project_folder(project)
     with screen.progress("Preparing") as display:
-        return api.run(cmd, project=folder, target=target, gpu=gpu, cpu=cpu, memory=memory, emit=display.emit)
+
+        def emit(event: Event) -> None:
+            display.emit(event)
+            if event.phase in ("done", "failed"):
+                display.pause()  # the command's own output may follow at once
+
+        return api.run(cmd, project=folder, target=target, gpu=gpu, cpu=cpu, memory=memory, emit=emit)

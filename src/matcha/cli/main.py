@@ -8,6 +8,7 @@ operation failed, 2 bad input or usage, 130 interrupted.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -50,7 +51,13 @@ def matcha(
 
 def run() -> None:
     """What the `matcha` command calls."""
+    signal.signal(signal.SIGTERM, _terminated)
     sys.exit(main(sys.argv[1:]))
+
+
+def _terminated(number: int, _: object) -> None:
+    """Ends through every `finally`: locks are released, the cursor is shown again."""
+    sys.exit(128 + number)
 
 
 def main(arguments: Sequence[str]) -> int:

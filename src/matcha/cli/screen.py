@@ -93,3 +93,16 @@ def progress(heading: str, *, plain: bool = False, resume: str = "") -> Iterator
         raise
     finally:
         shown.close()
+
+
+@contextmanager
+def waiting(text: str) -> Iterator[None]:
+    """`text` on a terminal's last line for as long as the block takes."""
+    shown = sys.stderr.isatty() and paper_of(sys.stderr).colour
+    if shown:
+        _put(sys.stderr, f"{text} ...")
+    try:
+        yield
+    finally:
+        if shown:
+            _put(sys.stderr, "\r\x1b[K")

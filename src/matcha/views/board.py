@@ -75,6 +75,11 @@ class Board(msgspec.Struct, frozen=True, kw_only=True):
         return sum(1 for row in self.rows.values() if row.state == "done")
 
 
+def _is_told(key: str) -> bool:
+    """Whether the row has no verb, so that only messages tell what happens."""
+    return not step_name(key, {})[1]
+
+
 def _interrupted(row: Row) -> Row:
     return msgspec.structs.replace(row, state="skipped", message="interrupted", fraction=None)
 
@@ -83,7 +88,7 @@ def _after(row: Row, event: Event, now: float) -> Row:
     change = msgspec.structs.replace
     if event.phase in ("started", "progress"):
         began = row.began if row.state == "running" else now - event.elapsed
-        message = event.message if event.phase == "progress" else ""
+        message = event.message if event.phase == "progress" or _is_told(event.subject) else ""
         return change(row, state="running", began=began, message=message, fraction=event.fraction)
     elapsed = event.elapsed or (now - row.began if row.state == "running" else 0.0)
     state: RowState = event.phase if event.phase in ("done", "failed") else "skipped"

@@ -89,21 +89,21 @@ class Plain:
 def plain_line(event: Event, elapsed: float, titles: Titles, action: Any = None) -> str:
     """One event as one line."""
     title, verb = step_name(event.subject, titles, action or "create")
-    now, then = FORMS.get(verb, ("started", "done"))
-    text = {
-        "started": now,
-        "done": _done(event, then),
-        "failed": f"failed: {event.message}",
-        "skipped": event.message or "skipped",
-    }.get(event.phase, event.message)
+    text = event.message if event.phase == "note" else f"{title}: {_told(event, verb)}"
+    return clean(f"[{duration(elapsed):>6}] {text}")
+
+
+def _told(event: Event, verb: str) -> str:
+    """Verbs tell of starts and ends; what has none (a deployment) is told by its messages."""
+    now, then = FORMS.get(verb, (event.message or "started", event.message or "done"))
+    if event.phase == "done":
+        return f"{then} in {duration(event.elapsed)}" if event.elapsed else then
     if event.phase == "progress" and event.fraction is not None:
-        text = f"{text} ({event.fraction:.0%})".strip()
-    return clean(f"[{duration(elapsed):>6}] {text if event.phase == 'note' else f'{title}: {text}'}")
-
-
-def _done(event: Event, then: str) -> str:
-    took = f"in {duration(event.elapsed)}" if event.elapsed else ""
-    return f"{then} {took} {event.message}".strip()
+        return f"{event.message} ({event.fraction:.0%})".strip()
+    failed = f"failed: {event.message}"
+    return {"started": now, "failed": failed, "skipped": event.message or "skipped"}.get(
+        event.phase, event.message
+    )
 
 
 class Live:
