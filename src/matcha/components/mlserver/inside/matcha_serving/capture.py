@@ -88,13 +88,17 @@ class Capture:
             self._thread.join(seconds)
 
     def _run(self) -> None:
-        wait = 0.0
-        while True:
+        try:
+            self._hand_on()
+        finally:
+            self._disconnect()
+
+    def _hand_on(self) -> None:
+        wait, ending = 0.0, False
+        while not ending:
             self._pause(wait)
-            sent = self._flush()
-            if self._closing.is_set():
-                return
-            wait = 0.0 if sent else min(max(EVERY, wait * 2), LONGEST_WAIT)
+            ending = self._closing.is_set()  # read before the last flush, so that it has everything
+            wait = 0.0 if self._flush() else min(max(EVERY, wait * 2), LONGEST_WAIT)
 
     def _pause(self, wait: float) -> None:
         """After a failure full batches wake nobody: only the end does."""

@@ -1,0 +1,147 @@
+"""MLServer as a component: one server for all models, and one more for each environment that models bring."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+from urllib.parse import quote
+
+import msgspec
+
+from matcha import inside
+from matcha.component import (
+    Access,
+    Component,
+    Deployment,
+    Environment,
+    LoadResult,
+    ModelVersion,
+    Output,
+    Port,
+    Probe,
+    Resources,
+    Service,
+)
+from matcha.components.mlserver import fitting, publishing
+
+HERE = Path(__file__).parent
+VERSION = "1.7.1"
+PYTHON = ">=3.10,<3.13"
+TRACKER = "experiment-tracker"
+MONITOR = "monitoring"
+SECRETS = {"MATCHA_SERVING_TOKEN": publishing.TOKEN, "MATCHA_CAPTURE_TOKEN": "capture-token"}
+COMMAND = ("-m", "matcha_serving", "--bind", "{bind}", "--http-port", "{port:http}")
+QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
+
+
+class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):
+    """`max_body_mb`: the largest request that is read, in MiB."""
+
+    max_body_mb: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 32
+
+
+class MLServer(Component):
+    """Serves MLflow models by the Open Inference Protocol (V2), over HTTP and gRPC, at one address."""
+
+    role = "model-deployer"
+    flavor = "mlserver"
+    title = "MLServer"
+    version = VERSION
+    requires = (TRACKER,)
+    Options: ClassVar[type[msgspec.Struct]] = Options
+
+    def serving_lock(self) -> Environment:
+        return Environment(
+            name="mlserver", lock=HERE / "requirements.lock", python=PYTHON, warm=HERE / "warm.txt"
+        )
+
+    def environments(self) -> tuple[Environment, ...]:
+        return (self.serving_lock(),)
+
+    def model_environment(self, digest: str, lock: Path, python: str) -> Environment:
+        minor = ".".join(python.split(".")[:2])
+        return Environment(
+            name=f"model-{digest}",
+            lock=lock,
+            python=f"=={minor}.*" if minor else PYTHON,
+            warm=HERE / "warm.txt",
+        )
+
+    def services(self, deployments: Sequence[Deployment]) -> tuple[Service, ...]:
+        digests = sorted({d.environment for d in deployments if d.environment})
+        live = {"deployments.json": publishing.body(deployments)}
+        return (self._main(live), *(self._child(digest, live) for digest in digests))
+
+    def _main(self, live: dict[str, str]) -> Service:
+        more = ("--grpc-port", "{port:grpc}", "--metrics-port", "{port:metrics}")
+        return _service(
+            name="mlserver",
+            role=self.role,
+            environment="mlserver",
+            command=(*COMMAND, *more),
+            ports=(Port("http", 8080), Port("grpc", 8081, "grpc"), Port("metrics", 8082)),
+            env={**self._env(), "MATCHA_CAPTURE_URL": f"{{url:{MONITOR}}}"},
+            secrets=SECRETS,
+            live=live,
+            talks_to=(TRACKER, MONITOR),
+        )
+
+    def _child(self, digest: str, live: dict[str, str]) -> Service:
+        """Serves the models of one environment; the main server guards, captures and forwards for it."""
+        role = publishing.child_role(digest)
+        return _service(
+            name=role,
+            role=role,
+            environment=f"model-{digest}",
+            command=COMMAND,
+            ports=(Port("http", 8100),),
+            env={**self._env(), "MATCHA_ENVIRONMENT": digest},
+            secrets={"MATCHA_SERVING_TOKEN": publishing.TOKEN},
+            live=live,
+            talks_to=(TRACKER,),
+        )
+
+    def _env(self) -> dict[str, str]:
+        assert isinstance(self.options, Options)
+        return {
+            "MATCHA_DEPLOYMENTS": "{live}/deployments.json",
+            "MATCHA_HOSTS": "{hosts}",
+            "MATCHA_MAX_BODY_MB": str(self.options.max_body_mb),
+            "MATCHA_MODELS_DIR": "{volume:models}",
+            "MLFLOW_TRACKING_URI": f"{{url:{TRACKER}}}",
+            **QUIET,
+        }
+
+    def outputs(self, access: Access) -> Mapping[str, Output]:
+        return {
+            "flavor": Output(self.flavor),
+            "base-url": Output(access.url(self.role)),
+            "grpc-url": Output(access.address(self.role, "grpc")),
+            "metrics-url": Output(f"http://{access.address(self.role, 'metrics')}/metrics"),
+        }
+
+    def client_env(self, access: Access) -> Mapping[str, Output]:
+        return {"MATCHA_SERVING_URL": Output(access.url(self.role))}
+
+    def own_environment(self, model: ModelVersion) -> tuple[str, ...]:
+        """`fitting` says what fits. Raises MatchaError for a model that no server can run."""
+        return fitting.own_environment(model, self.serving_lock(), HERE / "requirements.in")
+
+    def publish(self, access: Access, deployments: Sequence[Deployment]) -> Sequence[LoadResult]:
+        return publishing.publish(access, self.role, deployments)
+
+    def predict_url(self, access: Access, name: str) -> str:
+        return f"{access.url(self.role)}/v2/models/{quote(name, safe='')}/infer"
+
+
+def _service(**special: Any) -> Service:
+    """What both kinds of process have in common."""
+    return Service(
+        # Live, and not ready: a server that loads models is not ill, and must not be restarted for it.
+        health=Probe(path="/v2/health/live"),
+        volumes=("models",),
+        code=(HERE / "inside", inside.FOLDER),
+        resources=Resources(cpu=0.5, memory=400),
+        **special,
+    )

@@ -1,0 +1,85 @@
+"""Tells the serving processes what to serve.
+
+The order keeps every model answering: children load what is new to them, then the main server swaps, and
+only then children let go of what nobody forwards to them any more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import msgspec
+
+from matcha.component import PLACEHOLDER, Access, Deployment, LoadResult
+from matcha.errors import ComponentFailed, NotProvisioned
+
+TOKEN = "serving-token"  # noqa: S105 - the name of a secret
+PATH = "/matcha/deployments"
+SECONDS = 1800.0  # a model may be gigabytes
+SENT = ("name", "uri", "model", "version", "run_id", "environment", "signature", "settings")
+
+
+def child_role(digest: str) -> str:
+    """Role, and name, of the process that serves the models of an environment."""
+    return f"serving-{digest[:8]}"
+
+
+def body(deployments: Iterable[Deployment]) -> str:
+    """The list as the processes read it, from their live file or from `publish`.
+
+    Its only placeholders are the addresses to forward to: what looks like one elsewhere (a column may have
+    any name) is written so that no target takes it for one.
+    """
+    return f'{{"deployments": [{", ".join(_entry(d) for d in deployments)}]}}'
+
+
+def _entry(deployment: Deployment) -> str:
+    known = msgspec.structs.asdict(deployment)
+    text = msgspec.json.encode({key: known[key] for key in SENT}).decode()
+    literal = PLACEHOLDER.sub(lambda found: "\\u007b" + found[0][1:], text)
+    forward = f"{{url:{child_role(deployment.environment)}}}" if deployment.environment else ""
+    return f'{literal[:-1]}, "forward": "{forward}"}}'
+
+
+def publish(access: Access, role: str, deployments: Sequence[Deployment]) -> tuple[LoadResult, ...]:
+    """Raises ComponentFailed where the main server does not answer; a silent child fails its own models."""
+    children = sorted({d.environment for d in deployments if d.environment})
+    text = access.inside(body(deployments))
+    errors: dict[str, str] = {}
+    for digest in children:
+        errors |= _ask_child(access, digest, deployments, text, unload=False)
+    told = _put(access, access.url(role), text)
+    for digest in children:
+        errors |= _ask_child(access, digest, deployments, text, unload=True)
+    return tuple(LoadResult(d.name, errors.get(d.name) or told.get(d.name, "")) for d in deployments)
+
+
+def _ask_child(
+    access: Access, digest: str, deployments: Sequence[Deployment], text: str, *, unload: bool
+) -> dict[str, str]:
+    """Errors by name of this environment's models."""
+    try:
+        told = _put(access, access.url(child_role(digest)), text, unload=unload)
+    except (ComponentFailed, NotProvisioned) as error:
+        return {d.name: error.message for d in deployments if d.environment == digest}
+    return {name: error for name, error in told.items() if error}
+
+
+def _put(access: Access, url: str, text: str, *, unload: bool = True) -> Mapping[str, str]:
+    """Error (empty: none) by name. Waits until the models are loaded."""
+    import httpx  # noqa: PLC0415 - 0.1 s that other commands need not pay
+
+    content = msgspec.json.encode({**msgspec.json.decode(text), "unload": unload})
+    headers = {"Authorization": f"Bearer {access.secret(TOKEN)}", "Content-Type": "application/json"}
+    timeout = httpx.Timeout(SECONDS, connect=10)
+    try:
+        answer = httpx.put(f"{url}{PATH}", content=content, headers=headers, timeout=timeout, trust_env=False)
+    except httpx.HTTPError as error:
+        raise _failed(f"{url}: {error}") from error
+    if not answer.is_success:
+        raise _failed(f"{url} answered {answer.status_code}: {answer.text[:300]}")
+    return {result["name"]: result["error"] for result in answer.json()}
+
+
+def _failed(details: str) -> ComponentFailed:
+    return ComponentFailed("The model server does not answer.", details=details, resolution="matcha status")

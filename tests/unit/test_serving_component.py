@@ -1,0 +1,182 @@
+"""MLServer as a component: its services, and how it tells them what to serve."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from matcha.component import PLACEHOLDER, Deployment
+from matcha.components.mlserver import MLServer, publishing
+from matcha.components.mlserver.component import Options
+from matcha.errors import ComponentFailed, NotProvisioned
+
+HERE = Deployment(name="here", asked="models:/a@champion", uri="models:/a/1", model="a", version="1")
+AWAY = Deployment(
+    name="away",
+    asked="models:/b/2",
+    uri="models:/b/2",
+    version="2",
+    environment="0123456789abcdef",
+    python="3.10",
+)
+
+
+class Process:
+    """Stands for a serving process: remembers what it was told, answers with `errors` by name."""
+
+    def __init__(
+        self, log: list[tuple[str, dict[str, Any]]], name: str, errors: dict[str, str], status: int = 200
+    ):
+        class Handler(BaseHTTPRequestHandler):
+            def do_PUT(self) -> None:
+                told = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                log.append(
+                    (name, {**told, "authorization": self.headers["Authorization"], "path": self.path})
+                )
+                names = [d["name"] for d in told["deployments"] if name == "main" or d["environment"]]
+                text = json.dumps([{"name": n, "error": errors.get(n, "")} for n in names]).encode()
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(text)))
+                self.end_headers()
+                self.wfile.write(text)
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+        self.thread = threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True)
+        self.thread.start()
+
+    def close(self) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+        self.thread.join(5)
+
+
+class Reach:
+    """The part of `Access` that publishing needs."""
+
+    def __init__(self, **urls: str) -> None:
+        self.urls = {role.replace("_", "-"): url for role, url in urls.items()}
+
+    def url(self, role: str) -> str:
+        if role not in self.urls:
+            raise NotProvisioned(f"The {role} is not running yet.")
+        return self.urls[role]
+
+    def secret(self, name: str) -> str:
+        return f"the {name}"
+
+    def inside(self, template: str) -> str:
+        return PLACEHOLDER.sub(lambda found: self.urls.get(found[2], "http://nowhere"), template)
+
+
+@pytest.fixture
+def log() -> list[tuple[str, dict[str, Any]]]:
+    return []
+
+
+@pytest.fixture
+def processes(log: list[Any]) -> Iterator[dict[str, Process]]:
+    made = {"main": Process(log, "main", {}), "child": Process(log, "child", {"away": "no package torch"})}
+    yield made
+    for process in made.values():
+        process.close()
+
+
+def component() -> MLServer:
+    return MLServer(Options())
+
+
+def publish(access: Any, *deployments: Deployment) -> dict[str, str]:
+    return {r.name: r.error for r in component().publish(access, deployments)}
+
+
+def test_one_service_more_for_each_environment() -> None:
+    again = msgspec.structs.replace(AWAY, name="again")
+    main, child = component().services((HERE, AWAY, again))
+    assert (main.role, main.environment) == ("model-deployer", "mlserver")
+    assert (child.name, child.role) == ("serving-01234567", "serving-01234567")
+    assert child.environment == "model-0123456789abcdef"
+    assert child.env["MATCHA_ENVIRONMENT"] == AWAY.environment
+    assert main.live == child.live
+    assert "MATCHA_CAPTURE_TOKEN" not in child.secrets
+
+
+def test_the_environment_of_a_model_is_made_with_its_python() -> None:
+    lock = Path(publishing.__file__).with_name("requirements.lock")
+    assert component().model_environment("abc", lock, "3.10.4").python == "==3.10.*"
+    assert component().model_environment("abc", lock, "").python == component().serving_lock().python
+
+
+@pytest.mark.parametrize("value", [0, 2000, "many"])
+def test_options_are_checked(value: Any) -> None:
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.convert({"max-body-mb": value}, Options)
+
+
+def test_an_option_reaches_the_process() -> None:
+    main, _ = MLServer(msgspec.convert({"max-body-mb": 7}, Options)).services((AWAY,))
+    assert main.env["MATCHA_MAX_BODY_MB"] == "7"
+
+
+def test_only_addresses_are_placeholders_in_the_list() -> None:
+    """A column may be called like a placeholder; targets must leave it alone."""
+    odd = msgspec.structs.replace(
+        AWAY, signature={"inputs": '[{"name": "{url:evil}"}]'}, settings={"{live}": "{port:a}"}
+    )
+    text = publishing.body((HERE, odd))
+    assert [m[0] for m in PLACEHOLDER.finditer(text)] == ["{url:serving-01234567}"]
+    here, away = json.loads(text)["deployments"]
+    assert (here["forward"], away["forward"]) == ("", "{url:serving-01234567}")
+    assert (away["signature"], away["settings"]) == (odd.signature, odd.settings)
+
+
+def test_children_load_first_and_let_go_last(processes: dict[str, Process], log: list[Any]) -> None:
+    access = Reach(model_deployer=processes["main"].url, serving_01234567=processes["child"].url)
+    assert publish(access, HERE, AWAY) == {"here": "", "away": "no package torch"}
+    assert [(name, told["unload"]) for name, told in log] == [
+        ("child", False),
+        ("main", True),
+        ("child", True),
+    ]
+    assert {told["authorization"] for _, told in log} == {"Bearer the serving-token"}
+    assert {told["path"] for _, told in log} == {"/matcha/deployments"}
+    assert log[1][1]["deployments"][1]["forward"] == processes["child"].url
+
+
+def test_a_child_that_is_down_fails_its_own_models_only(processes: dict[str, Process]) -> None:
+    access = Reach(model_deployer=processes["main"].url)
+    errors = publish(access, HERE, AWAY)
+    assert errors["here"] == ""
+    assert "serving-01234567 is not running" in errors["away"]
+
+
+def test_a_main_server_that_is_down_is_a_failure(processes: dict[str, Process]) -> None:
+    url = processes["main"].url
+    processes["main"].close()
+    with pytest.raises(ComponentFailed, match="does not answer"):
+        publish(Reach(model_deployer=url), HERE)
+
+
+def test_a_refusal_is_a_failure(log: list[Any]) -> None:
+    refusing = Process(log, "main", {}, status=401)
+    try:
+        with pytest.raises(ComponentFailed) as raised:
+            publish(Reach(model_deployer=refusing.url), HERE)
+    finally:
+        refusing.close()
+    assert "401" in raised.value.details
+
+
+def test_the_address_of_a_model() -> None:
+    url = component().predict_url(Reach(model_deployer="http://h:1"), "movie")  # type: ignore[arg-type]
+    assert url == "http://h:1/v2/models/movie/infer"
