@@ -22,6 +22,7 @@ from .settings import Settings
 BIGGEST_BODY = 16 * 2**20
 BODIES_AT_ONCE = 4
 _SMALL_BODY = 64 * 2**10
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _HERE = Path(__file__).parent
 
 EVERYWHERE = {
@@ -136,7 +137,7 @@ def _keep(service: Service, request: Request, body: bytes) -> Response:
     except spool.Full as error:
         raise Refused(507, str(error)) from None
     except OSError as error:
-        status = 507 if error.errno in (errno.ENOSPC, errno.EDQUOT) else 500
+        status = 507 if error.errno in _NO_ROOM else 500
         raise Refused(status, f"Captures cannot be written: {error.strerror}") from None
     return _json({"accepted": batch.accepted, "refused": batch.refused, "why": batch.why}, 202)
 

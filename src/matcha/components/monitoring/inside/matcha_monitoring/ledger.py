@@ -1,4 +1,4 @@
-"""Counts and failures that must outlive the process: what senders dropped, what could not be read."""
+"""What must outlive the process besides captures and windows: counts, failures, why there was no verdict."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ class Ledger:
         self.dropped: int = _whole(kept.get("dropped"))
         self.unreadable: int = _whole(kept.get("unreadable"))
         self.failures: dict[str, dict[str, Any]] = dict(kept.get("failures") or {})
+        self.remarks: dict[str, dict[str, Any]] = dict(kept.get("remarks") or {})
         self._senders: dict[str, int] = {str(k): _whole(v) for k, v in (kept.get("senders") or {}).items()}
 
     def drops(self, sender: str, total: int) -> None:
@@ -46,9 +47,12 @@ class Ledger:
         self.failures[name] = {"at": time.time(), "message": message[:500]}
         self._write()
 
-    def worked(self, name: str) -> None:
+    def worked(self, name: str, remark: dict[str, Any] | None = None) -> None:
+        """`remark`: status and messages of a window without a verdict, which is written nowhere else."""
         gone = [self.failures.pop(key, None) for key in (name, "")]
-        if any(gone):
+        if any(gone) or self.remarks.get(name) != remark:
+            self.remarks.pop(name, None)
+            self.remarks |= {name: remark} if remark else {}
             self._write()
 
     def _write(self) -> None:
@@ -56,6 +60,7 @@ class Ledger:
             "dropped": self.dropped,
             "unreadable": self.unreadable,
             "failures": self.failures,
+            "remarks": self.remarks,
             "senders": self._senders,
         }
         # A full disk must not cost a capture its acknowledgement; the counts stay in memory.

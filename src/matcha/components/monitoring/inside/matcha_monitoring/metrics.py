@@ -73,7 +73,7 @@ def _columns(windows: Iterable[tuple[Deployed, dict[str, object]]], value: str) 
 
 
 def _family(name: str, kind: str, about: str, samples: Iterable[Sample]) -> str:
-    lines = "".join(f"{name}{_label_text(labels)} {value:g}\n" for labels, value in samples)
+    lines = "".join(f"{name}{_label_text(labels)} {value:.12g}\n" for labels, value in samples)
     return f"# HELP {name} {about}\n# TYPE {name} {kind}\n{lines}"
 
 

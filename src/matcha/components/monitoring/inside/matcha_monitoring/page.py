@@ -23,6 +23,7 @@ _VERDICTS = {
     "ok": ("good", "No drift"),
     "no-reference": ("open", "Nothing to compare with"),
     "no-data": ("open", "No window yet"),
+    "too-few": ("open", "Too few rows yet"),
 }
 
 
@@ -83,10 +84,12 @@ def _notices(service: Service) -> str:
 
 def _card(service: Service, deployed: Deployed) -> str:
     window = service.newest(deployed)
+    remark = service.ledger.remarks.get(deployed.name)
     history = layout.windows(service.data, deployed.name, SHOWN_WINDOWS)
     return f"""<section class="card">
-<div class="title"><h2>{_t(deployed.name)}</h2>{_verdict(window)}</div>
+<div class="title"><h2>{_t(deployed.name)}</h2>{_verdict(remark or window)}</div>
 {_facts(service, deployed, window)}
+{_remark(remark)}
 {_failure(service.ledger.failures.get(deployed.name))}
 {_window(window)}
 {_history(history)}
@@ -97,6 +100,12 @@ def _card(service: Service, deployed: Deployed) -> str:
 def _verdict(window: Mapping[str, Any] | None) -> str:
     kind, text = _VERDICTS.get(window["status"] if window else "no-data", ("open", "?"))
     return f'<span class="verdict {kind}">{text}</span>'
+
+
+def _remark(remark: Mapping[str, Any] | None) -> str:
+    """Why the last attempt gave no verdict."""
+    texts = remark["messages"] if remark else ()
+    return "".join(f'<p class="quiet">{_t(text)}</p>' for text in texts)
 
 
 def _facts(service: Service, deployed: Deployed, window: Mapping[str, Any] | None) -> str:

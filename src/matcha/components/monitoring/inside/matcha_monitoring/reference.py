@@ -68,7 +68,7 @@ def _fetch(mlflow: str, deployed: Deployed, kept: Path) -> str:
 
 
 def _refused(error: urllib.error.HTTPError, path: str, deployed: Deployed, kept: Path) -> str:
-    """MLflow answers 404 for a missing run and 500 for a missing artifact."""
+    """MLflow answers 404 for a missing run and for a missing artifact, older ones 500."""
     text = error.read(2000).decode(errors="replace")
     gone = error.code == 404 or "No such artifact" in text or "does not exist" in text
     if not gone:

@@ -15,7 +15,6 @@ from .processes import Worker, WorkFailed
 from .settings import Settings
 from .spool import Batch, Key, Spool
 
-TICK_SECONDS = 15.0
 TAKE_IN_BYTES = 32 * 2**20  # a spool beyond this is taken in without waiting for a window
 PRUNE_SECONDS = 6 * 3600.0
 RETRY_SECONDS = 600.0
@@ -97,8 +96,9 @@ class Service:
             self.ledger.failed(name, str(failure))
             raise
         self._took_in(answer)
-        self.ledger.worked(name)
-        return answer["window"] or self.unchanged(deployed)
+        window = answer["window"] or self.unchanged(deployed)
+        self.ledger.worked(name, _remark(window))
+        return window
 
     def unchanged(self, deployed: Deployed, *, asked: bool = True) -> dict[str, Any]:
         """The last window again; where a new one was `asked` for, saying why it is the last."""
@@ -109,6 +109,7 @@ class Service:
         return {**last, "new": False, "messages": [*told, *last.get("messages", [])]}
 
     def _nothing(self, deployed: Deployed) -> dict[str, Any]:
+        remark = self.ledger.remarks.get(deployed.name) or self._why_nothing(deployed)
         return {
             "deployment": deployed.name,
             "version": deployed.version,
@@ -121,13 +122,13 @@ class Service:
             "prediction_drift": None,
             "dropped": self.ledger.dropped,
             "report": "",
-            "messages": [self._why_nothing(deployed)],
+            **remark,
         }
 
-    def _why_nothing(self, deployed: Deployed) -> str:
-        if rows := self.waiting(deployed):
-            return f"{rows} rows were captured and no window has been made yet."
-        return "Nothing has been captured of this version yet."
+    def _why_nothing(self, deployed: Deployed) -> dict[str, Any]:
+        rows = self.waiting(deployed)
+        came = f"{rows} rows were captured and no window has been made yet."
+        return {"messages": [came if rows else "Nothing has been captured of this version yet."]}
 
     async def take_in(self) -> None:
         """Turn everything spooled into Parquet and drop what is past its time. Raises WorkFailed."""
@@ -155,7 +156,7 @@ class Service:
     async def watch(self) -> None:
         """For ever: windows that are due, and taking in. A failure is noted and tried again later."""
         while True:
-            await asyncio.sleep(TICK_SECONDS)
+            await asyncio.sleep(self.settings.rules.tick_seconds)
             await self._tick()
 
     async def _tick(self) -> None:
@@ -173,9 +174,11 @@ class Service:
 
     async def _one(self, name: str) -> None:
         try:
-            await self.window(name, patient=True)
+            window = await self.window(name, patient=True)
+            wait = 0.0 if _remark(window) is None else self.settings.rules.interval_minutes * 60
         except (WorkFailed, Unknown):
-            self._retry[name] = time.monotonic() + RETRY_SECONDS
+            wait = RETRY_SECONDS
+        self._retry[name] = time.monotonic() + wait
 
     def _due(self, deployed: Deployed) -> bool:
         rules = self.settings.rules
@@ -190,3 +193,10 @@ class Service:
 
     def _should_take_in(self) -> bool:
         return self.spool.size() > TAKE_IN_BYTES or time.monotonic() - self._pruned > PRUNE_SECONDS
+
+
+def _remark(window: dict[str, Any]) -> dict[str, Any] | None:
+    """What to remember of a window that gave no verdict."""
+    if window["status"] in ("ok", "drift"):
+        return None
+    return {"status": window["status"], "messages": window["messages"]}

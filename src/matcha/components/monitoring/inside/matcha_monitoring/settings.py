@@ -25,6 +25,7 @@ class Rules:
     keep_windows: int = 1000
     keep_reports: int = 20
     spool_megabytes: float = 512
+    tick_seconds: float = 15  # how often it is looked whether a window is due
 
     @staticmethod
     def of(values: Mapping[str, Any]) -> Rules:

@@ -18,13 +18,17 @@ from .reference import Reference
 from .settings import Rules
 
 PREDICTION = "prediction"
+VERDICTS = ("ok", "drift")
 _SMALL_REFERENCE = 50
 
 Window = dict[str, Any]
 
 
 def make(data: Path, rules: Rules, order: dict[str, Any]) -> Window | None:
-    """The new window; None without new rows. Too few rows stay for the next one and write nothing."""
+    """The new window; None without new rows.
+
+    Only a verdict is written down. Without one (too few rows, no reference) the rows stay for the next.
+    """
     deployed = Deployed.of(order["deployed"])
     after = layout.cursor(data, deployed.name, deployed.version)
     parts = [p for p in layout.parts(data, deployed.name, deployed.version) if p.seq > after]
@@ -38,9 +42,9 @@ def make(data: Path, rules: Rules, order: dict[str, Any]) -> Window | None:
         return {**window, "status": "too-few", "messages": [told]}
     name = f"{parts[-1].seq:012d}-{layout.safe(deployed.version)}"
     window |= _compare(data, deployed, rows, rules, name, order["mlflow"])
-    layout.write_atomic(
-        data / "windows" / layout.safe(deployed.name) / f"{name}.json", json.dumps(window).encode()
-    )
+    if window["status"] in VERDICTS:
+        file = data / "windows" / layout.safe(deployed.name) / f"{name}.json"
+        layout.write_atomic(file, json.dumps(window).encode())
     return window
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import gc
 import json
 import os
 import sys
@@ -30,6 +31,7 @@ def main() -> int:
     threading.Thread(target=_end_with_the_service, daemon=True).start()
     if order["patient"]:
         os.nice(10)
+    gc.set_threshold(100_000, 50, 50)  # a process that ends soon need not tidy up
     try:
         with _alone(Path(order["data"])):
             answer = _work(order)
