@@ -33,6 +33,8 @@ POLICY = (
     "img-src 'self' data:; style-src 'self' 'unsafe-inline'; base-uri 'self'; form-action 'self'; "
     "font-src 'self'; frame-src 'self'"
 )
+# Where Matcha registers the stack. FastAPI prepares a router at the first request that passes by it.
+FIRST = tuple(f"/api/v1{path}" for path in ("", "/service_accounts", "/components", "/stacks", "/projects"))
 MARK = Path(os.environ.get("ZENML_CONFIG_PATH", ".")) / "administrator"
 
 
@@ -113,9 +115,17 @@ def nowhere(_: str) -> tuple[str, str, str]:
     return "", "", ""
 
 
+def bring_forward(routes: list[Any]) -> None:
+    """The routers with a prefix of FIRST before all others, whose prefixes are different ones."""
+    routes.sort(
+        key=lambda route: getattr(getattr(route, "original_router", None), "prefix", "-") not in FIRST
+    )
+
+
 def load(hosts: tuple[str, ...]) -> App:
     app: App = import_module("zenml.zen_server.zen_server_api").app
     import_module("zenml.zen_server.routers.auth_endpoints").get_ip_location = nowhere  # type: ignore[attr-defined]
+    bring_forward(import_module("zenml.zen_server.zen_server_api").app.router.routes)
     return Guard(Ready(app), hosts, headers={"content-security-policy": POLICY})
 
 
