@@ -73,7 +73,7 @@ def test_a_narrow_frame_leaves_out_the_bar() -> None:
         "Provisioning  2 of 6 steps  4.0s\n"
         "✓ Secrets  generate                       0.5s\n"
         "✓ MLflow   install                        1.0s\n"
-        "⠋ ZenML    install   50% 60 of 120 MB     4.0s\n"
+        "⠋ ZenML    install   60 of 120 MB         4.0s\n"
         "⠋ MLflow   restart   waiting for /hea…    3.0s\n"
         "· ZenML    start     after ZenML inst…\n"
         "· ZenML    set up    after MLflow res…\n"

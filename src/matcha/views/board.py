@@ -193,10 +193,12 @@ def _awaited(board: Board, row: Row) -> str:
 
 
 def _progress(message: str, fraction: float, room: int, paper: Paper) -> tuple[Span, ...]:
-    percent = f"{min(max(fraction, 0.0), 1.0):4.0%}"
-    if room < cells(message) + BAR + 7:
-        return (Span(_pad(elide(f"{percent.strip()} {message}", room, paper), room)),)
-    full = round(BAR * min(max(fraction, 0.0), 1.0))
+    """A bar where it fits beside the message, which tells the numbers itself."""
+    fraction = min(max(fraction, 0.0), 1.0)
+    if not fraction or room < cells(message) + BAR + 7:
+        return (Span(_pad(elide(message or f"{fraction:.0%}", room, paper), room)),)
+    percent = f"{fraction:4.0%}"
+    full = round(BAR * fraction)
     stroke = "━" if paper.unicode else "="
     rest = stroke if paper.unicode and paper.colour else " "
     bar = (Span(stroke * full, "green"), Span(rest * (BAR - full), "dim"), Span(f" {percent}  "))
