@@ -9,6 +9,7 @@ import socket
 import sqlite3
 import stat
 import subprocess
+import threading
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -153,6 +154,48 @@ def test_a_changed_description_replaces_only_that_service(bench: Make) -> None:
     assert after["two"]["pid"] == before["two"]
     assert after["one"]["pid"] != before["one"]
     assert after["one"]["env"]["NEW"] == "1"
+
+
+def test_a_description_that_changes_nothing_of_the_program_restarts_nothing(bench: Make) -> None:
+    one = bench()
+    state = one.provision(web())
+    url = f"http://127.0.0.1:{state.ports['web/http']}/"
+    pid = one.ask(url)["pid"]
+    one.reopen()
+    same = web(talks_to=("nobody",))
+    assert one.target.observe(state, [same]).resources["service/web"].digest == service_digest(
+        web(), one.environment
+    )
+    again = one.provision(same)
+    assert one.ask(url)["pid"] == pid
+    assert one.target.observe(again, [same]).resources["service/web"].digest == service_digest(
+        same, one.environment
+    )
+
+
+def test_a_port_that_is_taken_while_the_service_dies_is_told_by_its_taker(bench: Make) -> None:
+    one = bench()
+    service = web(files={"server.py": "import time\ntime.sleep(1)\n" + SERVER}, health=Probe(path="/"))
+    state = one.provision(web("other"))
+    claimed = one.target.begin(state, [web("other"), service])
+    port = claimed.ports["web/http"]
+    failed: list[BaseException] = []
+
+    def start() -> None:
+        try:
+            one.target.start(service, one.environment, silent)
+        except ComponentFailed as error:
+            failed.append(error)
+
+    starting = threading.Thread(target=start)
+    starting.start()
+    _until(lambda: "web" in str(one.target.belongings()))
+    with socket.socket() as thief:
+        thief.bind(("127.0.0.1", port))
+        thief.listen()
+        starting.join(60)
+    assert f"web cannot listen on port {port}" in str(failed[0])
+    assert f"pid {os.getpid()}" in str(failed[0])
 
 
 def test_refresh_changes_live_files_under_the_running_process(bench: Make) -> None:

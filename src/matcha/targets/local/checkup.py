@@ -128,7 +128,7 @@ def ports(patient: Patient) -> Iterable[Finding]:
     """Those of services that do not run: somebody else may have taken them."""
     if patient.stack is None or patient.state is None:
         return
-    running = {n for n, s in patient.stack.supervisor.programs().items() if s.condition == "running"}
+    running = {s.name for s in look.status(patient.stack, patient.state) if s.condition == "running"}
     taken = [
         (name, key, number)
         for name in {k.rpartition("/")[0] for k in patient.state.ports} - running

@@ -19,6 +19,7 @@ from matcha.targets.local.files import private_folder, write_changed
 from matcha.targets.local.home import Stack
 from matcha.targets.local.listening import listener, listening
 from matcha.targets.local.logs import last_lines
+from matcha.targets.local.ports import is_free
 from matcha.targets.local.probe import ask, port_of
 from matcha.targets.local.programs import ProgramStatus
 
@@ -146,7 +147,8 @@ class Wait:
         status = self._program()
         dying = status.restarts - self._deaths >= _DEATHS
         if status.condition in ("failed", "absent", "stopped") or dying:
-            raise self._failed(self._thief() or f"does not start ({status.detail or 'its process ended'})")
+            refuse_taken_ports(self._stack, self._service.name, {"": port_of(self._url)})
+            raise self._failed(f"does not start ({status.detail or 'its process ended'})")
 
     def _program(self) -> ProgramStatus:
         absent = ProgramStatus(name=self._service.name, condition="absent")
@@ -157,10 +159,6 @@ class Wait:
         pid = self._program().pid
         return bool(pid) and port_of(self._url) in listening([pid])
 
-    def _thief(self) -> str:
-        who = listener(port_of(self._url))
-        return f"cannot listen on port {port_of(self._url)}: {who} does" if who else ""
-
     def _failed(self, what: str) -> ComponentFailed:
         name = self._service.name
         lines = self._stack.secrets.redact(last_lines(self._stack.layout.log(name), _LOG_LINES))
@@ -168,4 +166,19 @@ class Wait:
             f"{name} {what}.",
             details="\n".join(lines) or "It wrote nothing to its log.",
             resolution=f"matcha logs {name}",
+        )
+
+
+def refuse_taken_ports(stack: Stack, name: str, ports: Mapping[str, int]) -> None:
+    """Before a start. Raises ComponentFailed where somebody else listens on a port of the service."""
+    busy = [port for port in ports.values() if not is_free(port)]
+    if not busy:
+        return
+    program = stack.supervisor.programs().get(name)
+    own = listening([program.pid]) if program and program.pid else set()
+    if taken := sorted(set(busy) - own):
+        raise ComponentFailed(
+            f"{name} cannot listen on port {taken[0]}: {listener(taken[0]) or 'another program'} does.",
+            details="Once more, and the service gets another port.",
+            resolution="matcha provision",
         )

@@ -21,7 +21,7 @@ from matcha.targets.local.files import private_folder
 from matcha.targets.local.filestore import FileStore
 from matcha.targets.local.home import Stack
 from matcha.targets.local.installer import Installer, UvInstaller
-from matcha.targets.local.launch import lay_out, wait_healthy, write_files
+from matcha.targets.local.launch import lay_out, refuse_taken_ports, wait_healthy, write_files
 from matcha.targets.local.layout import Layout
 from matcha.targets.local.notes import EnvironmentNote, ServiceNote
 from matcha.targets.local.ports import Wish, is_free
@@ -174,8 +174,11 @@ class LocalTarget:
             health=made.health,
             ports=ports_of(service.name, self._recorded().ports),
         )
+        is_new = now is None or now.digest != made.program.digest or now.condition != "running"
+        if is_new:
+            refuse_taken_ports(stack, service.name, note.ports)
         stack.notes.keep(note)
-        if now is None or now.digest != made.program.digest or now.condition != "running":
+        if now is None or is_new:
             stack.supervisor.put(made.program)
         elif now.uptime > look.YOUNG and ask(made.health, service.health.timeout):
             stack.supervisor.restart(service.name)
