@@ -1,0 +1,39 @@
+"""One real stack for the tests that only use it; those that break it make their own."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.matcha import Matcha
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.e2e)
+            item.add_marker(pytest.mark.timeout(1800))
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Matcha]:
+    """A provisioned stack, in a folder whose name is no identifier."""
+    folder = tmp_path_factory.mktemp("a stack 100%")
+    matcha = Matcha(folder / "my project", folder / "home")
+    try:
+        matcha("provision", "--yes")
+        yield matcha
+    finally:
+        matcha("destroy", "--yes", "--delete-data", code=None)
+        assert matcha.left() == []
+
+
+@pytest.fixture
+def fresh(tmp_path: Path) -> Iterator[Matcha]:
+    """An empty project; whatever a test made of it is destroyed."""
+    matcha = Matcha(tmp_path / "project", tmp_path / "home")
+    try:
+        yield matcha
+    finally:
+        matcha("destroy", "--yes", "--delete-data", code=None)
+        for process in matcha.processes():
+            process.kill()

@@ -1,0 +1,89 @@
+"""The real command line against a project folder, and an independent look at what it leaves behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+LONG = 900.0  # seconds; a first install on a slow machine and a cold cache
+
+
+class Matcha:
+    """`matcha` in the folder `project`, with user data under `home`; environments come from the shared cache."""
+
+    def __init__(self, project: Path, home: Path) -> None:
+        self.project = project
+        self.home = home
+        project.mkdir(parents=True, exist_ok=True)
+        home.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def env(self) -> dict[str, str]:
+        dropped = ("MLFLOW_", "ZENML_", "MATCHA_PROJECT", "PYTHONDONTWRITEBYTECODE")
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(dropped)}
+        return {**kept, "XDG_DATA_HOME": str(self.home), "NO_COLOR": "1", "COLUMNS": "100"}
+
+    def popen(self, *args: str, **options: Any) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "matcha.cli", *args], cwd=self.project, env=self.env, text=True, **options
+        )
+
+    def __call__(
+        self, *args: str, code: int | None = 0, stdin: str = "", timeout: float = LONG
+    ) -> subprocess.CompletedProcess[str]:
+        """Run to the end; fails the test, showing all output, for another exit code than `code`."""
+        done = subprocess.run(
+            [sys.executable, "-m", "matcha.cli", *args],
+            cwd=self.project,
+            env=self.env,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+        if code is not None and done.returncode != code:
+            raise AssertionError(
+                f"matcha {' '.join(args)} ended with {done.returncode}\n{done.stdout}\n{done.stderr}"
+            )
+        return done
+
+    def json(self, *args: str, code: int | None = 0) -> Any:
+        return json.loads(self(*args, "--output", "json", code=code).stdout)
+
+    def processes(self) -> list[psutil.Process]:
+        """Every process of this user that names the project in its arguments, environment or folder."""
+        return [p for p in psutil.process_iter() if p.pid != os.getpid() and _names(p, str(self.project))]
+
+    def left(self) -> list[str]:
+        """What a destroyed stack still has: processes, files of the project, files of the user."""
+        files = [str(p) for p in (self.project / ".matcha").rglob("*")]
+        user = [str(p) for p in self.home.rglob("*") if p.is_file() and "claims" not in p.name]
+        return [*map(str, self.processes()), *files, *user]
+
+
+def _names(process: psutil.Process, text: str) -> bool:
+    try:
+        told = [*process.cmdline(), *process.environ().values(), process.cwd()]
+    except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess, OSError):
+        return False
+    return any(text in word for word in told)
+
+
+def until(what: Callable[[], Any], seconds: float, every: float = 0.1) -> Any:
+    """The first true answer of `what`; fails the test when none came in time."""
+    deadline = time.monotonic() + seconds
+    while True:
+        if answer := what():
+            return answer
+        if time.monotonic() > deadline:
+            raise AssertionError(f"nothing within {seconds} s")
+        time.sleep(every)
