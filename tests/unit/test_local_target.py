@@ -500,6 +500,17 @@ def test_an_unknown_placeholder_names_the_service_and_the_text(bench: Make) -> N
     assert 'Did you mean "grpc"?' in failed.value.details
 
 
+def test_a_service_whose_start_was_not_recorded_has_an_address(bench: Make) -> None:
+    one = bench()
+    state = one.provision(web())
+    killed_before_recording = state.without_resource("service/web")
+    url = f"http://127.0.0.1:{state.ports['web/http']}"
+    assert one.target.access(killed_before_recording).url("role-of-web") == url
+    begun = one.target.begin(state, [web(), web("new")])
+    with pytest.raises(NotProvisioned):
+        one.target.access(begun).url("role-of-new")
+
+
 def test_access_before_the_service_runs(bench: Make) -> None:
     one = bench()
     with pytest.raises(NotProvisioned):

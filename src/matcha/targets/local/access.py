@@ -31,9 +31,10 @@ class LocalAccess:
         return f"{HOST}:{ports[port]}"
 
     def _ports(self, role: str) -> dict[str, int]:
+        """Of a service that was started at least once, also by a run that was killed before it said so."""
         service = roles_of(self._state).get(role, "")
         ports = ports_of(service, self._state.ports)
-        if not ports or f"service/{service}" not in self._state.resources:
+        if not ports or self._stack.notes.service(service) is None:
             raise NotProvisioned(f"The {role} is not running yet.")
         return ports
 
