@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import threading
 
 import pytest
 
@@ -283,3 +284,25 @@ def test_the_table_stays_when_it_is_closed(monkeypatch: pytest.MonkeyPatch) -> N
         ["·", "ZenML", "install"],
     ]
     assert len(last[1:7]) == 6
+
+
+def test_events_that_come_at_once_make_one_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setenv("LINES", "30")
+    before = threading.active_count()
+    live = Live(Terminal(), TITLES, heading="Starting")
+    gate = threading.Barrier(8)
+
+    def start(number: int) -> None:
+        gate.wait()
+        live.emit(Event(f"service/s{number}", "started"))
+
+    threads = [threading.Thread(target=start, args=(n,)) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    renewing = threading.active_count() - before
+    live.close()
+    assert renewing == 1

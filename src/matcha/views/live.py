@@ -116,6 +116,7 @@ class Live:
         self._stream = stream
         self._board = Board(heading=heading, began=clock(), titles=dict(titles))
         self._mutex = threading.Lock()
+        self._starting = threading.Lock()
         self._live: Any = None
         self._console: Any = None
         self._whole = False
@@ -131,8 +132,11 @@ class Live:
         self._show()
 
     def _show(self) -> None:
-        if self._live is not None:
-            return
+        with self._starting:  # the first events come from several threads at once
+            if self._live is None:
+                self._start()
+
+    def _start(self) -> None:
         from rich.console import Console  # noqa: PLC0415 - not for plain lines
         from rich.live import Live as RichLive  # noqa: PLC0415 - not for plain lines
 
