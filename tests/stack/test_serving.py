@@ -472,6 +472,22 @@ def test_a_broken_list_does_not_keep_it_from_starting(make: Make) -> None:
     assert bench.put(credit(1)) == {"credit": ""}
 
 
+def test_what_comes_late_is_tried_again(make: Make, models: Path, tmp_path: Path) -> None:
+    """After a reboot everything starts at once, and a tracker may need longer than the server."""
+    bench = make(MLFLOW_TRACKING_URI=f"http://127.0.0.1:{free_ports(1)[0]}")
+    bench.write_live(credit(1), {"name": "late", "uri": str(tmp_path / "late")})
+    bench.start()
+    assert httpx.get(f"{bench.url}/v2/models/late").status_code == 404
+    (tmp_path / "late").symlink_to(models / "texts")
+    bench.wait_ready("late")
+    headers = {"Authorization": f"Bearer {TOKEN}"}
+    shown = httpx.get(f"{bench.url}/matcha/deployments", headers=headers).json()
+    assert {e["name"]: e["error"] for e in shown} == {
+        "credit": "ConnectionError: the experiment tracker does not answer",
+        "late": "",
+    }
+
+
 def test_it_ends_with_the_requests_under_way_answered(make: Make, models: Path) -> None:
     bench = make().start()
     bench.put({"name": "slow", "uri": str(models / "slow")})

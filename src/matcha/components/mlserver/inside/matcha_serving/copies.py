@@ -11,6 +11,7 @@ import uuid
 from pathlib import Path
 
 import mlflow.artifacts
+from mlflow.exceptions import MlflowException
 
 from .deployment import Deployment, key, local_path
 
@@ -69,10 +70,19 @@ def _download(uri: str, to: Path) -> Path:
         found = Path(shutil.copytree(path, to, symlinks=False))
     else:
         to.mkdir(mode=0o700)
-        found = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(to)))
+        found = _asked_for(uri, to)
     if not (found / "MLmodel").is_file():
         raise FileNotFoundError(f"there is no MLflow model at {uri}")
     return found
+
+
+def _asked_for(uri: str, to: Path) -> Path:
+    try:
+        return Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(to)))
+    except MlflowException as error:
+        if "Max retries exceeded" in str(error):
+            raise ConnectionError("the experiment tracker does not answer") from error
+        raise
 
 
 def _write_manifest(folder: Path, deployment: Deployment) -> None:

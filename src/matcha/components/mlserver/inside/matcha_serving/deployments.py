@@ -62,6 +62,7 @@ class Deployments:
         self._wanted: dict[str, Deployment] = {}
         self._serving: dict[str, tuple[Deployment, str]] = {}
         self._errors: dict[str, str] = {}
+        self.applied = 0  # how often a list was
 
     async def apply(self, entries: Sequence[Any], *, unload: bool = True) -> list[Result]:
         """Results in the order of `entries`. `unload=False` leaves models that are not in the list alone."""
@@ -72,6 +73,7 @@ class Deployments:
             if unload:
                 await self._unload(set(results))
             self._errors = {r.name: r.error for r in results.values() if r.error}
+            self.applied += 1
             return list(results.values())
 
     async def read_file(self, path: Path) -> list[Result]:
@@ -148,6 +150,7 @@ class Deployments:
             await self._swap(deployment, folder)
             await self._discard(*self._copies.others(folder))
         self._serving[deployment.name] = (deployment, stamp)
+        self._errors.pop(deployment.name, None)
 
     async def _discard(self, *folders: Path) -> None:
         for folder in folders:

@@ -6,6 +6,7 @@ Guard and capture happen here; the other process guards again, for those who ask
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from typing import Any
 from urllib.parse import quote
@@ -81,19 +82,19 @@ class ForwardRuntime(Served):
         try:
             status, body = await self._peers.get(self._url)
             versions = orjson.loads(body).get("versions") if status == 200 else None
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
+        except (aiohttp.ClientError, asyncio.TimeoutError, OSError, ValueError):
             return ""
         return str(versions[0]) if versions else ""
 
     async def answer(self, payload: InferenceRequest, reading: Reading) -> InferenceResponse:
         try:
             status, body = await self._peers.post(f"{self._url}/infer", encoded(payload))
+        except asyncio.TimeoutError as error:  # first: the built-in one, which it may be, is an OSError
+            raise MLServerError("The process of this model's own environment took too long.", 504) from error
         except (aiohttp.ClientError, OSError) as error:
             raise MLServerError(
                 "The process of this model's own environment does not answer; it is being restarted.", 503
             ) from error
-        except TimeoutError as error:
-            raise MLServerError("The process of this model's own environment took too long.", 504) from error
         if status != 200:
             raise MLServerError(_reason(body), status if 400 <= status < 600 else 502)
         return InferenceResponse.model_validate(orjson.loads(body))

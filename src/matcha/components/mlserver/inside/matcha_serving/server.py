@@ -40,6 +40,7 @@ from .runtime import Shared
 
 LAST_RESORT = 13.0  # seconds after SIGTERM; below the 15 that the supervisor waits
 FLUSH_SECONDS = 2.0
+RETRIES = (0.0, 3.0, 10.0, 30.0, 60.0)  # seconds before each reading of the list at the start
 logger = logging.getLogger("mlserver.matcha")
 
 
@@ -113,8 +114,14 @@ class Serving:
             await asyncio.to_thread(self._capture.close, FLUSH_SECONDS)
 
     async def _load(self) -> None:
-        if self._config.deployments is not None:
-            await self._deployments.read_file(self._config.deployments)
+        """Again for what failed, since others may start later, until somebody says what to serve."""
+        for number, wait in enumerate(RETRIES, 1):
+            await asyncio.sleep(wait)
+            if self._config.deployments is None or self._deployments.applied >= number:
+                return
+            results = await self._deployments.read_file(self._config.deployments)
+            if not any(result.error for result in results):
+                return
 
     def _leave(self) -> None:
         logger.info("Stopping")

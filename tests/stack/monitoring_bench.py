@@ -1,0 +1,146 @@
+"""The monitoring service as a process, and what tests send it and read of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import time
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx
+import msgspec
+
+from matcha.component import PLACEHOLDER, Deployment, Service
+from matcha.components.monitoring import Monitoring
+from matcha.components.monitoring.component import Options
+from support.serving import answers, free_port
+
+TOKEN = "capture-secret"
+START_SECONDS = 60.0
+
+
+class Bench:
+    """Started from the component's own description; `rules` are laid over its settings."""
+
+    def __init__(self, python: Path, root: Path, mlflow: str, deployments: Sequence[Deployment] = ()) -> None:
+        self.python = python
+        self.root = root
+        self.mlflow = mlflow
+        self.rules: dict[str, Any] = {}
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.data = root / "volume"
+        self.process: subprocess.Popen[bytes] | None = None
+        root.mkdir(parents=True, exist_ok=True)
+        self.deploy(*deployments)
+
+    def deploy(self, *deployments: Deployment) -> None:
+        """Rewrite the live file, as a target does."""
+        (self.root / "deployments.json").write_bytes(msgspec.json.encode(deployments))
+
+    def start(self, **rules: Any) -> None:
+        self.rules |= rules
+        service = Monitoring(Options()).services(())[0]
+        settings = json.loads(service.files["settings.json"]) | self.rules
+        (self.root / "settings.json").write_text(json.dumps(settings))
+        with (self.root / "log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [str(self.python), *map(self._resolve, service.command)],
+                cwd=self.root,
+                env=self._env(service),
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        end = time.monotonic() + START_SECONDS
+        while not answers(f"{self.url}{service.health.path}"):
+            assert self.process.poll() is None, self.log
+            assert time.monotonic() < end, self.log
+            time.sleep(0.05)
+
+    def _env(self, service: Service) -> dict[str, str]:
+        kept = {k: v for k, v in os.environ.items() if k in ("PATH", "HOME", "LANG")}
+        own = {k: self._resolve(v) for k, v in service.env.items()}
+        code = ":".join(map(str, service.code))
+        return {**kept, **own, "PYTHONPATH": code, "MATCHA_CAPTURE_TOKEN": TOKEN}
+
+    def _resolve(self, text: str) -> str:
+        places = {
+            "bind": "127.0.0.1",
+            "port:http": str(self.port),
+            "hosts": f"127.0.0.1:{self.port},localhost:{self.port}",
+            "volume:captures": str(self.data),
+            "files": str(self.root),
+            "live": str(self.root),
+            "url:experiment-tracker": self.mlflow,
+        }
+        return PLACEHOLDER.sub(lambda found: places[found[0].strip("{}")], text)
+
+    def end(self, how: int = signal.SIGTERM) -> None:
+        """Only the service itself: what it started must end by itself."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.send_signal(how)
+            self.process.wait(20)
+
+    @property
+    def log(self) -> str:
+        return (self.root / "log").read_text()
+
+    @property
+    def pid(self) -> int:
+        assert self.process is not None
+        return self.process.pid
+
+    # what a sender and a person do
+
+    def send(self, body: bytes, **headers: str) -> httpx.Response:
+        given = {"Authorization": f"Bearer {TOKEN}", **{k.replace("_", "-"): v for k, v in headers.items()}}
+        return httpx.post(f"{self.url}/v1/captures", content=body, headers=given, timeout=60)
+
+    def feed(self, lines: Sequence[bytes], batch: int = 1000) -> None:
+        for start in range(0, len(lines), batch):
+            answer = self.send(b"\n".join(lines[start : start + batch]))
+            assert answer.status_code == 202, answer.text
+
+    def window(self, name: str = "movie", take_in: bool = True) -> dict[str, Any]:
+        answer = httpx.post(
+            f"{self.url}/v1/deployments/{name}/windows", json={"take_in": take_in}, timeout=120
+        )
+        assert answer.status_code == 200, answer.text
+        found: dict[str, Any] = answer.json()
+        return found
+
+    def get(self, path: str, **headers: str) -> httpx.Response:
+        return httpx.get(f"{self.url}{path}", headers=headers, timeout=30)
+
+    def about(self, name: str = "movie") -> dict[str, Any]:
+        found: dict[str, Any] = next(d for d in self.get("/v1/deployments").json() if d["name"] == name)
+        return found
+
+
+def line(columns: dict[str, Any], *, output: float = 0.5, **changes: Any) -> bytes:
+    """One captured request of one row; a value that is a str goes as BYTES."""
+    tensors = [[name, "BYTES" if isinstance(v, str) else "FP64", [1, 1], [v]] for name, v in columns.items()]
+    sound = {
+        "d": "movie",
+        "v": "1",
+        "t": time.time(),
+        "id": uuid.uuid4().hex,
+        "n": 1,
+        "in": tensors,
+        "out": [["prediction", "FP64", [1], [output]]],
+    }
+    return json.dumps({**sound, **changes}).encode()
+
+
+def traffic(rows: int, columns: int = 20, *, seed: int, shift: dict[int, float] | None = None) -> list[bytes]:
+    """Standard normal columns x0, x1, ...; `shift` adds to some."""
+    rng = random.Random(seed)
+    moved = shift or {}
+    return [line({f"x{j}": rng.gauss(moved.get(j, 0.0), 1) for j in range(columns)}) for _ in range(rows)]
