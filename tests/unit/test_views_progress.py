@@ -286,12 +286,15 @@ def test_the_table_stays_when_it_is_closed(monkeypatch: pytest.MonkeyPatch) -> N
     assert len(last[1:7]) == 6
 
 
+HIDE_CURSOR = "\x1b[?25l"  # what a table begins with
+
+
 def test_events_that_come_at_once_make_one_table(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "60")
     monkeypatch.setenv("LINES", "30")
-    before = threading.active_count()
-    live = Live(Terminal(), TITLES, heading="Starting")
+    stream = Terminal()
+    live = Live(stream, TITLES, heading="Starting")
     gate = threading.Barrier(8)
 
     def start(number: int) -> None:
@@ -303,6 +306,5 @@ def test_events_that_come_at_once_make_one_table(monkeypatch: pytest.MonkeyPatch
         thread.start()
     for thread in threads:
         thread.join()
-    renewing = threading.active_count() - before
     live.close()
-    assert renewing == 1
+    assert stream.getvalue().count(HIDE_CURSOR) == 1
