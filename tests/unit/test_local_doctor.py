@@ -336,7 +336,7 @@ def _tagged(stack_id: str) -> list[psutil.Process]:
 
 
 def _supervisors(stack_id: str) -> list[int]:
-    return [p.pid for p in _tagged(stack_id) if "supervisord" in " ".join(p.cmdline())]
+    return [p.pid for p in _tagged(stack_id) if _is_supervisor(p)]
 
 
 def _until(is_so: Callable[[], bool], seconds: float = 15) -> None:
@@ -344,3 +344,10 @@ def _until(is_so: Callable[[], bool], seconds: float = 15) -> None:
     while not is_so():
         assert time.monotonic() < deadline
         time.sleep(0.1)
+
+
+def _is_supervisor(process: psutil.Process) -> bool:
+    try:
+        return "supervisord" in " ".join(process.cmdline())
+    except psutil.Error:  # it ended meanwhile
+        return False
