@@ -22,6 +22,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
@@ -294,8 +295,20 @@ class Monitor(Protocol):
 
 
 def service_digest(service: Service, environment: Environment) -> str:
-    """Digest of everything whose change means another process; `live` files do not."""
-    return digest_of((msgspec.structs.replace(service, live={}), environment.digest))
+    """Digest of everything whose change means another process; `live` files do not.
+
+    Code counts by its content: the same code in another place is the same service.
+    """
+    code = [_folder_digest(folder) for folder in service.code]
+    return digest_of((msgspec.structs.replace(service, live={}, code=()), code, environment.digest))
+
+
+@cache
+def _folder_digest(folder: Path) -> str:
+    found = hashlib.sha256()
+    for path in sorted(folder.rglob("*.py")):
+        found.update(str(path.relative_to(folder)).encode() + b"\0" + path.read_bytes())
+    return found.hexdigest()[:16]
 
 
 def digest_of(value: object) -> str:

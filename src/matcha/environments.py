@@ -73,7 +73,7 @@ __all__ = [
 
 MARKER = "matcha-installed.json"
 BYTECODE_MARKER = "matcha-bytecode"
-BYTECODE_SCRIPT = Path(__file__).parent / "inside" / "matcha_bytecode.py"
+BYTECODE_SCRIPT = Path(__file__).resolve().parent / "inside" / "matcha_bytecode.py"
 
 WAIT_SECONDS = 3600.0
 

@@ -176,12 +176,11 @@ def curl_call(url: str, body: Mapping[str, Any]) -> str:
 
 def python_call(url: str, body: Mapping[str, Any]) -> str:
     """Standard library only, so that it runs anywhere it is pasted."""
-    text = (
-        json.dumps(body, indent=4).replace("true", "True").replace("false", "False").replace("null", "None")
-    )
+    rest = "".join(f"    {key!r}: {value!r},\n" for key, value in body.items() if key != "inputs")
+    inputs = "".join(f"        {column!r},\n" for column in body["inputs"])
     return (
         "import json, urllib.request\n\n"
-        f"body = {text}\n"
+        f"body = {{\n{rest}    'inputs': [\n{inputs}    ],\n}}\n"
         f'request = urllib.request.Request("{url}", json.dumps(body).encode(),\n'
         '                                 {"Content-Type": "application/json"})\n'
         'print(json.load(urllib.request.urlopen(request))["outputs"][0]["data"])'

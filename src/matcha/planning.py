@@ -19,7 +19,8 @@ class Resource(msgspec.Struct, frozen=True, kw_only=True):
     """Something that should exist.
 
     `parts` are the keys a target shows it under (its own key where empty). `recorded` resources cannot be
-    seen on the target (a registration inside a server): the state says whether they were made.
+    seen on the target (a registration inside a server): the state says whether they were made; they are
+    made again with any of `remade_with`.
     """
 
     key: str
@@ -27,7 +28,7 @@ class Resource(msgspec.Struct, frozen=True, kw_only=True):
     needs: tuple[str, ...] = ()
     parts: tuple[str, ...] = ()
     recorded: bool = False
-    remade_with: str = ""
+    remade_with: tuple[str, ...] = ()
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True):
@@ -126,7 +127,7 @@ def _resources(
             digest=digest_of([d.digest for d in deployments]),
             needs=needs,
             recorded=True,
-            remade_with=f"service/{deployer.name}",
+            remade_with=needs,
         )
 
 
@@ -145,8 +146,9 @@ def _service_resource(
 def _setup_resource(component: Component, digest: str, by_role: dict[str, Service]) -> Resource:
     roles = (component.role, *component.requires)
     needs = tuple(f"service/{by_role[role].name}" for role in roles if role in by_role)
-    own = f"service/{by_role[component.role].name}" if component.role in by_role else ""
-    return Resource(key=f"setup/{component.role}", digest=digest, needs=needs, recorded=True, remade_with=own)
+    return Resource(
+        key=f"setup/{component.role}", digest=digest, needs=needs, recorded=True, remade_with=needs
+    )
 
 
 def make(stack: str, target: str, wanted: Wanted, snapshot: Snapshot, state: State | None) -> Plan:
@@ -182,10 +184,8 @@ def _recorded(resource: Resource, state: State | None, steps: dict[str, Step]) -
         return "create", "not done yet"
     if record.digest != resource.digest:
         return "update", "changed"
-    remade = steps.get(resource.remade_with)
-    if remade and remade.action != "start":
-        return "update", f"{resource.remade_with} is made anew"
-    return None
+    remade = [key for key in resource.remade_with if key in steps and steps[key].action != "start"]
+    return ("update", f"{remade[0]} is made anew") if remade else None
 
 
 def _seen(resource: Resource, snapshot: Snapshot) -> tuple[Action, str] | None:
@@ -217,6 +217,17 @@ def _removals(wanted: Wanted, snapshot: Snapshot, state: State | None) -> list[S
         k for k in sorted(state.resources if state else ()) if k.startswith("setup/") and k not in known
     ]
     return [Step(key=key, action="remove", reason="no longer wanted") for key in (*recorded, *gone)]
+
+
+def only_for(plan: Plan, key: str, wanted: Wanted) -> Plan:
+    """The part of `plan` that the resource `key` needs, itself included; removals stay."""
+    needs = {r.key: r.needs for r in wanted.resources}
+    kept, open_ = set[str](), [key]
+    while open_:
+        kept.add(found := open_.pop())
+        open_ += [need for need in needs.get(found, ()) if need not in kept]
+    steps = tuple(s for s in plan.steps if s.key in kept or s.action == "remove")
+    return msgspec.structs.replace(plan, steps=steps)
 
 
 def in_order(resources: Sequence[Resource]) -> list[Resource]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from matcha import uvtool
 from matcha.uvtool import PythonUnavailable
 
+CALLER = "MATCHA_PYTHON"  # set for jobs, so that what they ask of Matcha uses the environments there are
 SUPPORTED = ("3.13", "3.12", "3.11", "3.10")  # newest first
 
 
@@ -19,10 +20,10 @@ SUPPORTED = ("3.13", "3.12", "3.11", "3.10")  # newest first
 def python_for(requires: str) -> str:
     """The Python ("3.11") to use for packages that need `requires` (">=3.10,<3.13").
 
-    The running interpreter's version where it fits; else the newest on this machine; else the newest that
-    fits, which uv downloads at install. Raises PythonUnavailable where Matcha knows none that fits.
+    The running interpreter's version where it fits (in a job, that of the Matcha that started it); else the
+    newest on this machine; else the newest that fits, which uv downloads at install. Raises PythonUnavailable where Matcha knows none that fits.
     """
-    running = f"{sys.version_info.major}.{sys.version_info.minor}"
+    running = os.environ.get(CALLER) or f"{sys.version_info.major}.{sys.version_info.minor}"
     fitting = [version for version in SUPPORTED if fits(version, requires)]
     if running in fitting:
         return running
@@ -62,5 +63,5 @@ def _find_python(version: str) -> str:
 
 def interpreter(version: str) -> str:
     """What `uv venv --python` gets: a path, or a version that uv is to download."""
-    running = f"{sys.version_info.major}.{sys.version_info.minor}"
+    running = os.environ.get(CALLER) or f"{sys.version_info.major}.{sys.version_info.minor}"
     return sys.executable if version == running else _find_python(version) or version

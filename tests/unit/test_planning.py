@@ -22,7 +22,7 @@ def resource(case: dict[str, Any], key: str) -> Resource:
         needs=tuple(needs),
         parts=tuple(case.get("parts", {}).get(key, ())),
         recorded=key.startswith("setup/"),
-        remade_with=case.get("remade", {}).get(key, ""),
+        remade_with=tuple(case.get("remade", {}).get(key, ())),
     )
 
 

@@ -18,7 +18,7 @@ from matcha.api.types import DeployResult, Prediction, ServedModel
 from matcha.component import Deployment, ModelVersion, digest_of
 from matcha.errors import BadInput, MatchaError, NotFound, NotProvisioned, suggest
 from matcha.events import Emit, Event, silent
-from matcha.planning import make
+from matcha.planning import make, only_for
 from matcha.state import State
 
 NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,50}[a-z0-9])?$")
@@ -123,7 +123,7 @@ def converge(opened: Project, journal: engine.Journal, emit: Emit) -> None:
     snapshot = opened.target.observe(journal.state, wanted.services)
     made = make(opened.stack.name, opened.target.name, wanted, snapshot, journal.state)
     work = engine.Work(opened.target, opened.components, wanted, journal, emit)
-    engine.run(made, work.do, emit)
+    engine.run(only_for(made, "deployments", wanted), work.do, emit)
     journal.change(lambda s: s.next(phase="ready"))
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from matcha import environments
+from matcha import environments, pythons
 from matcha.api import _models
 from matcha.api._project import Folder, Project, open_project
 from matcha.component import Component, Environment, Output
@@ -20,7 +20,7 @@ from matcha.errors import BadInput, MatchaError
 from matcha.events import Emit, Event, silent
 from matcha.target import Job, JobRunner
 
-WORKSPACE = Path(__file__).parent.parent / "components" / "workspace"
+WORKSPACE = Path(__file__).resolve().parent.parent / "components" / "workspace"
 PYTHON = ">=3.10,<3.13"
 
 
@@ -104,6 +104,7 @@ def run(
     python = workspace(opened, emit)
     began = int(time.time() * 1000)
     variables = {n: o.value for n, o in env(opened.root, target=target).items()}
+    variables[pythons.CALLER] = f"{sys.version_info.major}.{sys.version_info.minor}"
     variables["PYTHONPATH"] = os.pathsep.join([str(opened.root), str(_importable(opened))])
     code = runner.run(msgspec.structs.replace(job, python=python, env=variables, folder=opened.root))
     _models.log_references(opened, state, ["--experiment-since", str(began)])
@@ -113,7 +114,7 @@ def run(
 def _importable(opened: Project) -> Path:
     """A folder from which jobs import this very Matcha, and nothing else of this interpreter."""
     folder = opened.access().folder("python")
-    link, package = folder / "matcha", Path(__file__).parent.parent
+    link, package = folder / "matcha", Path(__file__).resolve().parent.parent
     if link.is_symlink() and link.readlink() != package:
         link.unlink()
     if not link.is_symlink():

@@ -54,8 +54,8 @@ def _stack_findings(opened: object, fix: bool) -> list[Finding]:
 
 
 def _examples_folder() -> Path:
-    packaged = Path(__file__).parent.parent / "_examples"
-    return packaged if packaged.is_dir() else Path(__file__).parents[3] / "examples"
+    packaged = Path(__file__).resolve().parent.parent / "_examples"
+    return packaged if packaged.is_dir() else Path(__file__).resolve().parents[3] / "examples"
 
 
 def examples() -> list[Example]:

@@ -15,7 +15,7 @@ from matcha.errors import BadInput
 
 EXAMPLES = (
     "matcha predict movie --input rows.csv",
-    """matcha predict movie --json '[{"user": 1, "movie": 50}]'""",
+    """matcha predict movie --json '[{"user_id": 1, "movie_id": 50}]'""",
     "cat rows.json | matcha predict movie -",
 )
 Name = Annotated[str, typer.Argument(metavar="NAME", help="What the model is served as.")]

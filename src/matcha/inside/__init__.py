@@ -5,4 +5,4 @@ Put `FOLDER` on a service's PYTHONPATH (`Service.code`); its modules import noth
 
 from pathlib import Path
 
-FOLDER = Path(__file__).parent
+FOLDER = Path(__file__).resolve().parent

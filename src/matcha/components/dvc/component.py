@@ -11,7 +11,7 @@ import msgspec
 
 from matcha.component import Access, Component, Environment, Holding, Output
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).resolve().parent
 VERSION = "3.67.1"
 AREA = "datasets"
 

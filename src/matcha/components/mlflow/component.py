@@ -28,7 +28,7 @@ from matcha.components.mlflow import models
 from matcha.components.mlflow.rest import Tracker, Unknown
 from matcha.errors import MatchaError, NotProvisioned
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).resolve().parent
 VERSION = "3.17.2"
 QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
 COUNTED = {

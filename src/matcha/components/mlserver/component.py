@@ -25,7 +25,7 @@ from matcha.component import (
 )
 from matcha.components.mlserver import fitting, publishing
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).resolve().parent
 VERSION = "1.7.1"
 PYTHON = ">=3.10,<3.13"
 TRACKER = "experiment-tracker"

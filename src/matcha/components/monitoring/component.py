@@ -24,7 +24,7 @@ from matcha.component import (
 )
 from matcha.errors import MatchaError, NotFound, NotProvisioned
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).resolve().parent
 TOKEN = "capture-token"  # noqa: S105 - the name of the secret
 WINDOW_SECONDS = 930.0  # a little more than the service itself waits for its work
 SECONDS = 15.0

@@ -27,7 +27,7 @@ from matcha.components.zenml import wiring
 from matcha.components.zenml.rest import Server
 from matcha.errors import MatchaError, NotProvisioned
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).resolve().parent
 VERSION = "0.98.0"
 TRACKER = "experiment-tracker"
 ARTIFACTS = "pipelines"

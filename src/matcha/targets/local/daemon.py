@@ -68,7 +68,7 @@ class Daemon:
 
     def start(self, pause: float) -> None:
         """Start it and wait until it answers. Raises SupervisorFailed with its last words."""
-        tools = Tools(sys.executable, str(Path(__file__).parent), _site())
+        tools = Tools(sys.executable, str(Path(__file__).resolve().parent), _site())
         write_private(self.home / "tools.json", msgspec.json.encode(tools))
         self._refuse_bad_socket()
         command = [tools.python, "-I", "-S", "-c", _BOOT, tools.site.split(os.pathsep)[0]]
