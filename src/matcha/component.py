@@ -299,8 +299,12 @@ def service_digest(service: Service, environment: Environment) -> str:
 
     Code counts by its content: the same code in another place is the same service.
     """
-    code = [_folder_digest(folder) for folder in service.code]
-    return digest_of((msgspec.structs.replace(service, live={}, code=()), code, environment.digest))
+    described = msgspec.structs.replace(service, live={}, code=())
+    return digest_of((described, code_digests(service), environment.digest))
+
+
+def code_digests(service: Service) -> list[str]:
+    return [_folder_digest(folder) for folder in service.code]
 
 
 @cache

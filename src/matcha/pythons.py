@@ -21,7 +21,8 @@ def python_for(requires: str) -> str:
     """The Python ("3.11") to use for packages that need `requires` (">=3.10,<3.13").
 
     The running interpreter's version where it fits (in a job, that of the Matcha that started it); else the
-    newest on this machine; else the newest that fits, which uv downloads at install. Raises PythonUnavailable where Matcha knows none that fits.
+    newest on this machine; else the newest that fits, which uv downloads at install. Raises
+    PythonUnavailable where Matcha knows none that fits.
     """
     running = os.environ.get(CALLER) or f"{sys.version_info.major}.{sys.version_info.minor}"
     fitting = [version for version in SUPPORTED if fits(version, requires)]

@@ -44,7 +44,7 @@ def command(
     if output is Output.json:
         screen.show_json(result)
     else:
-        screen.show(destroyed_lines(result))
+        screen.show(destroyed_lines(result, listed=not yes))
 
 
 def _agree(going: Destruction, folder: Path, display: Display, delete_data: bool) -> bool:

@@ -57,13 +57,14 @@ def destruction_lines(going: Destruction, where: str) -> list[Line]:
     ]
 
 
-def destroyed_lines(result: Destroyed) -> list[Line]:
+def destroyed_lines(result: Destroyed, *, listed: bool = False) -> list[Line]:
+    """What was removed, unless it was `listed` before, and that it is gone."""
     if result.nothing:
         return [line("There is nothing to destroy.")]
     if result.cancelled:
         return [line("Nothing was removed.")]
     return [
-        *(line(f"  - {each}") for each in result.removed),
+        *(line(f"  - {each}") for each in result.removed if not listed),
         line(Span("Removed, and checked: nothing of the stack is left.", "green")),
     ]
 

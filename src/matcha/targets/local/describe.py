@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from matcha.component import Service, digest_of
+from matcha.component import Service, code_digests, digest_of
 from matcha.targets.local.layout import Layout
 from matcha.targets.local.programs import HealthCheck, Program
 from matcha.targets.local.resolve import Places, base_url, main_port, resolve, secret_names
@@ -71,7 +71,7 @@ def describe(service: Service, python: Path, where: Places, layout: Layout, secr
         health=health,
         digest="",
     )
-    digest = digest_of((program, files))
+    digest = digest_of((program, files, code_digests(service)))
     return Made(
         program=msgspec.structs.replace(program, digest=digest),
         files=files,
