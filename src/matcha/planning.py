@@ -170,10 +170,16 @@ def make(stack: str, target: str, wanted: Wanted, snapshot: Snapshot, state: Sta
 
 def _step(resource: Resource, snapshot: Snapshot, state: State | None, steps: dict[str, Step]) -> Step | None:
     verdict = _recorded(resource, state, steps) if resource.recorded else _seen(resource, snapshot)
+    if verdict is None and state and _unrecorded_service(resource, state):
+        verdict = ("start", "left by a run that was killed")
     if verdict is None:
         return None
     action, reason = verdict
     return Step(key=resource.key, action=action, reason=reason, needs=resource.needs)
+
+
+def _unrecorded_service(resource: Resource, state: State) -> bool:
+    return resource.key.startswith("service/") and resource.key not in state.resources
 
 
 def _recorded(resource: Resource, state: State | None, steps: dict[str, Step]) -> tuple[Action, str] | None:

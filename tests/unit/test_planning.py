@@ -47,6 +47,8 @@ def seen(text: str) -> Seen:
 def test_transition(case: dict[str, Any]) -> None:
     snapshot = Snapshot({key: seen(text) for key, text in case["seen"].items()})
     records = {key: Record(digest=digest) for key, digest in case.get("recorded", {}).items()}
+    if not case.get("unrecorded"):
+        records |= {key: Record(digest="") for key in case["seen"] if key.startswith("service/")}
     state = State(stack_id="s", stack="default", target="fake", resources=records)
     plan = make("default", "fake", wanted(case), snapshot, state)
     assert [[s.action, s.key, s.reason] for s in plan.steps] == case["steps"]

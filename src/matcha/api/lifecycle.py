@@ -12,7 +12,7 @@ from matcha.api._project import Folder, Project, open_project
 from matcha.api._template import DEFAULT
 from matcha.api.inspect import outputs_of
 from matcha.api.types import Destroyed, Destruction, Provisioned
-from matcha.errors import MatchaError, NotProvisioned, WouldLoseData
+from matcha.errors import MatchaError, NotProvisioned, StateUnreadable, WouldLoseData
 from matcha.events import Emit, Event, silent
 from matcha.planning import Plan
 from matcha.state import State
@@ -133,7 +133,7 @@ def destroy(
     set, otherwise WouldLoseData is raised. Raises MatchaError naming what is left when something is.
     """
     opened = open_project(project, target)
-    state = opened.store.read()
+    state = _readable(opened, delete_data, emit)
     belongings = tuple(opened.target.belongings())
     if state is None and not belongings:
         return Destroyed(nothing=True)
@@ -150,6 +150,18 @@ def destroy(
             "Not everything could be removed.", details="\n".join(left), resolution="matcha destroy"
         )
     return Destroyed(removed=belongings)
+
+
+def _readable(opened: Project, delete_data: bool, emit: Emit) -> State | None:
+    """The record; None for one that cannot be read where all data is to go anyway."""
+    try:
+        return opened.store.read()
+    except StateUnreadable as error:
+        if not delete_data:
+            error.resolution += "\nTo remove everything without it: matcha destroy --yes --delete-data"
+            raise
+        emit(Event("stack", "note", f"{error.message} Going by what is on this machine."))
+        return None
 
 
 def _would_lose(going: Destruction) -> WouldLoseData:
