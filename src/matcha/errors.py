@@ -6,6 +6,7 @@
     ├── NotFound                    exit 1: a name that the stack's servers do not know
     ├── NotProvisioned              exit 1: there is no running stack to ask
     ├── ComponentFailed             exit 1: a service did not become healthy; carries its last log lines
+    │   └── AddressTaken            another program took its port; the next try gets another
     ├── Locked                      exit 1: somebody else is changing the stack
     ├── StateUnreadable             exit 1: the record of the stack is corrupt or newer than this Matcha
     └── WouldLoseData               exit 1: destroy without --delete-data
@@ -56,6 +57,10 @@ class NotProvisioned(MatchaError):
 
 class ComponentFailed(MatchaError):
     pass
+
+
+class AddressTaken(ComponentFailed):
+    """Another program took a service's port between its claim and its start."""
 
 
 class Locked(MatchaError):

@@ -168,7 +168,7 @@ def test_names_that_a_stack_may_not_have(text: str) -> None:
     ],
 )
 def test_folders_for_the_socket_are_short(data: str, environ: dict[str, str], expected: list[str]) -> None:
-    found = UserLayout(Path(data)).runtimes("some-id", 7, environ)
+    found = UserLayout(Path(data), Path("cache")).runtimes("some-id", 7, environ)
     name = found[0].name
     assert [str(p) for p in found] == [e.replace("ID", name) for e in expected]
     assert all(len(bytes(p)) <= SOCKET_FOLDER_BYTES for p in found)

@@ -535,7 +535,9 @@ def _no_state() -> State:
 
 
 def _traces(user_folders: Path) -> list[Path]:
-    return [p for p in user_folders.rglob("*") if p != user_folders / "data"]
+    """All but the folders that are the user's: of data, and of the shared cache."""
+    kept = (user_folders / "data", user_folders / "home/.cache", user_folders / "home/.cache/matcha")
+    return [p for p in user_folders.rglob("*") if p not in kept]
 
 
 def _rows(path: Path) -> list[tuple[str, str]]:

@@ -12,13 +12,14 @@ from matcha.api._project import Folder, Project, open_project
 from matcha.api._template import DEFAULT
 from matcha.api.inspect import outputs_of
 from matcha.api.types import Destroyed, Destruction, Provisioned
-from matcha.errors import MatchaError, NotProvisioned, StateUnreadable, WouldLoseData
+from matcha.errors import AddressTaken, MatchaError, NotProvisioned, StateUnreadable, WouldLoseData
 from matcha.events import Emit, Event, silent
 from matcha.planning import Plan
 from matcha.state import State
 from matcha.target import LockInfo
 
 LOCK_WAIT = 600.0
+ATTEMPTS = 3  # of a provision that other programs take ports from
 
 
 def init(project: Folder = ".", *, target: str | None = None) -> str:
@@ -89,14 +90,25 @@ def _apply(opened: Project, token: str, emit: Emit) -> None:
     state = opened.store.read() or opened.new_state()
     journal = engine.Journal(opened.store, state, token)
     journal.change(lambda s: s.next(phase="changing", stack=opened.stack.name))
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            _run_once(opened, journal, emit)
+            break
+        except AddressTaken as error:
+            if attempt == ATTEMPTS:
+                raise
+            emit(Event("stack", "note", f"{error.message} Trying again with another port."))
+    journal.change(lambda s: s.next(phase="ready"))
+    opened.target.settle()
+
+
+def _run_once(opened: Project, journal: engine.Journal, emit: Emit) -> None:
     wanted = opened.wanted(journal.state)
     claimed = opened.target.begin(journal.state, wanted.services)
     journal.change(lambda s: s.next(ports=claimed.ports, facts=claimed.facts))
     made = _plan(opened, journal.state)  # ports may have moved, and with them who refers to them
     work = engine.Work(opened.target, opened.components, wanted, journal, emit)
     engine.run(made, work.do, emit)
-    journal.change(lambda s: s.next(phase="ready"))
-    opened.target.settle()
 
 
 def stop(

@@ -37,11 +37,11 @@ def command(
     from matcha.views.serving import deploy_lines
 
     folder = folder_to_change(project)
-    with screen.progress(f"Deploying {model}", plain=output is Output.json) as display:
+    with screen.progress(f"Deploying {model}", plain=output == Output.json) as display:
         result = api.deploy(
             model, name=name, sensitive=sensitive or (), project=folder, target=target, emit=display.emit
         )
-    if output is Output.json:
+    if output == Output.json:
         screen.show_json(result)
     else:
         screen.show(deploy_lines(result, screen.paper()))

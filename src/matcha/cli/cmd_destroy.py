@@ -33,7 +33,7 @@ def command(
     from matcha.views.upkeep import destroyed_lines
 
     folder = folder_to_change(project)
-    with screen.progress("Destroying", plain=output is Output.json, resume="matcha destroy") as display:
+    with screen.progress("Destroying", plain=output == Output.json, resume="matcha destroy") as display:
         result = api.destroy(
             folder,
             target=target,
@@ -41,7 +41,7 @@ def command(
             confirm=None if yes else lambda going: _agree(going, folder, display, delete_data),
             emit=display.emit,
         )
-    if output is Output.json:
+    if output == Output.json:
         screen.show_json(result)
     else:
         screen.show(destroyed_lines(result, listed=not yes))

@@ -25,7 +25,7 @@ def command(
     from matcha.views.upkeep import doctor_lines
 
     found = api.doctor(project_folder(project), target=target, fix=fix)
-    if output is Output.json:
+    if output == Output.json:
         screen.show_json(found)
     else:
         screen.show(doctor_lines(found, screen.paper()))

@@ -21,7 +21,7 @@ def command(
 
     found = api.env(project_folder(project), target=target)
     variables = documents.variables(found, show=show_sensitive)
-    if output is Output.json:
+    if output == Output.json:
         screen.show_json(variables)
         return
     screen.write(outputs.env_text(variables))

@@ -40,7 +40,7 @@ def list_examples(output: AsOutput = Output.text) -> None:
     from matcha.views.upkeep import example_lines
 
     found = [ExampleDocument(each.name, each.title) for each in api.examples()]
-    if output is Output.json:
+    if output == Output.json:
         screen.show_json(found)
     else:
         screen.show(example_lines(found, screen.paper()))
@@ -58,7 +58,7 @@ def get_example(
     from matcha.views.documents import PathDocument
 
     path = api.example(name, destination)
-    if output is Output.json:
+    if output == Output.json:
         screen.show_json(PathDocument(str(path)))
     else:
         screen.show(

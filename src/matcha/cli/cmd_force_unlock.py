@@ -30,7 +30,7 @@ def command(
     if not yes and not screen.ask(question, default=False, instead=again("--yes")):
         return
     broken = api.force_unlock(folder, target=target)
-    if output is Output.json:
+    if output == Output.json:
         screen.show_json(_document(broken))
     elif broken:
         screen.show([line(f"The lock of {broken.owner} ({broken.operation}) is broken.")])

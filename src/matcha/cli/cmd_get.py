@@ -41,16 +41,16 @@ def command(
 
     found = api.get(resource, prop, project=project_folder(project), target=target)
     _show(documents.values(found, show=show_sensitive), output, bare=prop is not None)
-    if documents.hides(found, show=show_sensitive) and output is OutputWithYaml.text:
+    if documents.hides(found, show=show_sensitive) and output == OutputWithYaml.text:
         screen.note(outputs.HIDDEN_NOTE)
 
 
 def _show(values: Values, output: OutputWithYaml, *, bare: bool) -> None:
     from matcha.views import documents, outputs
 
-    if output is OutputWithYaml.json:
+    if output == OutputWithYaml.json:
         screen.show_json(values)
-    elif output is OutputWithYaml.yaml:
+    elif output == OutputWithYaml.yaml:
         screen.write(documents.to_yaml(values))
     elif bare:
         screen.write("".join(f"{value}\n" for properties in values.values() for value in properties.values()))

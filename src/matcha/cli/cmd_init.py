@@ -21,7 +21,7 @@ def command(
     from matcha.views.documents import PathDocument
 
     path = api.init(project or Path.cwd(), target=target)
-    if output is Output.json:
+    if output == Output.json:
         screen.show_json(PathDocument(path))
     else:
         screen.show([line(f"Wrote {path}"), line(Span("Next: ", "bold"), "matcha provision")])

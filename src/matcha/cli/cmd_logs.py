@@ -46,7 +46,7 @@ def _texts(found: Iterable[tuple[str, str]], output: Output, *, prefixed: bool) 
     from matcha.views.documents import LogLine, to_json_line
 
     for service, each in found:
-        if output is Output.json:
+        if output == Output.json:
             yield to_json_line(LogLine(service, each))
         else:
             yield f"{service:<12} | {each}\n" if prefixed else f"{each}\n"

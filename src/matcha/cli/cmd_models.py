@@ -19,7 +19,7 @@ def command(
     from matcha.views.serving import models_lines
 
     found = api.models(project_folder(project), target=target)
-    if output is Output.json:
+    if output == Output.json:
         screen.show_json(found)
     else:
         screen.show(models_lines(found, screen.paper()))

@@ -30,7 +30,7 @@ def command(
 
     with screen.waiting("Comparing traffic with the training data"):
         found = api.monitor(name, project=project_folder(project), target=target)
-    if output is Output.json:
+    if output == Output.json:
         screen.show_json(found)
     else:
         screen.show(monitor_lines(found, screen.paper()))

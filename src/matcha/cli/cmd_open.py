@@ -31,7 +31,7 @@ def command(
     from matcha.views.documents import UrlDocument
 
     url = api.url(component, project=project_folder(project), target=target)
-    if output is Output.json:
+    if output == Output.json:
         screen.show_json(UrlDocument(url))
         return
     screen.write(f"{url}\n")

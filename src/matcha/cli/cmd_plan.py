@@ -20,12 +20,12 @@ def command(
     from matcha.views.plans import plan_lines
 
     found = api.plan(project_folder(project), target=target)
-    if output is OutputWithYaml.yaml:
+    if output == OutputWithYaml.yaml:
         raise BadInput(
             f"The {found.target} target has no manifests to show as YAML.",
             resolution="matcha plan --output json",
         )
-    if output is OutputWithYaml.json:
+    if output == OutputWithYaml.json:
         screen.show_json(found)
     else:
         screen.show(plan_lines(found, titles(), screen.paper()))

@@ -44,7 +44,7 @@ def command(
 
     rows = _rows(name, [each for each in (source, from_file) if each is not None], from_text)
     found = api.predict(name, rows, project=project_folder(project), target=target)
-    if output is Output.json:
+    if output == Output.json:
         screen.show_json(found)
     else:
         screen.write(prediction_text(found))

@@ -44,7 +44,7 @@ def _show_plan(folder: Path, target: str | None, output: Output) -> None:
     from matcha.views.plans import plan_lines
 
     found = api.plan(folder, target=target)
-    if output is Output.json:
+    if output == Output.json:
         screen.show_json(found)
     else:
         screen.show(plan_lines(found, titles(), screen.paper()))
@@ -55,14 +55,14 @@ def _provision(folder: Path, target: str | None, yes: bool, output: Output) -> N
     from matcha.views import documents
     from matcha.views.plans import provisioned_lines
 
-    with screen.progress("Provisioning", plain=output is Output.json, resume="matcha provision") as display:
+    with screen.progress("Provisioning", plain=output == Output.json, resume="matcha provision") as display:
         result = api.provision(
             folder,
             target=target,
             emit=display.emit,
             confirm=lambda plan: _agree(plan, display, yes),
         )
-    if output is Output.json:
+    if output == Output.json:
         screen.show_json(documents.provisioned(result))
     else:
         screen.show(provisioned_lines(result, titles(), screen.paper()))

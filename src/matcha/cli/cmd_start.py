@@ -20,9 +20,9 @@ def command(
     from matcha.views.plans import provisioned_lines
 
     folder = folder_to_change(project)
-    with screen.progress("Starting", plain=output is Output.json, resume="matcha start") as display:
+    with screen.progress("Starting", plain=output == Output.json, resume="matcha start") as display:
         result = api.start(folder, target=target, emit=display.emit)
-    if output is Output.json:
+    if output == Output.json:
         screen.show_json(documents.provisioned(result))
     else:
         screen.show(provisioned_lines(result, titles(), screen.paper()))

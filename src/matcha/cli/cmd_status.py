@@ -22,7 +22,7 @@ def command(
     from matcha.views.statuses import status_lines
 
     found = api.status(project_folder(project), target=target)
-    if output is Output.json:
+    if output == Output.json:
         screen.show_json(found)
     else:
         screen.show(status_lines(found, screen.paper()))

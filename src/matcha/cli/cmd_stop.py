@@ -20,9 +20,9 @@ def command(
     from matcha.views.documents import DoneDocument
 
     folder = folder_to_change(project)
-    with screen.progress("Stopping", plain=output is Output.json, resume="matcha stop") as display:
+    with screen.progress("Stopping", plain=output == Output.json, resume="matcha stop") as display:
         api.stop(folder, target=target, emit=display.emit)
-    if output is Output.json:
+    if output == Output.json:
         screen.show_json(DoneDocument("stop"))
     else:
         screen.show([line("Stopped; all data is kept."), line(Span("Next: ", "bold"), "matcha start")])

@@ -26,9 +26,9 @@ def command(
     from matcha.views.documents import DoneDocument
 
     folder = folder_to_change(project)
-    with screen.progress(f"Undeploying {name}", plain=output is Output.json) as display:
+    with screen.progress(f"Undeploying {name}", plain=output == Output.json) as display:
         api.undeploy(name, project=folder, target=target, emit=display.emit)
-    if output is Output.json:
+    if output == Output.json:
         screen.show_json(DoneDocument("undeploy", name))
     else:
         screen.show([line(f"{name} is not served any more; the model stays in the registry.")])

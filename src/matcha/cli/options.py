@@ -13,6 +13,8 @@ import typer
 
 
 class Output(str, Enum):
+    """Compare with `==`: some typers hand on the plain string."""
+
     text = "text"
     json = "json"
 
@@ -28,10 +30,14 @@ def _inherited(context: typer.Context, param: typer.CallbackParam, value: Any) -
 
 
 def _remember(context: typer.Context, param: typer.CallbackParam, value: Any) -> Any:
-    """Tell `main`, which has to know when a command fails."""
+    """Tell `main`, which has to know when a command fails.
+
+    Hands on the plain value: older typers convert it after this, newer ones before.
+    """
+    plain = getattr(value, "value", value)
     if value:
-        context.find_root().obj[param.name] = getattr(value, "value", value)
-    return value
+        context.find_root().obj[param.name] = plain
+    return plain
 
 
 Project = Annotated[

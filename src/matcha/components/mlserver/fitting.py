@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 FORGIVING = frozenset(("numpy", "pandas", "scipy", "pyarrow", "cloudpickle", "skops", "joblib"))
 SERVERS_OWN = frozenset(("mlflow", "mlflow-skinny", "mlflow-tracing", "mlserver", "mlserver-mlflow"))
-TOOLS = frozenset(("pip", "setuptools", "wheel", "psutil"))  # MLflow lists psutil for its own sake
+# MLflow lists what it finds imported: psutil for its own sake, rich because skops prints with it where it is
+TOOLS = frozenset(("pip", "setuptools", "wheel", "psutil", "rich"))
 IMPORTED = ("aiohttp", "orjson", "uvicorn")  # by the code that runs in the process, besides MLServer itself
 _PIN = re.compile(r"^([A-Za-z0-9][\w.-]*)(?:\[[^]]*\])?==(\S+)\s*(?:;\s*(.*?))?\s*\\?$", re.MULTILINE)
 

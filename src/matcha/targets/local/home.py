@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 import platformdirs
 
+from matcha.environments import cache_root
 from matcha.errors import BadInput, MatchaError, StateUnreadable
 from matcha.targets.local.files import is_private, private_folder, remove_tree, write_changed
 from matcha.targets.local.filestore import FileStore
@@ -39,7 +40,8 @@ class Stack:
         self.runtime = Path(self.index.runtime) if self.index else _candidates(user, stack_id)[0]
         self.notes = Notes(layout)
         self.secrets = SecretFile(user.secrets(stack_id))
-        self.ports = PortBook(user.ports, lambda other: user.stack(other).is_dir())
+        self.claimant = str(user.stack(stack_id))
+        self.ports = PortBook(user.ports, lambda other: Path(other).is_dir())
         self.supervisor = Supervisor(layout.supervisor, self.runtime, stack_id)
 
     @property
@@ -55,8 +57,8 @@ def user_layout() -> UserLayout:
     and to another folder with every update.
     """
     if "/snap/" in os.environ.get("XDG_DATA_HOME", ""):
-        return UserLayout(Path.home() / ".local" / "share" / "matcha")
-    return UserLayout(platformdirs.user_data_path("matcha", appauthor=False))
+        return UserLayout(Path.home() / ".local" / "share" / "matcha", cache_root())
+    return UserLayout(platformdirs.user_data_path("matcha", appauthor=False), cache_root())
 
 
 def read_index(user: UserLayout, stack_id: str) -> Index | None:

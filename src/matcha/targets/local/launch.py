@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from matcha.component import Database, Service
-from matcha.errors import ComponentFailed, MatchaError
+from matcha.errors import AddressTaken, ComponentFailed, MatchaError
 from matcha.events import Emit, Event
 from matcha.targets.local.describe import Made
 from matcha.targets.local.files import private_folder, write_changed
@@ -177,7 +177,7 @@ def refuse_taken_ports(stack: Stack, name: str, ports: Mapping[str, int]) -> Non
     program = stack.supervisor.programs().get(name)
     own = listening([program.pid]) if program and program.pid else set()
     if taken := sorted(set(busy) - own):
-        raise ComponentFailed(
+        raise AddressTaken(
             f"{name} cannot listen on port {taken[0]}: {listener(taken[0]) or 'another program'} does.",
             details="Once more, and the service gets another port.",
             resolution="matcha provision",

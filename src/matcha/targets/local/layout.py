@@ -84,6 +84,7 @@ class UserLayout(msgspec.Struct, frozen=True):
     """Paths outside the project. `data` is the user's data folder of Matcha."""
 
     data: Path
+    cache: Path
 
     @property
     def stacks(self) -> Path:
@@ -91,7 +92,8 @@ class UserLayout(msgspec.Struct, frozen=True):
 
     @property
     def ports(self) -> Path:
-        return self.data / "ports.json"
+        """In the shared cache: stacks of this user under any data folder must not take each other's."""
+        return self.cache / "ports.json"
 
     def stack(self, stack_id: str) -> Path:
         return self.stacks / stack_id

@@ -51,7 +51,7 @@ def destroy(stack: Stack, emit: Emit) -> None:
     say("removing files")
     remove_tree(stack.layout.stack)
     remove_tree(stack.runtime)
-    stack.ports.drop(stack.id)
+    stack.ports.drop(stack.claimant)
     remove_tree(stack.user.stack(stack.id))
     remove_empty(stack.runtime.parent, stack.user.stacks, stack.user.data)
 
@@ -64,7 +64,7 @@ def remove_files(layout: Layout) -> None:
 def remove_service(stack: Stack, name: str) -> None:
     """The files of a service that has stopped, and its ports; its volumes and databases stay."""
     note = stack.notes.service(name)
-    stack.ports.drop(stack.id, note.ports.values() if note else ())
+    stack.ports.drop(stack.claimant, note.ports.values() if note else ())
     for folder in (stack.layout.files(name), stack.layout.live(name), stack.layout.work(name)):
         remove_tree(folder)
     for log in stack.layout.logs.glob(f"{name}.log*"):
@@ -79,5 +79,5 @@ def leftovers(stack: Stack) -> Sequence[str]:
     lines += [f"port {port}, held by a process of the stack" for port in sorted(listening(pids))]
     folders = (stack.layout.stack, stack.runtime, stack.user.stack(stack.id))
     lines += [str(path) for path in folders if path.exists()]
-    lines += [f"port {port}, claimed" for port in stack.ports.held(stack.id)]
+    lines += [f"port {port}, claimed" for port in stack.ports.held(stack.claimant)]
     return lines

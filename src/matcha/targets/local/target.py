@@ -111,7 +111,7 @@ class LocalTarget:
 
     def _claim(self, stack: Stack, state: State, services: Sequence[Service]) -> dict[str, int]:
         wishes = [self._wish(f"{s.name}/{p.name}", p.preferred, state) for s in services for p in s.ports]
-        return stack.ports.claim(stack.id, wishes, look.Listening(stack))
+        return stack.ports.claim(stack.claimant, wishes, look.Listening(stack))
 
     def _wish(self, key: str, preferred: int, state: State) -> Wish:
         moved = self._moves(state).get(key)
