@@ -76,6 +76,7 @@ def test_pins_hold_for_one_python() -> None:
         ("mlflow==2.9.0", True),
         ("mlflow[extras]>=99", True),
         ("psutil==7.2.2", True),
+        ("rich==15.0.0", True),
         ("torch==2.9.0", False),
         ("torch==2.9.0 ; python_version < '3'", True),
         ("ruamel.yaml==0.18.1", True),
