@@ -536,7 +536,7 @@ def _no_state() -> State:
 
 def _traces(user_folders: Path) -> list[Path]:
     """All but the folders that are the user's: of data, and of the shared cache."""
-    kept = (user_folders / "data", user_folders / "home/.cache", user_folders / "home/.cache/matcha")
+    kept = (user_folders / "data", user_folders / ".cache", user_folders / ".cache/matcha")
     return [p for p in user_folders.rglob("*") if p not in kept]
 
 

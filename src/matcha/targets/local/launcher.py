@@ -24,8 +24,8 @@ def main(site: str, file: str) -> None:
     _die_with_parent()
     _end_leftovers(site, Path("runs", program["name"]), entry["tag"], program["name"])
     environ = environment(entry, secret_values(program))
-    with open(os.devnull, "rb") as nothing:  # noqa: PTH123 - Path costs as much as all the rest
-        os.dup2(nothing.fileno(), 0)
+    # stdin stays the pipe that supervisord made. It may still watch the number of its own end, from an RPC
+    # connection that had it before (supervisor 4.3.0); closing ours would wake it without end.
     os.chdir(program["folder"])
     os.execvpe(program["argv"][0], program["argv"], environ)  # noqa: S606 - that is what a launcher is for
 
