@@ -9,7 +9,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,11 @@ def tensor(
 
 def body(*tensors: Any, **more: Any) -> dict[str, Any]:
     return {"inputs": list(tensors), **more}
+
+
+def credit(version: int, **more: Any) -> dict[str, Any]:
+    uri = f"models:/credit/{version}"
+    return {"name": "credit", "uri": uri, "model": "credit", "version": str(version), **more}
 
 
 class Bench:
@@ -246,3 +251,24 @@ class Load:
 def versions(answers: Iterable[tuple[int, str]]) -> list[str]:
     """The versions in the order in which they first answered."""
     return list(dict.fromkeys(v for _, v in answers))
+
+
+Make = Callable[..., Bench]
+
+
+def maker(python: Path, models: Path, root: Path) -> tuple[Make, list[Bench]]:
+    """What makes serving processes below `root`, and those that it made."""
+    made: list[Bench] = []
+
+    def make(name: str = "serving", **env: str) -> Bench:
+        tracking = {"MLFLOW_TRACKING_URI": f"sqlite:///{models / 'registry.db'}"}
+        made.append(Bench(python, root / name, **{**tracking, **env}))
+        return made[-1]
+
+    return make, made
+
+
+def stop_all(made: list[Bench]) -> None:
+    for bench in made:
+        if bench.process is not None and bench.process.poll() is None:
+            bench.kill()
