@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from support.matcha import Matcha
 
 
@@ -16,10 +17,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Matcha]:
-    """A provisioned stack, in a folder whose name is no identifier."""
+    """A provisioned stack in the example's folder, whose path is no identifier."""
     folder = tmp_path_factory.mktemp("a stack 100%")
     matcha = Matcha(folder / "my project", folder / "home")
     try:
+        matcha("example", "get", "recommendation", ".")
         matcha("provision", "--yes")
         yield matcha
     finally:

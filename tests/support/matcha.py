@@ -7,17 +7,18 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+COMMAND = (sys.executable, "-m", "matcha.cli")
 LONG = 900.0  # seconds; a first install on a slow machine and a cold cache
 
 
 class Matcha:
-    """`matcha` in the folder `project`, with user data under `home`; environments come from the shared cache."""
+    """`matcha` in the folder `project`, with user data under `home`; the cache is the user's own."""
 
     def __init__(self, project: Path, home: Path) -> None:
         self.project = project
@@ -27,23 +28,27 @@ class Matcha:
 
     @property
     def env(self) -> dict[str, str]:
+        """As a user's shell has it: nothing that another stack or this test run set."""
         dropped = ("MLFLOW_", "ZENML_", "MATCHA_PROJECT", "PYTHONDONTWRITEBYTECODE")
         kept = {k: v for k, v in os.environ.items() if not k.startswith(dropped)}
         return {**kept, "XDG_DATA_HOME": str(self.home), "NO_COLOR": "1", "COLUMNS": "100"}
 
     def popen(self, *args: str, **options: Any) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, "-m", "matcha.cli", *args], cwd=self.project, env=self.env, text=True, **options
-        )
+        return subprocess.Popen([*COMMAND, *args], cwd=self.project, env=self.env, text=True, **options)
 
     def __call__(
-        self, *args: str, code: int | None = 0, stdin: str = "", timeout: float = LONG
+        self,
+        *args: str,
+        code: int | None = 0,
+        stdin: str = "",
+        timeout: float = LONG,
+        env: Mapping[str, str] | None = None,
     ) -> subprocess.CompletedProcess[str]:
         """Run to the end; fails the test, showing all output, for another exit code than `code`."""
         done = subprocess.run(
-            [sys.executable, "-m", "matcha.cli", *args],
+            [*COMMAND, *args],
             cwd=self.project,
-            env=self.env,
+            env={**self.env, **(env or {})},
             input=stdin,
             capture_output=True,
             text=True,
@@ -59,15 +64,44 @@ class Matcha:
     def json(self, *args: str, code: int | None = 0) -> Any:
         return json.loads(self(*args, "--output", "json", code=code).stdout)
 
+    def url(self, resource: str, prop: str) -> str:
+        return self("get", resource, prop).stdout.strip()
+
+    def predict_url(self, name: str) -> str:
+        return f"{self.url('model-deployer', 'base-url')}/v2/models/{name}/infer"
+
+    @property
+    def stack(self) -> Path:
+        return self.project / ".matcha" / "stack"
+
+    def secrets(self) -> dict[str, str]:
+        [path] = self.home.glob("matcha/stacks/*/secrets.json")
+        return dict(json.loads(path.read_text()))
+
+    def supervisor(self) -> psutil.Process:
+        return psutil.Process(int((self.stack / "supervisor" / "supervisord.pid").read_text()))
+
+    def services(self) -> dict[str, int]:
+        """Pid of each service's first process: a child of the supervisor's."""
+        marks = {p.pid: _environ(p).get("MATCHA_PROGRAM", "") for p in self.supervisor().children()}
+        return {name: pid for pid, name in marks.items() if name}
+
     def processes(self) -> list[psutil.Process]:
         """Every process of this user that names the project in its arguments, environment or folder."""
         return [p for p in psutil.process_iter() if p.pid != os.getpid() and _names(p, str(self.project))]
 
     def left(self) -> list[str]:
         """What a destroyed stack still has: processes, files of the project, files of the user."""
-        files = [str(p) for p in (self.project / ".matcha").rglob("*")]
-        user = [str(p) for p in self.home.rglob("*") if p.is_file() and "claims" not in p.name]
-        return [*map(str, self.processes()), *files, *user]
+        own = self.project / ".matcha"
+        files = [*([own] if own.exists() else []), *own.rglob("*"), *self.home.rglob("*")]
+        return [*map(str, self.processes()), *map(str, files)]
+
+
+def _environ(process: psutil.Process) -> dict[str, str]:
+    try:
+        return process.environ()
+    except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess, OSError):
+        return {}
 
 
 def _names(process: psutil.Process, text: str) -> bool:

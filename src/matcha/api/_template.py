@@ -10,7 +10,7 @@ stack: default            # the named set of components to start from
 
 # components:             # role: flavor, or role: {flavor: ..., options}; null takes a component out
 #   pipeline: null
-#   model-deployer: {flavor: mlserver, max_body_mb: 32}
+#   model-deployer: {flavor: mlserver, max-body-mb: 32}
 
 # models:                 # settings of deployed models, by deployment name
 #   movie:

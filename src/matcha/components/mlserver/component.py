@@ -36,7 +36,7 @@ QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
 
 
 class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):
-    """`max_body_mb`: the largest request that is read, in MiB."""
+    """`max-body-mb`: the largest request that is read, in MiB."""
 
     max_body_mb: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 32
 
