@@ -32,10 +32,10 @@ def component_catalogue(third_party: bool = False) -> dict[str, dict[str, type[C
 
 
 @cache
-def target_names() -> tuple[str, ...]:
-    """Targets a stack may name. `fake` is for tests: known, but not offered."""
-    own = [m.name for m in pkgutil.iter_modules(targets.__path__)]
-    return (*own, *(name for name, _ in _entry_points("matcha.targets")))
+def target_names(third_party: bool = False) -> tuple[str, ...]:
+    """Targets a stack may name."""
+    own = tuple(m.name for m in pkgutil.iter_modules(targets.__path__))
+    return (*own, *(name for name, _ in _entry_points("matcha.targets"))) if third_party else own
 
 
 def target_class(name: str) -> Any:

@@ -20,7 +20,7 @@ from matcha.component import (
     ModelServer,
     Monitor,
 )
-from matcha.errors import BadInput, NotProvisioned, StackFileError
+from matcha.errors import BadInput, NotProvisioned
 from matcha.state import State
 from matcha.target import StateStore, Target
 
@@ -130,6 +130,6 @@ def open_project(project: Folder, target: str | None) -> Project:
 def _load(root: Path, target: str | None) -> spec.Stack:
     try:
         return spec.load(root, registry.component_catalogue(), registry.target_names(), target)
-    except StackFileError:
+    except BadInput:  # it may name something of another package, which costs time to look for
         catalogue: Mapping[str, Any] = registry.component_catalogue(third_party=True)
-        return spec.load(root, catalogue, registry.target_names(), target)
+        return spec.load(root, catalogue, registry.target_names(third_party=True), target)

@@ -12,6 +12,7 @@ from matcha.api._project import Folder, Project, open_project
 from matcha.api._template import DEFAULT
 from matcha.api.inspect import outputs_of
 from matcha.api.types import Destroyed, Destruction, Provisioned
+from matcha.component import Holding
 from matcha.errors import AddressTaken, MatchaError, NotProvisioned, StateUnreadable, WouldLoseData
 from matcha.events import Emit, Event, silent
 from matcha.planning import Plan
@@ -189,7 +190,14 @@ def _holdings(opened: Project, state: State | None) -> tuple[str, ...]:
         return ()
     access = opened.target.access(state)
     held = [h for component in opened.components for h in component.holdings(access) if h.count]
-    return tuple(f"{h.count} {h.what}" if h.count > 0 else f"{h.what} (could not be counted)" for h in held)
+    return tuple(_counted(h) for h in held)
+
+
+def _counted(held: Holding) -> str:
+    """Holdings are named in the plural."""
+    if held.count < 0:
+        return f"{held.what} (could not be counted)"
+    return f"{held.count} {held.what if held.count > 1 else held.what.removesuffix('s')}"
 
 
 def force_unlock(project: Folder = ".", *, target: str | None = None) -> LockInfo | None:

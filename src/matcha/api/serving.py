@@ -16,7 +16,7 @@ from matcha.api._project import Folder, Project, open_project
 from matcha.api.lifecycle import LOCK_WAIT
 from matcha.api.types import DeployResult, Prediction, ServedModel
 from matcha.component import Deployment, ModelVersion, digest_of
-from matcha.errors import BadInput, MatchaError, NotFound, NotProvisioned, suggest
+from matcha.errors import BadInput, MatchaError, NotFound, suggest
 from matcha.events import Emit, Event, silent
 from matcha.planning import make, only_for
 from matcha.state import State
@@ -53,6 +53,7 @@ def deploy(
         previous = journal.state.deployments.get(chosen)
         deployment, notes = _describe(opened, journal.state, version, model, chosen, sensitive, emit)
         journal.change(lambda s: s.with_deployment(deployment))
+        emit(Event("deployment", "progress", f"serving {deployment.uri}"))
         try:
             converge(opened, journal, emit)
         except BaseException:
@@ -242,7 +243,11 @@ def monitor(
     if name is not None:
         _deployment(state, name)
     if not state.deployments:
-        raise NotProvisioned("No model is deployed yet.", details="There is no traffic to watch.")
+        raise NotFound(
+            "No model is deployed yet.",
+            details="There is no traffic to watch.",
+            resolution="matcha deploy MODEL",
+        )
     access = opened.target.access(state)
     names = [name] if name else list(state.deployments)
     return [dict(opened.monitor.report(access, n, take_in)) for n in names]

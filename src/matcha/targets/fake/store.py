@@ -20,6 +20,13 @@ from matcha.target import LockInfo
 LEASE = 60.0
 
 
+def replace(path: Path, content: bytes) -> None:
+    """Whole or not at all, for readers that take no lock."""
+    half = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    half.write_bytes(content)
+    half.replace(path)
+
+
 class FakeStore:
     """Implements `matcha.target.StateStore` in a folder."""
 
@@ -46,7 +53,7 @@ class FakeStore:
     def write(self, state: State, token: str) -> None:
         with self.mutex():
             self._check(token)
-            self._state.write_bytes(encode(state))
+            replace(self._state, encode(state))
 
     def delete(self, token: str) -> None:
         self._check(token)
@@ -72,7 +79,7 @@ class FakeStore:
             info = LockInfo(
                 owner=owner, operation=operation, since=now, expires=now + LEASE, token=uuid.uuid4().hex
             )
-            self._lock.write_bytes(msgspec.json.encode(info))
+            replace(self._lock, msgspec.json.encode(info))
             return info
 
     def lock(self) -> LockInfo | None:
@@ -84,9 +91,8 @@ class FakeStore:
     def renew(self, token: str) -> None:
         with self.mutex():
             info = self._check(token)
-            self._lock.write_bytes(
-                msgspec.json.encode(msgspec.structs.replace(info, expires=time.time() + LEASE))
-            )
+            renewed = msgspec.structs.replace(info, expires=time.time() + LEASE)
+            replace(self._lock, msgspec.json.encode(renewed))
 
     def release(self, token: str) -> None:
         holder = self.lock()

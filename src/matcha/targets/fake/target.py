@@ -17,7 +17,7 @@ from matcha.errors import ComponentFailed, NotProvisioned
 from matcha.events import Emit, Event
 from matcha.state import State
 from matcha.target import Seen, ServiceStatus, Snapshot, StateStore
-from matcha.targets.fake.store import FakeStore
+from matcha.targets.fake.store import FakeStore, replace
 
 Facts = dict[str, dict[str, Any]]
 
@@ -81,14 +81,16 @@ class FakeTarget:
         return state.ports[f"{service}/{port}"] if state else 0
 
     def refresh(self, service: Service) -> None:
-        facts = self._read()
-        facts[f"service/{service.name}"]["live"] = service.live
-        self._write(facts)
+        with FakeStore(self._folder).mutex():
+            facts = self._read()
+            facts[f"service/{service.name}"]["live"] = service.live
+            self._write(facts)
 
     def remove_service(self, name: str, emit: Emit) -> None:
-        facts = self._read()
-        facts.pop(f"service/{name}", None)
-        self._write(facts)
+        with FakeStore(self._folder).mutex():
+            facts = self._read()
+            facts.pop(f"service/{name}", None)
+            self._write(facts)
 
     def settle(self) -> None:
         """Nothing goes on afterwards."""
@@ -142,7 +144,7 @@ class FakeTarget:
 
     def _write(self, facts: Facts) -> None:
         self._folder.mkdir(exist_ok=True)
-        self._file.write_text(json.dumps(facts))
+        replace(self._file, json.dumps(facts).encode())
 
     def _put(self, key: str, seen: Seen, **more: Any) -> None:
         with FakeStore(self._folder).mutex():
