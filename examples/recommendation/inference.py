@@ -74,11 +74,11 @@ def v2_request(columns: dict[str, list[int]]) -> dict[str, Any]:
 
 
 def base_url() -> str:
-    """Where the stack serves models: $MATCHA_MODEL_DEPLOYER_BASE_URL, otherwise what Matcha says."""
-    if url := os.environ.get("MATCHA_MODEL_DEPLOYER_BASE_URL"):
+    """Where the stack serves models: $MATCHA_SERVING_URL, otherwise what Matcha says."""
+    if url := os.environ.get("MATCHA_SERVING_URL"):
         return url.rstrip("/")
     if not shutil.which("matcha"):
-        raise RuntimeError("matcha is not on PATH; set MATCHA_MODEL_DEPLOYER_BASE_URL instead.")
+        raise RuntimeError("matcha is not on PATH; set MATCHA_SERVING_URL instead.")
     command = ["matcha", "get", "model-deployer", "base-url"]
     answer = subprocess.run(command, cwd=HERE, capture_output=True, text=True, timeout=60, check=False)
     if answer.returncode:

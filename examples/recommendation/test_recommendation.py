@@ -141,7 +141,7 @@ class V2Server(BaseHTTPRequestHandler):
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     with HTTPServer(("127.0.0.1", 0), V2Server) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        monkeypatch.setenv("MATCHA_MODEL_DEPLOYER_BASE_URL", f"http://127.0.0.1:{server.server_port}/")
+        monkeypatch.setenv("MATCHA_SERVING_URL", f"http://127.0.0.1:{server.server_port}/")
         yield
         server.shutdown()
 
@@ -179,7 +179,7 @@ def test_inference_gives_the_servers_reason() -> None:
 
 
 def test_inference_without_a_server_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MATCHA_MODEL_DEPLOYER_BASE_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("MATCHA_SERVING_URL", "http://127.0.0.1:9")
     with pytest.raises(RuntimeError, match="matcha status"):
         inference.ratings_of(42, [50])
 

@@ -5,7 +5,8 @@ placeholders, which the target resolves where it runs the service:
 
     {port:NAME}        the number of the service's own port
     {bind}             the address to listen on (loopback locally, every interface in a pod)
-    {url:ROLE}         base URL of another component's service, as this service reaches it
+    {url:ROLE}         base URL of another component's service, as this service reaches it; empty for a role
+                       of `talks_to` that the stack does not have
     {address:ROLE.PORT}  host:port of any port of another component's service
     {hosts}            comma-separated Host headers the service may be addressed by
     {volume:NAME}      a private, persistent directory

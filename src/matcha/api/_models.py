@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from matcha import environments
+from matcha import environments, pythons
 from matcha.api._project import Project
 from matcha.component import Environment, ModelVersion, digest_of
 from matcha.events import Emit, Event
@@ -25,12 +25,20 @@ def own_environment(opened: Project, state: State, version: ModelVersion, emit: 
     lines = opened.server.own_environment(version)
     if not lines:
         return "", ""
-    digest = digest_of([sorted(lines), version.python])
+    python = _serving_python(opened, version)
+    digest = digest_of([sorted(lines), python])
     lock = opened.target.access(state).folder("locks") / f"{digest}.lock"
     if not lock.exists():
         emit(Event("deployment", "progress", "resolving the model's own packages"))
-        environments.compile_lock(lines, constraints=None, python=version.python or "3.11", output=lock)
-    return digest, version.python
+        environments.compile_lock(lines, constraints=None, python=python, output=lock)
+    return digest, python
+
+
+def _serving_python(opened: Project, version: ModelVersion) -> str:
+    """The minor version the model was made with where the model server runs on it, else the server's own."""
+    serving = opened.server.serving_lock().python
+    minor = ".".join(version.python.split(".")[:2])
+    return minor if minor and pythons.fits(minor, serving) else environments.python_for(serving)
 
 
 def toolbox(opened: Project) -> Path:

@@ -47,6 +47,7 @@ def places(service: Service, layout: Layout, ports: Mapping[str, int], roles: Ma
         owner=service.name,
         ports=own,
         peers=peers(ports, roles),
+        optional=service.talks_to,
         volumes={v: layout.volume(service.name, v) for v in service.volumes},
         databases={d.name: layout.database(service.name, d.name) for d in service.databases},
         store=layout.area(""),

@@ -22,11 +22,15 @@ _KNOWN = (
 
 
 class Places(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a service finds things. `ports` are its own by name, `peers` all services' by role and name."""
+    """Where a service finds things.
+
+    `ports` are its own by name, `peers` all services' by role and name; `optional` roles may be absent.
+    """
 
     owner: str
     ports: Mapping[str, int] = msgspec.field(default_factory=dict)
     peers: Mapping[str, Mapping[str, int]] = msgspec.field(default_factory=dict)
+    optional: tuple[str, ...] = ()
     volumes: Mapping[str, Path] = msgspec.field(default_factory=dict)
     databases: Mapping[str, Path] = msgspec.field(default_factory=dict)
     store: Path
@@ -122,6 +126,12 @@ def _peer(places: Places, role: str) -> Mapping[str, int]:
     return ports
 
 
+def _url(places: Places, role: str) -> str:
+    if role in places.optional and not places.peers.get(role):
+        return ""
+    return base_url(main_port(_peer(places, role)))
+
+
 def _address(places: Places, argument: str) -> str:
     role, _, port = argument.rpartition(".")
     return f"{HOST}:{_pick(_peer(places, role), port)}"
@@ -146,7 +156,7 @@ _PLAIN: dict[str, Callable[[Places], str]] = {
 }
 _NAMED: dict[str, Callable[[Places, str], str]] = {
     "port": lambda p, name: str(_pick(p.ports, name)),
-    "url": lambda p, role: base_url(main_port(_peer(p, role))),
+    "url": _url,
     "address": _address,
     "volume": lambda p, name: str(_pick(p.volumes, name)),
     "store": _area,
