@@ -1,0 +1,129 @@
+"""No command of the documentation goes untested, and no page shows what nothing printed. Needs no stack."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from support.pages import LANGUAGES, MARKERS, ROOT, Block, blocks, matches, start_of
+
+PAGES = sorted(
+    page
+    for pattern in ("*.md", "docs/*.md", "docs/decisions/*.md", "examples/*/README.md", "src/**/README.md")
+    for page in ROOT.glob(pattern)
+)
+RUN = {page for page in PAGES if page.parent in (ROOT, ROOT / "docs") or page.parts[-3:-2] == ("examples",)}
+ALL = [block for page in PAGES for block in blocks(page)]
+STARTS = ("nothing", "the example, served")
+
+
+def place(block: Block) -> str:
+    return block.place
+
+
+def test_there_is_something_to_check() -> None:
+    assert len([b for b in ALL if b.kind == "run"]) > 30
+
+
+@pytest.mark.parametrize("block", ALL, ids=place)
+def test_every_block_is_accounted_for(block: Block) -> None:
+    assert block.language in LANGUAGES
+    assert set(block.marks) <= MARKERS
+    if block.kind == "run":
+        assert block.page in RUN, "commands stand in pages that the tests run"
+    if block.kind == "elsewhere":
+        assert (ROOT / block.marks["tested by"]).exists()
+    if block.language == "bash":
+        assert not re.search(r"^\$ ", block.text, re.MULTILINE), "no prompt before a command"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_commands_stand_in_blocks_that_are_found(page: Path) -> None:
+    """An indented block, a fence with tildes or a prompt would be shown and never run."""
+    text = re.sub(r"^ *```.*?^ *```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    assert not re.search(r"^ {4,}(\$ |matcha |pip |uv |\./|python |curl )", text, re.MULTILINE)
+    assert "~~~" not in text
+    assert start_of(page) in STARTS
+
+
+def test_outputs_follow_what_prints_them() -> None:
+    for page in PAGES:
+        kinds = [b.kind for b in blocks(page)]
+        for before, kind, block in zip(["", *kinds], kinds, blocks(page), strict=False):
+            assert kind != "output" or before in ("run", "elsewhere"), f"{block.place}: output of what?"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_no_page_names_a_machine(page: Path) -> None:
+    """Addresses stand for the reader's own machine; anything else would be somebody's."""
+    text = page.read_text(encoding="utf-8")
+    assert not re.search(r"(?<![\w.])/(?:root|work|tmp)/", text)
+    for host in re.findall(r"http://([\w.-]+)", text):
+        assert host in ("127.0.0.1", "localhost"), host
+
+
+@pytest.mark.parametrize("picture", sorted(ROOT.glob("docs/img/*.svg")), ids=lambda p: p.name)
+def test_pictures_load_nothing(picture: Path) -> None:
+    text = picture.read_text(encoding="utf-8")
+    ElementTree.fromstring(text)
+    links = re.findall(r"(?:href=|url\(|@import)\s*[\"']?([^\"')\s]+)", text)
+    assert all(link.startswith("#") for link in links)
+
+
+def test_the_reference_is_up_to_date() -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "scripts" / "reference"), "--check"],
+        env={**os.environ, "COLUMNS": "100"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("shown", "printed"),
+    [
+        ("Ready in 6.3s.\n", "Ready in 1m 12s.\n"),
+        ("a\n...\nz\n", "a\nb\nc\nz\n"),
+        ("a\n...\n", "a\n"),
+        ("Wrote ~/recommendation\n", "Wrote /tmp/x y/recommendation\n".replace(" y", "")),
+        (
+            '{"id": "52cd9b5a-372e-42a6-925f-59a34a16a834"}\n',
+            '{"id": "00000000-372e-42a6-925f-59a34a16a834"}\n',
+        ),
+        ("error ... denied\n", "error 13: access denied\n"),
+        ("http://127.0.0.1:5001/v2/x\n", "http://127.0.0.1:49152/v2/x\n"),
+    ],
+)
+def test_what_may_differ_in_an_output(shown: str, printed: str) -> None:
+    assert matches(shown, printed)
+
+
+@pytest.mark.parametrize(
+    ("shown", "printed"),
+    [
+        ("Ready in 6.3s.\n", "Failed in 6.3s.\n"),
+        ("a\nz\n", "a\nb\nz\n"),
+        ("a\n", "a\nb\n"),
+        ("a\n...\nz\n", "a\nb\n"),
+        ("movie version 1\n", "films version 1\n"),
+        ("http://127.0.0.1:5001/v2/x\n", "http://127.0.0.1:5001/v2/y\n"),
+    ],
+)
+def test_what_may_not(shown: str, printed: str) -> None:
+    assert not matches(shown, printed)
+
+
+def test_a_block_that_is_not_closed_is_told(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("```bash\nmatcha status\n")
+    with pytest.raises(ValueError, match=r"page.md:1"):
+        blocks(page)

@@ -1,0 +1,51 @@
+"""Every page does what it says: its commands run in order, on the real stack, and print what it shows."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from support.pages import ROOT, Reader, blocks, start_of
+
+PAGES = sorted(
+    page
+    for page in (ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("examples/*/README.md"))
+    if any(block.kind == "run" for block in blocks(page))
+)
+FRESH = [page for page in PAGES if start_of(page) == "nothing"]
+SERVED = [page for page in PAGES if start_of(page) == "the example, served"]
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1200)]
+
+
+def name(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("page", FRESH, ids=name)
+def test_page_from_nothing(page: Path, reader: Reader) -> None:
+    reader.read(page)
+
+
+def test_quickstart_ends_with_a_served_model(served: tuple[Reader, str]) -> None:
+    """The first command of the README, in a clean clone."""
+    _, printed = served
+    assert "For user 42, the best of" in printed
+    assert "Stack default on local: healthy" in printed
+    assert "base-url" in printed
+
+
+@pytest.mark.parametrize("page", SERVED, ids=name)
+def test_page_from_the_served_example(page: Path, served: tuple[Reader, str]) -> None:
+    reader, _ = served
+    folder, reader.folder = reader.folder, reader.folder
+    before = (folder / "matcha.yaml").read_text()
+    try:
+        reader.read(page)
+    finally:
+        reader.folder = folder
+        (folder / "matcha.yaml").write_text(before)
+        shutil.rmtree(reader.site)
+        reader.site.mkdir()
