@@ -284,6 +284,9 @@ class ModelServer(Protocol):
     def publish(self, access: Access, deployments: Sequence[Deployment]) -> Sequence[LoadResult]:
         """Make exactly these models answer, without failing a request of those that stay."""
 
+    def flush(self, access: Access) -> None:
+        """Have everything captured so far reach the monitor, as far as both are up."""
+
     def predict_url(self, access: Access, name: str) -> str: ...
 
 

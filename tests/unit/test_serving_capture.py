@@ -158,6 +158,21 @@ def test_the_end_hands_on_what_is_left(make: Callable[..., Capture], receiver: R
     assert receiver.lines == [b"last"]
 
 
+def test_a_flush_returns_when_all_has_arrived(make: Callable[..., Capture], receiver: Receiver) -> None:
+    capture = make(receiver.url)
+    lines = [b'{"n":%d}' % number for number in range(1200)]
+    for line in lines:
+        capture.put(line)
+    assert capture.flush(10) is True
+    assert receiver.lines == lines
+
+
+def test_a_flush_gives_up_when_the_receiver_is_down(make: Callable[..., Capture]) -> None:
+    capture = make(f"http://127.0.0.1:{closed_port()}")
+    capture.put(b"{}")
+    assert capture.flush(0.3) is False
+
+
 def test_the_end_does_not_wait_for_a_receiver_that_is_down(make: Callable[..., Capture]) -> None:
     sender = make(f"http://127.0.0.1:{closed_port()}")
     sender.put(b"lost")

@@ -250,6 +250,8 @@ def monitor(
         )
     access = opened.target.access(state)
     names = [name] if name else list(state.deployments)
+    if take_in:
+        opened.server.flush(access)
     return [dict(opened.monitor.report(access, n, take_in)) for n in names]
 
 

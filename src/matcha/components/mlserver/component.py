@@ -131,6 +131,9 @@ class MLServer(Component):
     def publish(self, access: Access, deployments: Sequence[Deployment]) -> Sequence[LoadResult]:
         return publishing.publish(access, self.role, deployments)
 
+    def flush(self, access: Access) -> None:
+        publishing.flush(access, access.url(self.role))
+
     def predict_url(self, access: Access, name: str) -> str:
         return f"{access.url(self.role)}/v2/models/{quote(name, safe='')}/infer"
 

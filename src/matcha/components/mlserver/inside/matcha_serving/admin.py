@@ -2,12 +2,14 @@
 
     PUT /matcha/deployments   {"deployments": [...], "unload": true} -> [{"name": ..., "error": ""}, ...]
     GET /matcha/deployments   what is served now
+    POST /matcha/flush        hand on what was captured -> {"flushed": true}, false where that takes too long
 
 MLServer's own load and unload are refused: what they change would be gone after a restart.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import json
 from dataclasses import asdict
@@ -26,20 +28,25 @@ from mlserver.types import (
 from starlette.requests import Request
 
 from .answers import error
+from .capture import Capture
 from .deployment import Malformed
 from .deployments import Deployments, entries_of
 
 PATH = "/matcha/deployments"
+FLUSH_PATH = "/matcha/flush"
+FLUSH_SECONDS = 5.0
 
 
 class Admin:
-    def __init__(self, deployments: Deployments, token: str) -> None:
+    def __init__(self, deployments: Deployments, token: str, capture: Capture | None) -> None:
         self._deployments = deployments
         self._token = token
+        self._capture = capture
 
     def install(self, app: FastAPI) -> None:
         app.add_api_route(PATH, self.put, methods=["PUT"], response_model=None)
         app.add_api_route(PATH, self.get, methods=["GET"], response_model=None)
+        app.add_api_route(FLUSH_PATH, self.flush, methods=["POST"], response_model=None)
 
     async def put(self, request: Request) -> JSONResponse:
         if not self._may(request):
@@ -54,6 +61,12 @@ class Admin:
 
     async def get(self, request: Request) -> JSONResponse:
         return JSONResponse(self._deployments.show()) if self._may(request) else _refused()
+
+    async def flush(self, request: Request) -> JSONResponse:
+        if not self._may(request):
+            return _refused()
+        flushed = self._capture is None or await asyncio.to_thread(self._capture.flush, FLUSH_SECONDS)
+        return JSONResponse({"flushed": flushed})
 
     def _may(self, request: Request) -> bool:
         """Nobody may where there is no token."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import http.client
 import threading
+import time
 import urllib.parse
 import uuid
 from collections import deque
@@ -25,6 +26,7 @@ BATCH_BYTES = 4 * 2**20
 EVERY = 1.0
 LONGEST_WAIT = 30.0
 TIMEOUT = 5.0
+FLUSH_POLL = 0.02
 POISON = (400, 413, 415, 422)  # the receiver will never take such a batch
 
 
@@ -80,6 +82,20 @@ class Capture:
             or self._bytes + len(line) > self._max_bytes
         )
 
+    def flush(self, seconds: float) -> bool:
+        """Wait, at most `seconds`, until nothing waits any more; whether that is so."""
+        deadline = time.monotonic() + seconds
+        while self._waiting():
+            self._wake.set()
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(FLUSH_POLL)
+        return True
+
+    def _waiting(self) -> bool:
+        with self._mutex:
+            return bool(self._lines) or self._batch is not None
+
     def close(self, seconds: float) -> None:
         """Hand on what is left, for at most `seconds`."""
         self._closing.set()
@@ -111,7 +127,6 @@ class Capture:
     def _flush(self) -> bool:
         """Everything waiting, batch by batch; False when the receiver did not take one."""
         while (batch := self._batch or self._take()) is not None:
-            self._batch = batch
             status = self._send(batch)
             if status in POISON:
                 with self._mutex:
@@ -130,7 +145,8 @@ class Capture:
                 size += len(line)
                 lines.append(line)
             self._bytes -= size
-        return Batch(uuid.uuid4().hex, tuple(lines)) if lines else None
+            self._batch = Batch(uuid.uuid4().hex, tuple(lines)) if lines else None
+            return self._batch
 
     def _send(self, batch: Batch) -> int:
         """The receiver's status; 0 when there was none. A kept connection may have been closed meanwhile."""

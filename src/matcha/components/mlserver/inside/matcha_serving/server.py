@@ -96,7 +96,7 @@ class Serving:
         self._rpc = Rpc(settings, plane, repository) if config.grpc_port else None
 
     def _admin(self) -> Admin:
-        return Admin(self._deployments, self._config.token)
+        return Admin(self._deployments, self._config.token, self._capture)
 
     async def run(self) -> None:
         """Until SIGTERM or SIGINT; requests under way are answered first."""
