@@ -247,7 +247,7 @@ def test_another_program_that_answers_on_the_port_is_not_taken_for_the_service(b
             one.target.start(service, one.environment, silent)
         one.reopen()
         seen = one.target.observe(one.store.read(), [service]).resources["service/web"]
-        assert (seen.digest, seen.detail) == ("", "an address it uses has changed")
+        assert (seen.digest, seen.detail) == ("", "its code or an address it uses has changed")
         moved = one.provision(service)
         assert moved.ports["web/http"] != port
         assert one.ask(f"http://127.0.0.1:{moved.ports['web/http']}/")["pid"] != thief.pid
