@@ -1,0 +1,116 @@
+"""Jobs as real processes: exit codes, signals, resources and environment."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from matcha.errors import BadInput, NotFound
+from matcha.target import Job
+from matcha.targets.local import jobs
+
+PYTHON = Path(sys.executable)
+
+
+def job(*command: str, folder: Path, **changes: object) -> Job:
+    return Job(command=command, python=PYTHON, folder=folder, **changes)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("code", [0, 1, 7, 255])
+def test_the_exit_code_is_the_jobs(tmp_path: Path, code: int) -> None:
+    assert jobs.run(job("python", "-c", f"raise SystemExit({code})", folder=tmp_path)) == code
+
+
+def test_a_job_that_a_signal_ended(tmp_path: Path) -> None:
+    kill = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+    assert jobs.run(job("python", "-c", kill, folder=tmp_path)) == 128 + signal.SIGKILL
+
+
+def test_a_command_that_does_not_exist(tmp_path: Path) -> None:
+    with pytest.raises(NotFound, match="no-such-command"):
+        jobs.run(job("no-such-command", folder=tmp_path))
+
+
+def test_the_job_runs_in_its_folder_with_its_python_first(tmp_path: Path) -> None:
+    code = "import os, sys; open('seen', 'w').write(sys.executable + os.environ['STACK'])"
+    assert jobs.run(job("python", "-c", code, folder=tmp_path, env={"STACK": "yes"})) == 0
+    seen = (tmp_path / "seen").read_text()
+    assert seen.endswith("yes")
+    assert Path(seen.removesuffix("yes")).parent == PYTHON.parent
+
+
+def test_cores_bound_the_threads_of_numeric_libraries(tmp_path: Path) -> None:
+    found = jobs.environment(job("x", folder=tmp_path, cpu=1.0), {"PATH": "/bin"})
+    assert {found[name] for name in jobs.THREADS} == {"1"}
+    assert found["PATH"].split(os.pathsep)[0] == str(PYTHON.parent)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("512", 512), ("2K", 2000), ("1.5Gi", 3 * 2**29), ("8Gi", 2**33), ("1T", 10**12)],
+)
+def test_amounts_of_memory(text: str, size: int) -> None:
+    assert jobs.memory_bytes(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "8GB", "-1Gi", "lots", "1e3"])
+def test_what_is_no_amount_of_memory(text: str) -> None:
+    with pytest.raises(BadInput):
+        jobs.memory_bytes(text)
+
+
+def test_resources_this_machine_does_not_have_are_refused_with_what_it_has(tmp_path: Path) -> None:
+    cores = os.cpu_count() or 1
+    with pytest.raises(BadInput, match=f"this machine has {cores}"):
+        jobs.check(job("x", folder=tmp_path, cpu=cores + 1.0))
+    with pytest.raises(BadInput, match="this machine has"):
+        jobs.check(job("x", folder=tmp_path, memory="1000Ti"))
+    with pytest.raises(BadInput, match="found"):
+        jobs.check(job("x", folder=tmp_path, gpu=len(jobs.gpus()) + 1))
+    jobs.check(job("x", folder=tmp_path, cpu=1.0, memory="1Mi"))
+
+
+def test_gpus_are_those_the_driver_lists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in for nvidia-smi, which a machine without a GPU does not have."""
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text("#!/bin/sh\necho 'NVIDIA A'\necho 'NVIDIA B'\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    assert jobs.gpus() == ["NVIDIA A", "NVIDIA B"]
+    jobs.check(job("x", folder=tmp_path, gpu=2))
+    with pytest.raises(BadInput, match=r"3 GPUs asked for, found 2: NVIDIA A, NVIDIA B\."):
+        jobs.check(job("x", folder=tmp_path, gpu=3))
+
+
+RUNNER = """
+    import sys
+    from pathlib import Path
+    from matcha.target import Job
+    from matcha.targets.local import jobs
+    child = "import time; open('up', 'w').close(); time.sleep(60)"
+    job = Job(command=("python", "-c", child), python=Path(sys.executable), folder=Path(sys.argv[1]))
+    sys.exit(jobs.run(job))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_reach_the_job_and_end_it(tmp_path: Path, number: signal.Signals) -> None:
+    runner = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(RUNNER), str(tmp_path)],
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 20
+    while not (tmp_path / "up").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    [child] = psutil.Process(runner.pid).children()
+    runner.send_signal(number)
+    assert runner.wait(20) in (1, 128 + number)
+    assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE

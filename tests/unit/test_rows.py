@@ -1,0 +1,57 @@
+"""Rows from files: what is read, and what is refused with the place named."""
+
+from pathlib import Path
+
+import pytest
+
+from matcha.api.rows import from_file, from_json
+from matcha.errors import BadInput
+
+
+def no_python() -> Path:
+    raise AssertionError("only Parquet needs an environment")
+
+
+GOOD = [
+    ("a.json", '[{"x": 1}, {"x": 2}]', [{"x": 1}, {"x": 2}]),
+    ("a.json", '{"x": 1}', [{"x": 1}]),
+    ("a.jsonl", '{"x": 1}\n\n{"x": 2}\n', [{"x": 1}, {"x": 2}]),
+    ("a.csv", "x,y\n1,a\n2,\n", [{"x": "1", "y": "a"}, {"x": "2", "y": ""}]),
+    ("a.csv", "\ufeffx\n1\n", [{"x": "1"}]),
+]
+BAD = [
+    ("a.json", "[1, 2]", "expected a list of objects"),
+    ("a.json", "{", "not JSON"),
+    ("a.json", '"text"', "expected a list of objects"),
+    ("a.csv", "x,y\n1\n", "row 1 has another number of values"),
+    ("a.csv", "x\n1,2\n", "row 1 has another number of values"),
+    ("a.txt", "x", "not a .json, .jsonl, .csv or .parquet file"),
+]
+
+
+@pytest.mark.parametrize(("name", "text", "rows"), GOOD)
+def test_rows_are_read(tmp_path: Path, name: str, text: str, rows: list[dict[str, object]]) -> None:
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    assert from_file(tmp_path / name, no_python) == rows
+
+
+@pytest.mark.parametrize(("name", "text", "message"), BAD)
+def test_what_is_not_rows_is_refused(tmp_path: Path, name: str, text: str, message: str) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(BadInput, match=message):
+        from_file(tmp_path / name, no_python)
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="There is no file"):
+        from_file(tmp_path / "missing.csv", no_python)
+
+
+def test_a_file_that_is_not_text(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes(b"\xff\xfe\x00\x01")
+    with pytest.raises(BadInput, match="cannot be read"):
+        from_file(tmp_path / "a.csv", no_python)
+
+
+def test_text_from_the_command_line() -> None:
+    assert from_json('[{"x": null}]') == [{"x": None}]

@@ -1,0 +1,75 @@
+"""What a project asks for, and what is said of client libraries that differ."""
+
+from importlib.metadata import version
+from pathlib import Path
+from typing import ClassVar
+
+import msgspec
+import pytest
+
+from matcha.api import training
+from matcha.component import Component
+from matcha.errors import BadInput
+
+
+def test_without_files_a_project_asks_for_nothing(tmp_path: Path) -> None:
+    assert training.own_requirements(tmp_path) == []
+
+
+def test_requirements_with_comments_options_and_other_files(tmp_path: Path) -> None:
+    (tmp_path / "more.txt").write_text("b>=2\n")
+    (tmp_path / "requirements.txt").write_text("# mine\na==1  # why\n\n-r more.txt\n-c limits.txt\n")
+    assert training.own_requirements(tmp_path) == ["a==1", "b>=2"]
+
+
+def test_the_project_table_comes_before_requirements(tmp_path: Path) -> None:
+    (tmp_path / "requirements.txt").write_text("a\n")
+    (tmp_path / "pyproject.toml").write_text('[project]\nname = "x"\ndependencies = ["b>=1", "c"]\n')
+    assert training.own_requirements(tmp_path) == ["b>=1", "c"]
+
+
+def test_a_project_table_without_dependencies_leaves_requirements(tmp_path: Path) -> None:
+    (tmp_path / "requirements.txt").write_text("a\n")
+    (tmp_path / "pyproject.toml").write_text("[tool.ruff]\nline-length = 100\n")
+    assert training.own_requirements(tmp_path) == ["a"]
+
+
+def test_a_broken_project_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text("[project\n")
+    with pytest.raises(BadInput, match=r"pyproject\.toml is not valid TOML"):
+        training.own_requirements(tmp_path)
+
+
+class Options(msgspec.Struct):
+    pass
+
+
+class Client(Component):
+    """A component whose client library is one that the tests have installed."""
+
+    role, flavor, title = "client", "client", "Client"
+    clients = ("msgspec", "not-installed-here")
+    Options: ClassVar[type[msgspec.Struct]] = Options
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(training, "WORKSPACE", tmp_path)
+    return tmp_path / "requirements.lock"
+
+
+def test_a_client_library_of_the_same_version_is_not_worth_a_word(workspace: Path) -> None:
+    workspace.write_text(f"msgspec=={version('msgspec')} \\\n    --hash=sha256:0\n")
+    assert training.client_mismatches([Client(Options())]) == []
+
+
+def test_a_client_library_of_another_version_is_said(workspace: Path) -> None:
+    workspace.write_text("msgspec==0.0.1 ; python_version < '4' \\\n    --hash=sha256:0\n")
+    assert training.client_mismatches([Client(Options())]) == [
+        f"msgspec {version('msgspec')} is installed here, the stack runs 0.0.1."
+    ]
+
+
+def test_the_workspace_lock_names_the_client_libraries() -> None:
+    locked = training.workspace_versions()
+    assert {"mlflow", "zenml", "dvc"} <= set(locked)
