@@ -1,4 +1,4 @@
-"""Runs of which each logged its training data in another way. Runs in MLflow's environment: FOLDER SET.
+"""Runs that each logged their training data in another way. Runs in MLflow's environment: FOLDER SET [PORT].
 
 Prints {name: run id}. The set `references` shows everything a run can get wrong; `windows` is what the
 monitoring service is tried on.
@@ -96,6 +96,13 @@ def _edges(folder: Path, data: pd.DataFrame) -> None:
     run("numpy", (from_numpy(data[["a"]].to_numpy(), source=csv), "training"))
     run("binary", (from_pandas(data, source=str(folder / "weights.bin")), "training"))
     run("torn", (from_pandas(data, source=str(folder / "torn.parquet")), "training"))
+    run(
+        "http",
+        (
+            from_pandas(_read(folder / "data.csv"), source=f"http://127.0.0.1:{sys.argv[3]}/data.csv"),
+            "training",
+        ),
+    )
     run("dead", (from_pandas(data, source="http://127.0.0.1:9/data.csv"), "training"))
     training, test = (
         from_pandas(data, source=str(folder / "data.parquet")),
