@@ -1,0 +1,54 @@
+"""`python -m benchmarks [--only NAME ...] [--rounds N] [--save]`, from the root of the repository."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from importlib import import_module
+from pathlib import Path
+
+from benchmarks import report
+from benchmarks.figures import Asked, Row
+from benchmarks.machine import Machine, load, this_machine
+
+SUBJECTS = ("provision", "commands", "memory", "inference", "cold")
+RESULTS = Path(__file__).with_name("results")
+
+
+def main() -> int:
+    asked = _arguments()
+    machine = this_machine()
+    rows = [row for name in asked.only or SUBJECTS for row in _run(name, asked.rounds)]
+    print(report.text(machine, rows))
+    if asked.save:
+        _save(machine, rows)
+    return 0 if all(row.met is not False for row in rows) else 1
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description="Matcha against the bare tools on this machine. Exits 1 when a budget is not met.",
+    )
+    parser.add_argument("--only", action="append", choices=SUBJECTS, help="this subject (may be repeated)")
+    parser.add_argument("--rounds", type=int, help="rounds of each subject (usually 5, of cold 2)")
+    parser.add_argument("--save", action="store_true", help="write benchmarks/results/DATE.md and .json")
+    return parser.parse_args()
+
+
+def _run(name: str, rounds: int | None) -> list[Row]:
+    def say(text: str) -> None:
+        print(f"{name}: {text} (load {load():g})", file=sys.stderr, flush=True)
+
+    subject = import_module(f"benchmarks.{name}")
+    rows: list[Row] = subject.run(Asked(rounds, say))
+    return rows
+
+
+def _save(machine: Machine, rows: list[Row]) -> None:
+    for path in report.save(RESULTS, machine, rows):
+        print(f"wrote {path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

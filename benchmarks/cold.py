@@ -1,0 +1,90 @@
+"""From empty caches: everything is downloaded. Against uv installing the same locks at once, then a start.
+
+Heavy (gigabytes, and the index's own mood), so two rounds by default.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from benchmarks import bare, places, stack
+from benchmarks.figures import Asked, Budget, Row, take_turns
+from matcha import environments, uvtool
+from matcha.component import Environment
+
+ROUNDS = 2
+
+
+def run(asked: Asked) -> list[Row]:
+    warm = places.installed()
+    ours_took: list[float] = []
+    install_and_warm: list[float] = []
+    by_hand: list[float] = []
+
+    def ours(_: int) -> None:
+        with places.scratch() as caches, stack.project(**_fresh(caches)) as project:
+            ours_took.append(project.timed("provision", "--yes"))
+
+    def hand(_: int) -> None:
+        with places.scratch() as caches:
+            installing, made = _install(caches)
+            first = _start(made)
+        by_hand.append(installing + first)
+        install_and_warm.append(installing + _start(warm))
+
+    take_turns(asked.number(ROUNDS), ours, hand, asked.say)
+    return [
+        Row(
+            "cold",
+            "`provision` with empty caches, against uv installing the same locks at once + a warm bare start",
+            "s",
+            tuple(ours_took),
+            tuple(install_and_warm),
+            Budget("ratio", "<=", 1.15),
+        ),
+        Row(
+            "cold",
+            "the same, against what one gets by hand: uv, then a first start without bytecode",
+            "s",
+            tuple(ours_took),
+            tuple(by_hand),
+        ),
+    ]
+
+
+def _fresh(caches: Path) -> dict[str, str]:
+    return {"UV_CACHE_DIR": str(caches / "uv"), "MATCHA_CACHE_DIR": str(caches / "matcha")}
+
+
+def _install(caches: Path) -> tuple[float, dict[str, Path]]:
+    """Seconds, and the folders by name."""
+    began = time.monotonic()
+    started = {
+        name: _installer(environment, caches / name, caches) for name, environment in places.wanted().items()
+    }
+    for name, process in started.items():
+        if process.wait(900):
+            raise RuntimeError(f"uv failed for {name}")
+    return time.monotonic() - began, {name: caches / name for name in started}
+
+
+def _installer(environment: Environment, folder: Path, caches: Path) -> subprocess.Popen[bytes]:
+    uv, python = str(uvtool.uv_path()), environments.python_for(environment.python)
+    script = (
+        '"$0" venv --quiet --no-project --python "$1" "$2" && '
+        '"$0" pip sync --quiet --require-hashes --python "$2/bin/python" "$3"'
+    )
+    return subprocess.Popen(
+        ["sh", "-c", script, uv, python, str(folder), str(environment.lock)],
+        env=places.user_env(UV_CACHE_DIR=_fresh(caches)["UV_CACHE_DIR"]),
+        cwd=caches,
+        stdin=subprocess.DEVNULL,
+    )
+
+
+def _start(made: Mapping[str, Path]) -> float:
+    with bare.running_all(made) as running:
+        return max(running.seconds.values())
