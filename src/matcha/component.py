@@ -265,6 +265,9 @@ class ModelRegistry(Protocol):
 
     def models(self, access: Access) -> Sequence[RegisteredModel]: ...
 
+    def has_runs_since(self, access: Access, unix_ms: int) -> bool:
+        """Whether any run started since then; False where the tracker does not answer."""
+
     def toolbox(self) -> tuple[Environment, Path]:
         """Environment and code folder of the scripts that read datasets on the user's machine."""
 

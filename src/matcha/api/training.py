@@ -9,15 +9,17 @@ import time
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from matcha import environments, pythons
 from matcha.api import _models
 from matcha.api._project import Folder, Project, open_project
-from matcha.component import Component, Environment, Output
+from matcha.component import Component, Environment, ModelRegistry, Output
 from matcha.errors import BadInput, MatchaError
 from matcha.events import Emit, Event, silent
+from matcha.state import State
 from matcha.target import Job, JobRunner
 
 WORKSPACE = Path(__file__).resolve().parent.parent / "components" / "workspace"
@@ -107,8 +109,23 @@ def run(
     variables[pythons.CALLER] = f"{sys.version_info.major}.{sys.version_info.minor}"
     variables["PYTHONPATH"] = os.pathsep.join([str(opened.root), str(_importable(opened))])
     code = runner.run(msgspec.structs.replace(job, python=python, env=variables, folder=opened.root))
-    _models.log_references(opened, state, ["--experiment-since", str(began)])
+    _keep_references(opened, state, began, emit)
     return code
+
+
+def _keep_references(opened: Project, state: State, began: int, emit: Emit) -> None:
+    """Sample the training data of the job's runs, for drift to be measured against."""
+    tracker = next((c for c in opened.components if isinstance(c, ModelRegistry)), None)
+    if tracker and tracker.has_runs_since(opened.target.access(state), began):
+        _tell_references(_models.log_references(opened, state, ["--experiment-since", str(began)]), emit)
+
+
+def _tell_references(said: Mapping[str, Any], emit: Emit) -> None:
+    """What is to be said of the job's training data, where drift cannot be measured against it."""
+    quiet = ("done", "logged", "exists", "no-dataset")
+    for each in (said, *said.get("runs", ())):
+        if each.get("status") not in quiet and each.get("message"):
+            emit(Event("reference", "note", str(each["message"])))
 
 
 def _importable(opened: Project) -> Path:

@@ -122,6 +122,13 @@ class MLflow(Component):
         with Tracker(access.url(self.role)) as tracker:
             return models.registered(tracker)
 
+    def has_runs_since(self, access: Access, unix_ms: int) -> bool:
+        try:
+            with Tracker(access.url(self.role), timeout=10) as tracker:
+                return bool(_runs(tracker, 1, f"attributes.start_time >= {unix_ms}"))
+        except (MatchaError, Unknown):
+            return False
+
     def toolbox(self) -> tuple[Environment, Path]:
         return self.environments()[0], HERE / "inside"
 
@@ -141,8 +148,8 @@ def _registered(tracker: Tracker) -> int:
     return sum(1 for _ in tracker.pages("/registered-models/search", "registered_models"))
 
 
-def _runs(tracker: Tracker) -> int:
-    """Counted up to a page an experiment: that there are any is what matters."""
+def _runs(tracker: Tracker, most: int = 1000, which: str = "") -> int:
+    """Counted up to `most`: that there are any is what matters."""
     experiments = [e["experiment_id"] for e in tracker.pages("/experiments/search", "experiments")]
-    found = tracker.post("/runs/search", {"experiment_ids": experiments, "max_results": 1000})
-    return len(found.get("runs", ()))
+    asked = {"experiment_ids": experiments, "max_results": most, "filter": which}
+    return len(tracker.post("/runs/search", asked).get("runs", ()))
