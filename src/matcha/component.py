@@ -186,6 +186,7 @@ class Component:
     version: ClassVar[str] = ""
     stacks: ClassVar[tuple[str, ...]] = ("default",)  # named stacks that hold it by default
     requires: ClassVar[tuple[str, ...]] = ()  # roles that must be in the stack
+    also: ClassVar[tuple[str, ...]] = ()  # resources besides the role that `resources` tells of
     clients: ClassVar[tuple[str, ...]] = ()  # packages a user's own code imports to reach it
     Options: ClassVar[type[msgspec.Struct]]
 
@@ -216,6 +217,10 @@ class Component:
 
     def outputs(self, access: Access) -> Mapping[str, Output]:
         return {}
+
+    def resources(self, access: Access) -> Mapping[str, Mapping[str, Output]]:
+        """Outputs by resource, for a component that stands for more than its own role."""
+        return {self.role: self.outputs(access)}
 
     def client_env(self, access: Access) -> Mapping[str, Output]:
         """Environment variables that a user's own code needs to reach this component."""

@@ -76,7 +76,7 @@ def outputs_of(opened: Project) -> dict[str, dict[str, Output]]:
     found: dict[str, dict[str, Output]] = {}
     for component in opened.components:
         try:
-            found[component.role] = dict(component.outputs(access))
+            found |= {name: dict(outputs) for name, outputs in component.resources(access).items()}
         except NotProvisioned:
             continue
     return found
@@ -91,10 +91,9 @@ def get(
 ) -> dict[str, dict[str, Output]]:
     """Outputs, narrowed to a resource and a property. Raises BadInput for one Matcha does not know."""
     opened = open_project(project, target)
-    if resource is not None and resource not in opened.stack.components:
-        raise BadInput(
-            f'Unknown resource "{resource}".', resolution=suggest(resource, opened.stack.components)
-        )
+    known = [name for c in opened.components for name in (c.role, *c.also)]
+    if resource is not None and resource not in known:
+        raise BadInput(f'Unknown resource "{resource}".', resolution=suggest(resource, known))
     found = outputs_of(opened)
     if resource is None:
         return found

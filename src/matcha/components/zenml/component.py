@@ -43,6 +43,7 @@ class ZenML(Component):
     role = "pipeline"
     flavor = "zenml"
     clients = ("zenml",)
+    also = ("orchestrator",)
     title = "ZenML"
     version = VERSION
     requires = (TRACKER,)
@@ -105,6 +106,12 @@ class ZenML(Component):
             "server-username": Output(wiring.ADMINISTRATOR),
             "server-password": Output(access.secret(wiring.PASSWORD), sensitive=True),
         }
+
+    def resources(self, access: Access) -> Mapping[str, Mapping[str, Output]]:
+        """ZenML's orchestrator is what runs the steps of its pipelines."""
+        [runs] = [p for p in wiring.parts("", "") if p.type == "orchestrator"]
+        orchestrator = {"flavor": Output(runs.flavor), "name": Output(runs.name)}
+        return {**super().resources(access), "orchestrator": orchestrator}
 
     def client_env(self, access: Access) -> Mapping[str, Output]:
         """Raises NotProvisioned before the first `setup`."""

@@ -103,7 +103,11 @@ def _outdated(
     for service in services:
         note, seen = notes.get(service.name), found.get(f"service/{service.name}")
         if note and seen and made_of(stack, service, ports, roles_of(state)) != note.made:
-            why = "the project's folder moved" if stack.moved_from else "its code or an address it uses has changed"
+            why = (
+                "the project's folder moved"
+                if stack.moved_from
+                else "its code or an address it uses has changed"
+            )
             remade[f"service/{service.name}"] = msgspec.structs.replace(seen, digest="", detail=why)
     return remade
 
