@@ -77,6 +77,7 @@ def test_pins_hold_for_one_python() -> None:
         ("mlflow[extras]>=99", True),
         ("psutil==7.2.2", True),
         ("rich==15.0.0", True),
+        ("pytest==9.2.0", True),
         ("torch==2.9.0", False),
         ("torch==2.9.0 ; python_version < '3'", True),
         ("ruamel.yaml==0.18.1", True),

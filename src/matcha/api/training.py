@@ -171,7 +171,7 @@ def workspace_lock(opened: Project, emit: Emit) -> Path:
 
 def _resolve(own: Sequence[str], lock: Path, emit: Emit) -> None:
     base = WORKSPACE / "requirements.lock"
-    wanted = [*_plain_lines(WORKSPACE / "requirements.in"), *own]
+    wanted = [*_plain_lines(WORKSPACE / "requirements.in"), *matcha_requirements(), *own]
     python = environments.python_for(PYTHON)
     emit(Event("environment/workspace", "progress", "resolving the project's requirements"))
     try:
@@ -185,6 +185,13 @@ _UNCONSTRAINED = (
     "The project's requirements do not fit the serving environment's versions; resolved without them. "
     "A model trained here gets a serving environment of its own."
 )
+
+
+def matcha_requirements() -> list[str]:
+    """What `import matcha` needs in a job; supervisor runs beside the stack only."""
+    from importlib.metadata import requires  # noqa: PLC0415 - costs tens of milliseconds
+
+    return [line for line in requires("matcha-ml") or () if not line.startswith("supervisor")]
 
 
 def own_requirements(root: Path) -> list[str]:

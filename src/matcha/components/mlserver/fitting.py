@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 FORGIVING = frozenset(("numpy", "pandas", "scipy", "pyarrow", "cloudpickle", "skops", "joblib"))
 SERVERS_OWN = frozenset(("mlflow", "mlflow-skinny", "mlflow-tracing", "mlserver", "mlserver-mlflow"))
-# MLflow lists what it finds imported: psutil for its own sake, rich because skops prints with it where it is
-TOOLS = frozenset(("pip", "setuptools", "wheel", "psutil", "rich"))
+# MLflow lists what it finds imported, also what other packages only use where it is: psutil, rich, pytest
+TOOLS = frozenset(("pip", "setuptools", "wheel", "psutil", "rich", "pytest"))
 IMPORTED = ("aiohttp", "orjson", "uvicorn")  # by the code that runs in the process, besides MLServer itself
 _PIN = re.compile(r"^([A-Za-z0-9][\w.-]*)(?:\[[^]]*\])?==(\S+)\s*(?:;\s*(.*?))?\s*\\?$", re.MULTILINE)
 
