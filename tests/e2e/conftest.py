@@ -1,10 +1,12 @@
 """One real stack for the tests that only use it; those that break it make their own."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from support.jobs import JOBS, Trained
 from support.matcha import Matcha
 
 
@@ -12,7 +14,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.e2e)
-            item.add_marker(pytest.mark.timeout(1800))
+            item.add_marker(pytest.mark.timeout(600))
 
 
 @pytest.fixture(scope="session")
@@ -22,11 +24,19 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Matcha]:
     matcha = Matcha(folder / "my project", folder / "home")
     try:
         matcha("example", "get", "recommendation", ".")
+        with (matcha.project / "requirements.txt").open("a") as file:
+            file.write("pytest\nhumanize\n")
+        shutil.copytree(JOBS, matcha.project, dirs_exist_ok=True)
         matcha("provision", "--yes")
         yield matcha
     finally:
         matcha("destroy", "--yes", "--delete-data", code=None)
         assert matcha.left() == []
+
+
+@pytest.fixture(scope="session")
+def trained(stack: Matcha) -> Trained:
+    return Trained(stack("run", "--", "python", "credit.py", "--epochs", "3").stdout)
 
 
 @pytest.fixture

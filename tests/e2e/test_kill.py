@@ -10,6 +10,7 @@ import subprocess
 import time
 
 import pytest
+
 from support.matcha import Matcha
 
 WHOLE = os.environ.get("MATCHA_SWEEP") == "whole"

@@ -1,69 +1,47 @@
 """The recommendation example on a real stack, as its README tells a user to run it.
 
-One stack for the module; the tests build on each other's models and stand in the README's order.
+The tests build on each other's models and stand in the README's order.
 """
 
 from __future__ import annotations
 
 import csv
 import json
-import os
 import re
-import subprocess
-import sys
 import urllib.request
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
-BIN = Path(sys.executable).parent
+from support.matcha import Matcha
+
 OFFLINE = "http://127.0.0.1:9"  # a proxy that refuses, so that the run cannot depend on GroupLens
 
 
 class Shell:
-    """Runs `matcha ...` in the example's folder, as a user who installed Matcha into an environment."""
+    """Runs `matcha ...` in the example's folder."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.env = {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
-        self.env |= {"https_proxy": OFFLINE, "no_proxy": "127.0.0.1,localhost", "NO_COLOR": "1"}
+    def __init__(self, stack: Matcha) -> None:
+        self.stack = stack
+        self.folder = stack.project
+        self.proxy = OFFLINE
 
-    def __call__(self, *arguments: str, code: int = 0, timeout: int = 600) -> str:
-        done = subprocess.run(
-            ["matcha", *arguments],
-            cwd=self.folder,
-            env=self.env,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
-        )
-        said = f"matcha {' '.join(arguments)} exited {done.returncode}\n{done.stdout}\n{done.stderr}"
-        assert done.returncode == code, said
-        return done.stdout
+    def __call__(self, *arguments: str, code: int = 0) -> str:
+        env = {"https_proxy": self.proxy, "no_proxy": "127.0.0.1,localhost"}
+        return self.stack(*arguments, code=code, timeout=600, env=env).stdout
 
     def python(self, *arguments: str, code: int = 0) -> str:
         return self("run", "--", "python", *arguments, code=code)
 
 
 @pytest.fixture(scope="module")
-def matcha(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
-    home = tmp_path_factory.mktemp("a user")
-    Shell(home)("example", "get", "recommendation")
-    shell = Shell(home / "recommendation")
+def matcha(stack: Matcha) -> Shell:
     # Packages may come through a proxy: only the runs of the example itself must do without GroupLens.
-    shell.env["https_proxy"] = os.environ.get("https_proxy", "")
-    shell("provision", "--yes")
-    shell.env["https_proxy"] = OFFLINE
-    yield shell
-    shell("destroy", "--yes", "--delete-data")
+    stack("run", "--", "true")
+    return Shell(stack)
 
 
 @pytest.fixture(scope="module")
-def trained(matcha: Shell) -> str:
+def recommender(matcha: Shell) -> str:
     """What the first `python run.py` prints."""
     return matcha.python("run.py")
 
@@ -72,23 +50,23 @@ def figures(output: str) -> dict[str, float]:
     return {name: float(value) for name, value in re.findall(r"^ *(rmse\w*) ([\d.]+)$", output, re.MULTILINE)}
 
 
-def test_the_run_says_where_its_data_came_from(trained: str) -> None:
-    assert "GENERATED" in trained
-    assert "80,000 ratings to learn from, 20,000 held out (generated)" in trained
+def test_the_run_says_where_its_data_came_from(recommender: str) -> None:
+    assert "GENERATED" in recommender
+    assert "80,000 ratings to learn from, 20,000 held out (generated)" in recommender
 
 
-def test_the_run_prints_figures_version_endpoint_and_next_command(matcha: Shell, trained: str) -> None:
-    rmse = figures(trained)
+def test_the_run_prints_figures_version_endpoint_and_next_command(matcha: Shell, recommender: str) -> None:
+    rmse = figures(recommender)
     assert rmse["rmse"] < 0.95 * min(
         rmse["rmse_of_mean"], rmse["rmse_of_user_mean"], rmse["rmse_of_movie_mean"]
     )
-    assert "Model: movie version 1, the new champion" in trained
+    assert "Model: movie version 1, the new champion" in recommender
     base = matcha("get", "model-deployer", "base-url").strip()
-    assert f"Endpoint: {base}/v2/models/movie/infer (version 1)" in trained
-    assert "Next: matcha run -- python inference.py --user 42 --movie 50" in trained
+    assert f"Endpoint: {base}/v2/models/movie/infer (version 1)" in recommender
+    assert "Next: matcha run -- python inference.py --user 42 --movie 50" in recommender
 
 
-@pytest.mark.usefixtures("trained")
+@pytest.mark.usefixtures("recommender")
 def test_inference_answers_for_known_and_new(matcha: Shell) -> None:
     for user, movie in ((42, 50), (9_999, 50), (42, 9_999)):
         said = matcha.python("inference.py", "--user", str(user), "--movie", str(movie))
@@ -98,14 +76,14 @@ def test_inference_answers_for_known_and_new(matcha: Shell) -> None:
         assert 1.0 <= float(found[2]) <= 5.0
 
 
-@pytest.mark.usefixtures("trained")
+@pytest.mark.usefixtures("recommender")
 def test_inference_recommends_in_order(matcha: Shell) -> None:
     lines = matcha.python("inference.py", "--user", "42", "--top", "10").splitlines()[-10:]
     ratings = [float(line.split()[0]) for line in lines]
     assert ratings == sorted(ratings, reverse=True)
 
 
-@pytest.mark.usefixtures("trained")
+@pytest.mark.usefixtures("recommender")
 def test_predict_agrees_with_inference_and_plain_http(matcha: Shell) -> None:
     predictions = json.loads(matcha("predict", "movie", "--input", "requests.json", "--output", "json"))
     asked = json.loads((matcha.folder / "requests.json").read_text())
@@ -132,7 +110,7 @@ def over_http(matcha: Shell, rows: list[dict[str, int]]) -> list[float]:
     return list(output["data"])
 
 
-@pytest.mark.usefixtures("trained")
+@pytest.mark.usefixtures("recommender")
 def test_drift_is_measured_against_the_training_data(matcha: Shell) -> None:
     """Rows as the training data has them do not drift; a flood of one user's does."""
     rows = matcha.folder / "rows.csv"
@@ -153,7 +131,7 @@ SAMPLE = (
 )
 
 
-@pytest.mark.usefixtures("trained")
+@pytest.mark.usefixtures("recommender")
 def test_the_same_again_leaves_the_champion(matcha: Shell) -> None:
     said = matcha.python("run.py", "--no-deploy")
     assert "Model: movie version 2; version 1 stays champion" in said
@@ -163,7 +141,7 @@ def test_the_same_again_leaves_the_champion(matcha: Shell) -> None:
     assert sorted(movie["versions"]) == ["1", "2"]
 
 
-@pytest.mark.usefixtures("trained")
+@pytest.mark.usefixtures("recommender")
 def test_a_worse_model_does_not_become_champion(matcha: Shell) -> None:
     said = matcha.python("run.py", "--factors", "0")
     assert "version 1 stays champion" in said
@@ -175,9 +153,7 @@ def test_a_folder_without_movielens_is_bad_usage(matcha: Shell) -> None:
 
 
 def test_its_own_tests_pass(matcha: Shell) -> None:
-    """With pytest added to its requirements, as its README says."""
-    with (matcha.folder / "requirements.txt").open("a") as file:
-        file.write("pytest\n")
-    matcha.env["https_proxy"] = os.environ.get("https_proxy", "")
+    """With pytest in its requirements, as its README says."""
+    assert "pytest" in (matcha.folder / "requirements.txt").read_text()
     said = matcha.python("-m", "pytest", "-q", "-p", "no:cacheprovider")
     assert re.search(r"^\d+ passed", said, re.MULTILINE), said
