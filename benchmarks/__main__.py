@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmarks import report
 from benchmarks.figures import Asked, Row
-from benchmarks.machine import Machine, load, this_machine
+from benchmarks.machine import Machine, load, this_machine, wait_until_calm
 
 SUBJECTS = ("provision", "commands", "memory", "inference", "cold")
 RESULTS = Path(__file__).with_name("results")
@@ -18,10 +18,11 @@ RESULTS = Path(__file__).with_name("results")
 def main() -> int:
     asked = _arguments()
     machine = this_machine()
-    rows = [row for name in asked.only or SUBJECTS for row in _run(name, asked.rounds)]
-    print(report.text(machine, rows))
+    weather = Weather(asked.patience)
+    rows = [row for name in asked.only or SUBJECTS for row in _run(name, asked.rounds, weather)]
+    print(report.text(machine, weather.said(), rows))
     if asked.save:
-        _save(machine, rows)
+        _save(machine, weather.said(), rows)
     return 0 if all(row.met is not False for row in rows) else 1
 
 
@@ -32,21 +33,38 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--only", action="append", choices=SUBJECTS, help="this subject (may be repeated)")
     parser.add_argument("--rounds", type=int, help="rounds of each subject (usually 5, of cold 2)")
+    help_ = "seconds to wait before a turn for a calm machine (usually 30)"
+    parser.add_argument("--patience", type=float, default=30.0, help=help_)
     parser.add_argument("--save", action="store_true", help="write benchmarks/results/DATE.md and .json")
     return parser.parse_args()
 
 
-def _run(name: str, rounds: int | None) -> list[Row]:
+class Weather:
+    """Waits before every turn for others to leave the machine alone, and counts when they did not."""
+
+    def __init__(self, patience: float) -> None:
+        self._patience = patience
+        self._turns = self._rough = 0
+
+    def wait(self) -> None:
+        self._turns += 1
+        self._rough += not wait_until_calm(self._patience)
+
+    def said(self) -> str:
+        return f"{self._rough} of {self._turns} turns began while others kept the machine busy"
+
+
+def _run(name: str, rounds: int | None, weather: Weather) -> list[Row]:
     def say(text: str) -> None:
         print(f"{name}: {text} (load {load():g})", file=sys.stderr, flush=True)
 
     subject = import_module(f"benchmarks.{name}")
-    rows: list[Row] = subject.run(Asked(rounds, say))
+    rows: list[Row] = subject.run(Asked(rounds, say, weather.wait))
     return rows
 
 
-def _save(machine: Machine, rows: list[Row]) -> None:
-    for path in report.save(RESULTS, machine, rows):
+def _save(machine: Machine, weather: str, rows: list[Row]) -> None:
+    for path in report.save(RESULTS, machine, weather, rows):
         print(f"wrote {path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}")
 
 

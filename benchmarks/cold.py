@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from benchmarks import bare, places, stack
-from benchmarks.figures import Asked, Budget, Row, take_turns
+from benchmarks.figures import Asked, Budget, Row
 from matcha import environments, uvtool
 from matcha.component import Environment
 
@@ -24,18 +24,18 @@ def run(asked: Asked) -> list[Row]:
     install_and_warm: list[float] = []
     by_hand: list[float] = []
 
-    def ours(_: int) -> None:
+    def ours() -> None:
         with places.scratch() as caches, stack.project(**_fresh(caches)) as project:
             ours_took.append(project.timed("provision", "--yes"))
 
-    def hand(_: int) -> None:
+    def hand() -> None:
         with places.scratch() as caches:
             installing, made = _install(caches)
             first = _start(made)
         by_hand.append(installing + first)
         install_and_warm.append(installing + _start(warm))
 
-    take_turns(asked.number(ROUNDS), ours, hand, asked.say)
+    asked.take_turns((ours, hand), ROUNDS)
     return [
         Row(
             "cold",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from benchmarks import places, stack
@@ -20,12 +22,14 @@ def run(asked: Asked) -> list[Row]:
         project("provision", "--yes")
         client = project.json("env", "--show-sensitive")
         _timed(zenml, client)  # its first run writes its configuration
-        for number in range(asked.number()):
-            asked.say(f"round {number + 1} of {asked.number()}")
-            bare.append(_timed(zenml, client))
-            for what, arguments in COMMANDS.items():
-                took[what].append(project.timed(*arguments))
+        sides = [_side(lambda: _timed(zenml, client), bare)]
+        sides += [_side(partial(project.timed, *words), took[what]) for what, words in COMMANDS.items()]
+        asked.take_turns(sides)
     return [row for what, seconds in took.items() for row in _rows(what, seconds, bare)]
+
+
+def _side(measure: Callable[[], float], into: list[float]) -> Callable[[], None]:
+    return lambda: into.append(measure())
 
 
 def _timed(zenml: Path, client: dict[str, str]) -> float:

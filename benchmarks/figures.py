@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Literal
@@ -60,20 +60,21 @@ class Row:
 
 @dataclass(frozen=True)
 class Asked:
-    """What a run was asked for; `say` shows progress. `rounds` as given, or None for a subject's own."""
+    """What a run was asked for: `rounds`, or None for a subject's own number. `say` shows progress, `calm`
+    is called before every turn.
+    """
 
     rounds: int | None
     say: Callable[[str], None]
+    calm: Callable[[], None]
 
     def number(self, usual: int = 5) -> int:
         return self.rounds or usual
 
-
-def take_turns(
-    rounds: int, ours: Callable[[int], None], bare: Callable[[int], None], say: Callable[[str], None]
-) -> None:
-    """Run both sides once a round; who begins changes with every round."""
-    for number in range(rounds):
-        say(f"round {number + 1} of {rounds}")
-        for side in (ours, bare) if number % 2 == 0 else (bare, ours):
-            side(number)
+    def take_turns(self, sides: Sequence[Callable[[], None]], usual: int = 5) -> None:
+        """Every side once a round; who begins changes with the rounds."""
+        for number in range(self.number(usual)):
+            self.say(f"round {number + 1} of {self.number(usual)}")
+            for side in sides if number % 2 == 0 else reversed(sides):
+                self.calm()
+                side()

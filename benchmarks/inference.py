@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from benchmarks import bare, places, stack
-from benchmarks.figures import Asked, Budget, Row, take_turns
+from benchmarks.figures import Asked, Budget, Row
 from benchmarks.load import Burst, burst
 
 CLIENTS = (1, 16)
@@ -40,11 +40,11 @@ def _rounds(asked: Asked, urls: tuple[str, str], ours: Bursts, plain: Bursts) ->
     for clients in CLIENTS:
         sides = _side(urls[0], clients, ours[clients]), _side(urls[1], clients, plain[clients])
         asked.say(f"clients: {clients}")
-        take_turns(asked.number(), *sides, asked.say)
+        asked.take_turns(sides)
 
 
-def _side(url: str, clients: int, into: list[Burst]) -> Callable[[int], None]:
-    return lambda _: into.append(burst(url, body(), clients=clients, seconds=SECONDS))
+def _side(url: str, clients: int, into: list[Burst]) -> Callable[[], None]:
+    return lambda: into.append(burst(url, body(), clients=clients, seconds=SECONDS))
 
 
 def _deployed(project: stack.Project, python: Path, folder: Path) -> str:

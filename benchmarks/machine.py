@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import platform
 import sys
+import time
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
 import psutil
+
+CALM_PERCENT = 20.0  # of all processors, over half a second
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,16 @@ def this_machine() -> Machine:
 
 def load() -> float:
     return round(os.getloadavg()[0], 2)
+
+
+def wait_until_calm(seconds: float) -> bool:
+    """Wait until others leave the processors alone, at most that long; whether they do."""
+    deadline = time.monotonic() + seconds
+    while True:
+        if psutil.cpu_percent(interval=0.5) < CALM_PERCENT:
+            return True
+        if time.monotonic() > deadline:
+            return False
 
 
 def _cpu() -> str:

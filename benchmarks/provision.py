@@ -5,24 +5,24 @@ from __future__ import annotations
 from collections import defaultdict
 
 from benchmarks import bare, places, stack
-from benchmarks.figures import Asked, Budget, Row, take_turns
+from benchmarks.figures import Asked, Budget, Row
 
 
 def run(asked: Asked) -> list[Row]:
     environments = places.installed()
     took: defaultdict[str, list[float]] = defaultdict(list)
 
-    def ours(_: int) -> None:
+    def ours() -> None:
         with stack.project() as project:
             took["provision"].append(project.timed("provision", "--yes"))
             took["again"].append(project.timed("provision", "--yes"))
             took["destroy"].append(project.timed("destroy", "--yes", "--delete-data"))
 
-    def by_hand(_: int) -> None:
+    def by_hand() -> None:
         with bare.running_all(environments) as running:
             took["bare"].append(max(running.seconds.values()))
 
-    take_turns(asked.number(), ours, by_hand, asked.say)
+    asked.take_turns((ours, by_hand))
     return _rows({name: tuple(seconds) for name, seconds in took.items()})
 
 

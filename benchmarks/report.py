@@ -53,25 +53,25 @@ def _with_unit(value: float, unit: str) -> str:
     return f"{value:.{digits}f} {unit}"
 
 
-def text(machine: Machine, rows: Sequence[Row]) -> str:
+def text(machine: Machine, weather: str, rows: Sequence[Row]) -> str:
     lines = [HEAD, *map(cells, rows)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(HEAD))]
     table = ("  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in lines)
-    return "\n".join([machine_line(machine), "", *table])
+    return "\n".join([f"{machine_line(machine)}; {weather}", "", *table])
 
 
-def markdown(machine: Machine, rows: Sequence[Row]) -> str:
+def markdown(machine: Machine, weather: str, rows: Sequence[Row]) -> str:
     lines = [HEAD, ("---",) * len(HEAD), *map(cells, rows)]
     table = (f"| {' | '.join(line)} |" for line in lines)
-    return "\n".join([machine_line(machine) + ".", "", *table, "", MEANING, ""])
+    return "\n".join([f"{machine_line(machine)}; {weather}.", "", *table, "", MEANING, ""])
 
 
-def save(folder: Path, machine: Machine, rows: Sequence[Row]) -> list[Path]:
+def save(folder: Path, machine: Machine, weather: str, rows: Sequence[Row]) -> list[Path]:
     """DATE.md and DATE.json in `folder`; those of the same day are replaced."""
     folder.mkdir(exist_ok=True)
     day = machine.when.split()[0]
-    raw = {"machine": asdict(machine), "rows": [asdict(row) for row in rows]}
+    raw = {"machine": asdict(machine), "weather": weather, "rows": [asdict(row) for row in rows]}
     table, figures = folder / f"{day}.md", folder / f"{day}.json"
-    table.write_text(markdown(machine, rows))
+    table.write_text(markdown(machine, weather, rows))
     figures.write_text(json.dumps(raw, indent=1) + "\n")
     return [table, figures]
