@@ -37,6 +37,7 @@ class Bench:
         self.url = f"http://127.0.0.1:{self.port}"
         self.data = root / "volume"
         self.process: subprocess.Popen[bytes] | None = None
+        self.client = httpx.Client(base_url=self.url, timeout=120, trust_env=False)
         root.mkdir(parents=True, exist_ok=True)
         self.deploy(*deployments)
 
@@ -87,6 +88,8 @@ class Bench:
         if self.process is not None and self.process.poll() is None:
             self.process.send_signal(how)
             self.process.wait(20)
+            self.client.close()
+            self.client = httpx.Client(base_url=self.url, timeout=120, trust_env=False)
 
     @property
     def log(self) -> str:
@@ -101,7 +104,7 @@ class Bench:
 
     def send(self, body: bytes, **headers: str) -> httpx.Response:
         given = {"Authorization": f"Bearer {TOKEN}", **{k.replace("_", "-"): v for k, v in headers.items()}}
-        return httpx.post(f"{self.url}/v1/captures", content=body, headers=given, timeout=60)
+        return self.client.post("/v1/captures", content=body, headers=given)
 
     def feed(self, lines: Sequence[bytes], batch: int = 1000) -> None:
         for start in range(0, len(lines), batch):
@@ -109,15 +112,13 @@ class Bench:
             assert answer.status_code == 202, answer.text
 
     def window(self, name: str = "movie", take_in: bool = True) -> dict[str, Any]:
-        answer = httpx.post(
-            f"{self.url}/v1/deployments/{name}/windows", json={"take_in": take_in}, timeout=120
-        )
+        answer = self.client.post(f"/v1/deployments/{name}/windows", json={"take_in": take_in})
         assert answer.status_code == 200, answer.text
         found: dict[str, Any] = answer.json()
         return found
 
     def get(self, path: str, **headers: str) -> httpx.Response:
-        return httpx.get(f"{self.url}{path}", headers=headers, timeout=30)
+        return self.client.get(path, headers={k.replace("_", "-"): v for k, v in headers.items()})
 
     def about(self, name: str = "movie") -> dict[str, Any]:
         found: dict[str, Any] = next(d for d in self.get("/v1/deployments").json() if d["name"] == name)
