@@ -94,9 +94,9 @@ def _end(lines: list[str], start: int, indent: str, page: Path) -> int:
 
 
 def start_of(page: Path) -> str:
-    """What the page's first line says that it starts from: a served example, or nothing."""
-    first = _COMMENT.match(page.read_text(encoding="utf-8").partition("\n")[0])
-    return first["value"] if first and first["name"] == "starts" else "nothing"
+    """What the page says that it starts from, `<!-- starts: ... -->`; otherwise nothing."""
+    comments = map(_COMMENT.match, page.read_text(encoding="utf-8").splitlines())
+    return next((c["value"] for c in comments if c and c["name"] == "starts"), "nothing")
 
 
 class Reader:
@@ -107,7 +107,7 @@ class Reader:
         self.programs = programs
         self.home = home
         self.site = home / "site"
-        self.last = ""
+        self.last: str | None = ""  # None after a block that runs elsewhere
         for each in (folder, home, self.site):
             each.mkdir(parents=True, exist_ok=True)
 
@@ -136,7 +136,9 @@ class Reader:
             target.write_text(block.text, encoding="utf-8")
         elif block.kind == "run":
             self._run(block)
-        elif block.kind == "output":
+        elif block.kind == "elsewhere":
+            self.last = None
+        elif block.kind == "output" and self.last is not None:
             assert matches(block.text, self.last), (
                 f"{block.place} is not the output:\n{differ(block.text, self.last)}"
             )
