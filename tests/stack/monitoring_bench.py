@@ -32,7 +32,7 @@ class Bench:
         self.python = python
         self.root = root
         self.mlflow = mlflow
-        self.rules: dict[str, Any] = {}
+        self.rules: dict[str, Any] = {"tick_seconds": 3600}  # windows by themselves only where a test asks
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.data = root / "volume"

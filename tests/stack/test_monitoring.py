@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ import httpx
 import pytest
 from monitoring_bench import TOKEN, Bench, line, traffic
 
+from matcha import environments
 from matcha.component import Deployment
 from matcha.components.mlflow import MLflow
 from matcha.components.monitoring import Monitoring
@@ -78,7 +80,14 @@ def tracking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tracking]:
 
 @pytest.fixture(scope="session")
 def python() -> Path:
-    return interpreter(Monitoring(Options()).environments()[0])
+    """MATCHA_TEST_PYTHON=3.13 tests another than the usual."""
+    environment = Monitoring(Options()).environments()[0]
+    version = os.environ.get("MATCHA_TEST_PYTHON")
+    return (
+        environments.install(environment.lock, version) / "bin" / "python"
+        if version
+        else interpreter(environment)
+    )
 
 
 @pytest.fixture
@@ -390,6 +399,16 @@ def _eventually(bench: Bench, windows: int) -> dict[str, Any]:
         time.sleep(0.2)
     newest: dict[str, Any] = found[0]
     return newest
+
+
+def test_two_who_ask_at_once_get_the_same_window(make: Make, tracking: Tracking) -> None:
+    bench = make(tracking.url, tracking.deployment("wide"))
+    bench.feed(traffic(200, seed=1))
+    url = f"{bench.url}/v1/deployments/movie/windows"
+    with ThreadPoolExecutor(2) as both:
+        first, second = both.map(lambda _: httpx.post(url, timeout=120).json(), range(2))
+    assert first == second
+    assert (first["new"], first["window"]["rows"]) == (True, 200)
 
 
 def test_a_window_that_fails_is_said_and_the_service_goes_on(make: Make, tracking: Tracking) -> None:

@@ -91,7 +91,7 @@ def _card(service: Service, deployed: Deployed) -> str:
 {_facts(service, deployed, window)}
 {_remark(remark)}
 {_failure(service.ledger.failures.get(deployed.name))}
-{_window(window)}
+{_window(window) if window or not remark else ""}
 {_history(history)}
 </section>
 """
@@ -120,7 +120,8 @@ def _facts(service: Service, deployed: Deployed, window: Mapping[str, Any] | Non
 
 def _span(window: Mapping[str, Any]) -> str:
     rows = window["window"]
-    return f"{_short(rows['from'])} to {_short(rows['to'])} UTC, {_count(rows['rows'], 'row')}"
+    first, last = _short(rows["from"]), _short(rows["to"])
+    return f"{first if first == last else f'{first} to {last}'} UTC, {_count(rows['rows'], 'row')}"
 
 
 def _short(text: object) -> str:
@@ -176,12 +177,16 @@ def _table(columns: Sequence[Mapping[str, Any]]) -> str:
 
 def _row(column: Mapping[str, Any]) -> str:
     kind = "bad" if column["drifted"] else "good"
-    score = "-" if column["score"] is None else f"{column['score']:.3f}"
+    score = "-" if column["score"] is None else f"{column['score']:.3f}{_limit(column['threshold'])}"
     return (
         f'<tr class="{kind}"><th scope="row">{_t(column["name"]) or "(no name)"}</th>'
         f'<td class="wide">{_bar(column)}</td><td class="number">{score}</td>'
         f"<td>{'; '.join(_remarks(column))}</td></tr>"
     )
+
+
+def _limit(threshold: float | None) -> str:
+    return f' <span class="quiet">/ {threshold:.3f}</span>' if threshold else ""
 
 
 def _bar(column: Mapping[str, Any]) -> str:

@@ -86,7 +86,7 @@ class Service:
 
         Without new rows the answer is the last window. `patient` work yields to everything else.
         """
-        deployed = self.known(name)
+        deployed, asked = self.known(name), time.time()
         if not self.waiting(deployed):
             return self.unchanged(deployed)
         self.spool.seal()
@@ -96,7 +96,7 @@ class Service:
             self.ledger.failed(name, str(failure))
             raise
         self._took_in(answer)
-        window = answer["window"] or self.unchanged(deployed)
+        window = answer["window"] or self._made_meanwhile(deployed, asked)
         self.ledger.worked(name, _remark(window))
         return window
 
@@ -107,6 +107,11 @@ class Service:
             return self._nothing(deployed)
         told = [f"No rows were captured since this window of {last['made']}."] if asked else []
         return {**last, "new": False, "messages": [*told, *last.get("messages", [])]}
+
+    def _made_meanwhile(self, deployed: Deployed, asked: float) -> dict[str, Any]:
+        """While this request waited for its turn, another one's window took the rows in."""
+        last = self.newest(deployed)
+        return last if last and last["made_at"] > asked else self.unchanged(deployed)
 
     def _nothing(self, deployed: Deployed) -> dict[str, Any]:
         remark = self.ledger.remarks.get(deployed.name) or self._why_nothing(deployed)
