@@ -1,258 +1,27 @@
-"""The monitoring service as it runs: captures in, windows out; the real MLflow holds the references."""
+"""Windows of the running service, with the real MLflow holding the references; the page; the component."""
 
 from __future__ import annotations
 
-import json
-import os
 import random
 import re
-import signal
-import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from monitoring_bench import TOKEN, Bench, line, traffic
+from monitoring_fixtures import Make, Tracking, alone_fixture, make_fixture, python_fixture, tracking_fixture
 
-from matcha import environments
-from matcha.component import Deployment
-from matcha.components.mlflow import MLflow
 from matcha.components.monitoring import Monitoring
 from matcha.components.monitoring.component import Options
 from matcha.errors import MatchaError, NotFound
 from support.access import FolderAccess
-from support.serving import Running, interpreter, running
 
 pytestmark = pytest.mark.stack
-
-HERE = Path(__file__).parent
-Make = Callable[..., Bench]
-
-
-class Tracking:
-    """A real MLflow with runs that keep references, and `bare` that does not."""
-
-    def __init__(self, server: Running, folder: Path) -> None:
-        self.url = server.url
-        self.server = server
-        self._python = interpreter(server.environment)
-        self._env = {k: v for k, v in os.environ.items() if k in ("PATH", "HOME")} | {
-            "MLFLOW_TRACKING_URI": server.url,
-            "MLFLOW_DISABLE_TELEMETRY": "true",
-            "PYTHONPATH": str(MLflow(MLflow.Options()).toolbox()[1]),
-        }
-        self.runs: dict[str, str] = self._run(str(HERE / "monitoring_runs.py"), str(folder), "windows")
-        kept = self._run("-m", "matcha_reference", "--experiment-since", "0")["runs"]
-        assert [r["status"] for r in kept] == ["logged"] * 3
-
-    def _run(self, *arguments: str) -> Any:
-        done = subprocess.run(
-            [str(self._python), *arguments],
-            env=self._env,
-            capture_output=True,
-            text=True,
-            timeout=240,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr[-3000:]
-        return json.loads(done.stdout.strip().splitlines()[-1])
-
-    def deployment(self, run: str, name: str = "movie", **settings: Any) -> Deployment:
-        uri = f"models:/{name}/1"
-        return Deployment(
-            name=name, asked=uri, uri=uri, version="1", run_id=self.runs[run], settings=settings
-        )
-
-
-@pytest.fixture(scope="module")
-def tracking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tracking]:
-    access = FolderAccess(tmp_path_factory.mktemp("tracking"))
-    with running(MLflow(MLflow.Options()), access) as server:
-        yield Tracking(server, access.root)
-
-
-@pytest.fixture(scope="session")
-def python() -> Path:
-    """MATCHA_TEST_PYTHON=3.13 tests another than the usual."""
-    environment = Monitoring(Options()).environments()[0]
-    version = os.environ.get("MATCHA_TEST_PYTHON")
-    return (
-        environments.install(environment.lock, version) / "bin" / "python"
-        if version
-        else interpreter(environment)
-    )
-
-
-@pytest.fixture
-def make(python: Path, tmp_path: Path) -> Iterator[Make]:
-    made: list[Bench] = []
-
-    def make(mlflow: str, *deployments: Deployment, **rules: Any) -> Bench:
-        made.append(Bench(python, tmp_path / f"monitoring{len(made)}", mlflow, deployments))
-        made[-1].start(**rules)
-        return made[-1]
-
-    yield make
-    for bench in made:
-        bench.end()
-
-
-@pytest.fixture
-def alone(make: Make) -> Bench:
-    """Without MLflow: a deployment of a model that no run logged."""
-    return make("http://127.0.0.1:9", Deployment(name="movie", asked="", uri="", version="1"))
-
-
-# captures
-
-
-def test_captures_need_the_token(alone: Bench) -> None:
-    assert httpx.post(f"{alone.url}/v1/captures", content=line({"a": 1})).status_code == 401
-    for wrong in ("Bearer", "Bearer x", f"Basic {TOKEN}", f"Bearer {TOKEN}x", "Bearer \xff"):
-        assert alone.send(line({"a": 1}), Authorization=wrong.encode("latin-1")).status_code == 401  # type: ignore[arg-type]
-    assert alone.about()["rows"] == 0
-
-
-def test_acknowledged_rows_survive_the_death_of_the_service(alone: Bench) -> None:
-    alone.feed(traffic(10, 2, seed=1))
-    alone.end(signal.SIGKILL)
-    alone.start()
-    assert alone.about()["rows"] == 10
-
-
-def test_a_batch_sent_twice_counts_once(alone: Bench) -> None:
-    lines = b"\n".join(traffic(10, 2, seed=1))
-    for _ in range(2):
-        assert alone.send(lines, X_Matcha_Batch="one").status_code == 202
-    assert alone.about()["rows"] == 10
-    alone.end(signal.SIGKILL)
-    alone.start()  # the id is forgotten; the rows are recognised
-    alone.send(lines, X_Matcha_Batch="one")
-    assert alone.window()["messages"][0].startswith("10 rows since")
-
-
-def test_no_body_ends_the_service(alone: Bench) -> None:
-    hostile = [
-        b"",
-        b"\0" * 1000,
-        b"\xff\xfe" * 1000,
-        b"[" * 1_000_000,
-        b"\n" * 1_000_000,
-        line({"a": 1}, n=1_000_000),
-        line({"a": 1}, **{"in": "text"}),
-        line({"a": 1}, **{"in": [["a"]]}),
-        line({"a": 1}, **{"in": [["a", "FP64", None, {"b": [1]}]]}),
-        line({"a": 1}, **{"in": [["a", "INT64", [1], [1e300]]]}),
-        line({"a": 1}, **{"in": [["a", "BOOL", [1], ["maybe"]]]}),
-        line({"a": 1}, **{"in": [], "out": []}),
-        line({"_id": 1, "_time": 2, "out:x": 3, "in:y": 4, "": 5, "a/../../b\0": 6}),
-        line({"a": 1}, d="../../../etc/passwd", v="../.."),
-        line({"a": 1}, d="\u202e<script>", v="\n"),
-        line({"a": 1}, **{"in": [["deep", "FP64", [1], json.loads("[" * 500 + "1" + "]" * 500)]]}),
-        line({"x" * 100_000: 1}),
-        line({"a": 1}, **{"in": [["image", "UINT8", [1, 60, 60], list(range(3600))]]}),
-    ]
-    for body in hostile:
-        assert alone.send(body).status_code in (202, 400), body[:80]
-    assert alone.send(b"x" * (17 * 2**20)).status_code == 413
-    assert alone.get("/healthz").status_code == 200
-    alone.feed(traffic(10, 2, seed=1))
-    window = alone.window()
-    assert window["status"] == "too-few"
-    assert window["window"]["rows"] == 14  # four of the odd lines above can be read
-    inside = (alone.data / "captures").resolve()
-    assert all(p.resolve().is_relative_to(inside) for p in inside.rglob("*"))
-    assert "lines could not be read" in alone.get("/").text
-
-
-def test_a_sender_hears_when_there_is_no_room(make: Make) -> None:
-    bench = make("http://127.0.0.1:9", spool_megabytes=0.01)
-    answers = {bench.send(b"\n".join(traffic(10, 2, seed=n))).status_code for n in range(10)}
-    assert answers == {202, 507}
-
-
-@pytest.mark.parametrize("victim", ["service", "worker"])
-def test_a_take_in_that_is_killed_loses_and_doubles_nothing(make: Make, victim: str) -> None:
-    bench = make(
-        "http://127.0.0.1:9", Deployment(name="movie", asked="", uri="", version="1"), min_rows=10**6
-    )
-    sent = 0
-    for seed, delay in enumerate(random.Random(victim).uniform(0.2, 1.5) for _ in range(6)):
-        bench.feed(traffic(4000, 3, seed=seed))
-        sent += 4000
-        asking = threading.Thread(target=_try, args=(bench.window,))
-        asking.start()
-        time.sleep(delay)
-        _kill(bench, victim)
-        asking.join(60)
-    window = bench.window()
-    assert window["window"]["rows"] == sent
-    assert bench.about()["rows"] == sent
-    assert not list((bench.data / "spool").glob("[0-9]*"))
-    assert not list(bench.data.rglob("*.tmp"))
-
-
-def _try(ask: Callable[[], Any]) -> None:
-    with suppress(httpx.HTTPError, AssertionError):
-        ask()
-
-
-def _kill(bench: Bench, victim: str) -> None:
-    if victim == "service":
-        bench.end(signal.SIGKILL)
-        bench.start()
-        return
-    for child in _children(bench.pid):
-        with suppress(ProcessLookupError):
-            os.kill(child, signal.SIGKILL)
-
-
-def _children(pid: int) -> list[int]:
-    found = subprocess.run(["ps", "-Ao", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
-    pairs = [tuple(map(int, row.split())) for row in found.splitlines()]
-    return [child for child, parent in pairs if parent == pid]
-
-
-def test_nothing_outlives_the_service(alone: Bench) -> None:
-    alone.feed(traffic(4000, 20, seed=1))
-    asking = threading.Thread(target=_try, args=(alone.window,))
-    asking.start()
-    end = time.monotonic() + 20
-    while not (children := _children(alone.pid)) and time.monotonic() < end:
-        time.sleep(0.01)
-    alone.end(signal.SIGKILL)
-    asking.join(30)
-    assert children
-    while any(_alive(child) for child in children):
-        assert time.monotonic() < end
-        time.sleep(0.05)
-
-
-def _alive(pid: int) -> bool:
-    found = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False)
-    return bool(found.stdout.strip()) and not found.stdout.startswith("Z")
-
-
-def test_captures_past_their_time_are_removed(make: Make) -> None:
-    bench = make(
-        "http://127.0.0.1:9", Deployment(name="movie", asked="", uri="", version="1"), retention_rows=25
-    )
-    old = time.time() - 40 * 86400
-    bench.feed([line({"a": 1}, t=old) for _ in range(5)])
-    for _ in range(3):
-        bench.feed([line({"a": 1}) for _ in range(10)])
-        bench.window()
-    assert bench.about()["rows"] == 20
-
-
-# windows
+FIXTURES = (alone_fixture, make_fixture, python_fixture, tracking_fixture)
 
 
 def test_same_data_gives_no_drift_and_half_a_sigma_in_one_column_is_found(
