@@ -159,3 +159,9 @@ class Bench:
         import httpx
 
         return dict(msgspec.json.decode(httpx.get(url, timeout=10, trust_env=False).content))
+
+
+def traces(user_folders: Path) -> list[Path]:
+    """What lies in the user's folders besides the folders that are the user's: data, and the shared cache."""
+    kept = (user_folders / "data", user_folders / ".cache", user_folders / ".cache" / "matcha")
+    return [p for p in user_folders.rglob("*") if p not in kept]

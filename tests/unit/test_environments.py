@@ -130,6 +130,41 @@ def test_warm_modules_have_bytecode_at_once_and_the_rest_later(
     assert compiled() == {"__init__", "inner"}
 
 
+def test_bytecode_is_shared_between_environments_that_hold_the_same_file(
+    cache: Path, index: PackageIndex, tmp_path: Path
+) -> None:
+    one = environments.install(index.lock(tmp_path / "one.lock"), PYTHON, warm=("tiny.inner",))
+    two = environments.install(index.lock(tmp_path / "two.lock", "tiny"), PYTHON, warm=("tiny.inner",))
+
+    first, second = bytecode(one), bytecode(two)
+    assert one != two and first.samefile(second)
+    assert inside(two, "import tiny, tiny.inner; print(tiny.inner.answer, tiny.inner.__cached__)") == (
+        f"42 {second}"
+    )
+
+
+def test_bytecode_of_another_file_of_the_same_name_is_not_taken(
+    cache: Path, index: PackageIndex, tmp_path: Path
+) -> None:
+    one = environments.install(index.lock(tmp_path / "one.lock"), PYTHON)
+    source = next(one.glob("lib/python*/site-packages/tiny/inner.py"))
+    text, stamp = source.read_text(), source.stat().st_mtime_ns
+    source.unlink()
+    source.write_text(text.replace("42", "13"))
+    os.utime(source, ns=(stamp, stamp))
+    assert inside(one, "import tiny; print(tiny.inner.answer)") == "13"
+    assert bytecode(one).exists()
+
+    two = environments.install(index.lock(tmp_path / "two.lock", "tiny"), PYTHON, warm=("tiny.inner",))
+
+    assert not bytecode(one).samefile(bytecode(two))
+    assert inside(two, "import tiny; print(tiny.inner.answer)") == "42"
+
+
+def bytecode(env: Path) -> Path:
+    return next(env.glob("lib/python*/site-packages/tiny/__pycache__/inner.*.pyc"))
+
+
 def test_an_environment_whose_python_has_gone_is_made_again(
     cache: Path, index: PackageIndex, tmp_path: Path
 ) -> None:

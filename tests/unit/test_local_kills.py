@@ -14,7 +14,7 @@ from typing import Any
 
 import psutil
 import pytest
-from local_stack import Bench, web
+from local_stack import Bench, traces, web
 
 from matcha.component import Database, Service
 
@@ -91,5 +91,5 @@ def test_a_killed_run_can_be_destroyed(bench: Make, user_folders: Path, after: f
 
 def _nothing_is_left(one: Bench, user_folders: Path) -> None:
     assert list(one.project.iterdir()) == []
-    assert [p for p in user_folders.rglob("*") if p != user_folders / "data"] == []
+    assert traces(user_folders) == []
     assert _processes_in(one.project) == []

@@ -18,7 +18,7 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
-from local_stack import SERVER, Bench, web
+from local_stack import SERVER, Bench, traces, web
 
 from matcha.component import Database, Port, Probe, service_digest
 from matcha.errors import BadInput, ComponentFailed, MatchaError, NotProvisioned
@@ -130,7 +130,7 @@ def test_observe_of_nothing_makes_nothing(bench: Make, user_folders: Path) -> No
     one.target.destroy(silent)
     assert one.target.leftovers() == []
     assert list(one.project.iterdir()) == []
-    assert _traces(user_folders) == []
+    assert traces(user_folders) == []
 
 
 def test_starting_again_leaves_a_healthy_service_alone(bench: Make) -> None:
@@ -359,7 +359,7 @@ def test_destroy_leaves_nothing(bench: Make, user_folders: Path) -> None:
     one.reopen()
     assert one.destroy() == []
     assert list(one.project.iterdir()) == []
-    assert _traces(user_folders) == []
+    assert traces(user_folders) == []
     assert all(is_free(p) for p in state.ports.values())
     assert not [p for p in pids if psutil.pid_exists(p)]
     assert one.destroy() == []
@@ -382,7 +382,7 @@ def test_destroy_works_when_the_record_and_the_folder_are_gone(bench: Make, user
     assert one.target.belongings() != []
     assert one.destroy() == []
     assert is_free(state.ports["web/http"])
-    assert _traces(user_folders) == []
+    assert traces(user_folders) == []
 
 
 def test_a_lost_record_keeps_the_data_and_its_secrets(bench: Make) -> None:
@@ -532,12 +532,6 @@ def test_access_before_the_service_runs(bench: Make) -> None:
 
 def _no_state() -> State:
     return State(stack_id="none", stack="default", target="local")
-
-
-def _traces(user_folders: Path) -> list[Path]:
-    """All but the folders that are the user's: of data, and of the shared cache."""
-    kept = (user_folders / "data", user_folders / ".cache", user_folders / ".cache/matcha")
-    return [p for p in user_folders.rglob("*") if p not in kept]
 
 
 def _rows(path: Path) -> list[tuple[str, str]]:
