@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from support.matcha import Matcha, until
+from support.matcha import Matcha
 
 SMALL = "components: {pipeline: null, model-deployer: null, monitoring: null}\n"
 
@@ -100,7 +100,7 @@ def test_the_stack_file_is_told_by_path_and_line(
         (("provision", "--target", "lokal"), 2, 'Did you mean "local"?'),
         (("example", "get", "recomendation"), None, 'Did you mean "recommendation"?'),
         (("deploy", "models:/nobody/1"), 1, "nobody"),
-        (("deploy", "not a uri"), 2, "not a uri"),
+        (("deploy", "not a uri"), 1, 'no saved model in the folder "not a uri"'),
         (("undeploy", "nobody"), 1, "nobody"),
         (("predict", "nobody", "--json", "[{}]"), 1, "nobody"),
         (("monitor", "nobody"), 1, "nobody"),
@@ -151,6 +151,7 @@ def test_a_broken_database_is_told_with_the_end_of_the_log(small: Matcha) -> Non
         small("stop")
         database.write_bytes(good)
     small("provision", "--yes")
+    assert small.json("status")["healthy"] is True
 
 
 # The record
@@ -189,13 +190,15 @@ def provision(matcha: Matcha) -> subprocess.Popen[str]:
 
 
 def holding_the_lock(matcha: Matcha) -> subprocess.Popen[str]:
-    """A provision that has work to do, frozen in the midst of it."""
+    """A provision that is frozen while it waits for a server."""
     matcha("stop")
     run = provision(matcha)
-    try:
-        until((matcha.project / ".matcha" / "lock").exists, 30, every=0.01)
-    finally:
-        run.send_signal(signal.SIGSTOP)
+    assert run.stdout is not None
+    for line in run.stdout:
+        if "MLflow: waiting for" in line:
+            break
+    run.send_signal(signal.SIGSTOP)
+    assert (matcha.project / ".matcha" / "lock").exists()
     return run
 
 
@@ -216,7 +219,7 @@ def test_who_holds_the_lock_is_told_and_it_can_be_broken(small: Matcha) -> None:
         assert f"pid {first.pid}" in json.dumps(small.json("status", code=1)["lock"])
         second = provision(small)
         assert second.stdout is not None
-        waiting = next(line for line in second.stdout if "waiting for" in line)
+        waiting = next((line for line in second.stdout if "waiting for" in line), "it did not wait")
         assert f"pid {first.pid}" in waiting
         assert f"pid {first.pid}" in small("force-unlock", "--yes").stdout
         rest = second.communicate(timeout=240)[0]

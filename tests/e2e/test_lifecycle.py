@@ -130,6 +130,12 @@ def test_get_prints_the_bare_value(stack: Matcha) -> None:
     assert stack.json("get", "pipeline")["pipeline"]["server-username"] == "admin"
 
 
+def test_logs_and_pages_are_found(stack: Matcha) -> None:
+    assert "Uvicorn running on" in stack("logs", "mlserver").stdout
+    assert stack("open", "--print").stdout.strip() == stack.url("monitoring", "dashboard-url")
+    assert stack("open", "zenml", "--print").stdout.strip() == stack.url("pipeline", "server-url")
+
+
 def test_the_password_is_shown_when_asked_for_and_opens_zenml(stack: Matcha) -> None:
     assert stack("get", "pipeline", "server-password").stdout.strip() == "********"
     password = stack("get", "pipeline", "server-password", "--show-sensitive").stdout.strip()
@@ -140,7 +146,7 @@ def test_the_password_is_shown_when_asked_for_and_opens_zenml(stack: Matcha) -> 
 
 
 def test_no_secret_stands_where_somebody_may_read_it(stack: Matcha) -> None:
-    secrets = list(stack.secrets().values())
+    secrets = [value for name, value in stack.secrets().items() if not name.endswith("-id")]
     assert secrets
     said = "".join(_output(stack, command) for command in COMMANDS)
     # what holds them by its nature: the tools' own databases, volumes and client configuration
@@ -181,16 +187,16 @@ def test_files_are_the_users_alone(stack: Matcha) -> None:
     roots = (stack.project / ".matcha", stack.home / "matcha")
     paths = [p for root in roots for p in (root, *root.rglob("*")) if not p.is_symlink()]
     loose = [str(p) for p in paths if stat.S_IMODE(p.stat().st_mode) & 0o077]
-    # A client of ZenML made these; the folder that they are in lets nobody pass.
-    assert [p for p in loose if "zenml" not in p] == []
-    assert stat.S_IMODE(stack.stack.stat().st_mode) == 0o700
+    # What clients (ZenML, DVC, uv) wrote in here goes by the user's own umask; nobody else gets this far.
+    clients = tuple(str(stack.stack / name) for name in ("store", "folders"))
+    assert [p for p in loose if not p.startswith(clients)] == []
 
 
 def test_servers_listen_on_this_machine_alone(stack: Matcha) -> None:
     processes = [p for root in stack.services().values() for p in _family(root)]
     addresses = [c.laddr for p in processes for c in p.net_connections() if c.status == psutil.CONN_LISTEN]
     assert len(addresses) >= 6
-    assert {address.ip for address in addresses} == {"127.0.0.1"}
+    assert {address.ip.removeprefix("::ffff:") for address in addresses} == {"127.0.0.1"}
 
 
 def _family(pid: int) -> list[psutil.Process]:
@@ -290,7 +296,7 @@ def test_a_hung_server_is_restarted(own: Matcha) -> None:
     until(lambda: own.services().get("mlflow", before["mlflow"]) != before["mlflow"], BACK)
     assert is_gone(before["mlflow"])
     until(lambda: healthy(own), BACK)
-    assert "health checks" in component(own, "mlflow")["detail"]
+    assert component(own, "mlflow")["restarts"] >= 1
     assert {**own.services(), "mlflow": 0} == {**before, "mlflow": 0}
 
 
@@ -314,8 +320,12 @@ def test_a_killed_supervisor_leaves_no_orphan_and_comes_back(own: Matcha) -> Non
     found = own.json("status", code=1)
     assert found["healthy"] is False
     assert {c["condition"] for c in found["components"] if c["address"]} == {"stopped"}
+    checks = {f["check"]: f for f in own.json("doctor", code=1)}
+    assert checks["supervisor"]["ok"] is False
+    assert "matcha doctor --fix" in checks["supervisor"]["fix"]
     own("provision", "--yes")
     assert healthy(own)
+    assert {f["check"]: f for f in own.json("doctor", code=None)}["supervisor"]["ok"] is True
 
 
 def test_after_a_reboot_start_brings_all_back(own: Matcha) -> None:

@@ -40,8 +40,6 @@ matcha predict watched --input rows.csv > answers
 matcha monitor watched
 curl -sf "$(matcha get monitoring dashboard-url)" > page
 matcha status
-matcha stop
-matcha start
 matcha destroy --yes --delete-data
 """
 

@@ -179,6 +179,8 @@ class ModelRuntime(Served, MLflowRuntime):
             self._settings.parameters.content_type = to_model_content_type(schemas.inputs)
         if schemas is not None and schemas.outputs is not None:
             self.outputs = to_metadata_tensors(schemas.outputs, prefix=DefaultOutputPrefix)
+            if len(self.outputs) == 1 and not schemas.outputs.has_input_names():
+                self.outputs[0].name = f"{DefaultOutputPrefix}1"  # as MLServer calls it in its answers
 
     async def answer(self, payload: InferenceRequest, reading: Reading) -> InferenceResponse:
         params = self._params(payload)
