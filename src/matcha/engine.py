@@ -10,12 +10,12 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import msgspec
 
 from matcha.component import Component, Deployment, ModelServer
-from matcha.errors import ComponentFailed, Locked, MatchaError
+from matcha.errors import ComponentFailed, MatchaError
 from matcha.events import Emit, Event
 from matcha.planning import Plan, Step, Wanted
 from matcha.state import Record, State
@@ -42,10 +42,20 @@ class Journal:
             return changed
 
 
+def tolerant(emit: Emit) -> Emit:
+    """`emit`, but a display that cannot show (a closed pipe, a full disk) stops no work."""
+
+    def say(event: Event) -> None:
+        with suppress(OSError, ValueError):
+            emit(event)
+
+    return say
+
+
 @contextmanager
 def locked(store: StateStore, operation: str, *, wait: float, emit: Emit) -> Iterator[str]:
     """Holds the stack's lock, renewing it; yields its token."""
-    token = store.acquire(operation, wait=wait, emit=emit).token
+    token = store.acquire(operation, wait=wait, emit=tolerant(emit)).token
     done = threading.Event()
     renewer = threading.Thread(target=_renew, args=(store, token, done), daemon=True)
     renewer.start()
@@ -60,8 +70,8 @@ def _renew(store: StateStore, token: str, done: threading.Event) -> None:
     while not done.wait(RENEW_EVERY):
         try:
             store.renew(token)
-        except Locked:
-            return  # the next fenced write says so where it matters
+        except MatchaError:
+            return  # lost, or no room to write it: the next fenced write says so where it matters
 
 
 class Work:
@@ -74,7 +84,7 @@ class Work:
         self._components = {c.role: c for c in components}
         self._wanted = wanted
         self._journal = journal
-        self._emit = emit
+        self._emit = tolerant(emit)
 
     def do(self, step: Step) -> None:
         kind, _, name = step.key.partition("/")
@@ -158,6 +168,7 @@ def run(plan: Plan, do: Callable[[Step], None], emit: Emit, *, workers: int = 6)
     After a failure nothing new starts, what is under way is awaited, and the first error is raised with the
     others' messages in its details. Removals come last.
     """
+    emit = tolerant(emit)
     scheduler = _Scheduler(plan.steps)
     results: queue.Queue[tuple[Step, Exception | None]] = queue.Queue()
     failures: list[StepFailed] = []
@@ -208,8 +219,8 @@ def _attempt(
     step: Step, do: Callable[[Step], None], emit: Emit, results: queue.Queue[tuple[Step, Exception | None]]
 ) -> None:
     began = time.monotonic()
-    emit(Event(step.key, "started", step.reason))
     try:
+        emit(Event(step.key, "started", step.reason))
         do(step)
     except Exception as error:  # noqa: BLE001 - handed to the main thread, which raises it
         emit(Event(step.key, "failed", str(error), time.monotonic() - began))

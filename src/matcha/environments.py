@@ -91,6 +91,14 @@ class InstallProgress:
     unit: Literal["bytes", "packages", "modules"] = "packages"
     detail: str = ""
 
+    def __str__(self) -> str:
+        """`downloading 12 of 191 MB`."""
+        if self.total and self.unit == "bytes":
+            count = f" {self.done / 1e6:.0f} of {self.total / 1e6:.0f} MB"
+        else:
+            count = f" {self.done} of {self.total} {self.unit}" if self.total else ""
+        return f"{self.phase}{count}{f' ({self.detail})' if self.detail else ''}"
+
 
 Report = Callable[[InstallProgress], None]
 

@@ -34,6 +34,8 @@ EXAMPLES: dict[str, Any] = {
     "double": 1.0,
     "string": "text",
 }
+TENSOR = "input"  # the server takes any name where the signature has none
+UNNAMED = "input-0"  # as the server calls a single column without a name
 NUMPY = {
     "float64": "FP64",
     "float32": "FP32",
@@ -46,8 +48,10 @@ NUMPY = {
 
 def columns(signature: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The named input columns; empty for tensor signatures and for models without one."""
-    inputs = signature.get("inputs") or []
-    return [c for c in inputs if "name" in c and c.get("type") != "tensor"]
+    inputs = [c for c in signature.get("inputs") or [] if c.get("type") != "tensor"]
+    if len(inputs) == 1 and "name" not in inputs[0]:
+        return [{**inputs[0], "name": UNNAMED}]
+    return [c for c in inputs if "name" in c]
 
 
 def tensor(signature: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -60,12 +64,37 @@ def request(signature: Mapping[str, Any], rows: Sequence[Row]) -> dict[str, Any]
     """A V2 request body of `rows`. Raises BadInput naming the row and column that do not fit."""
     if not rows:
         raise BadInput("There are no rows to predict.")
+    if spec := tensor(signature):
+        return _tensor_request(spec, rows)
     named = columns(signature)
     known = {c["name"]: c for c in named} or {name: {"name": name} for name in rows[0]}
     for number, row in enumerate(rows, 1):
         _check_names(row, known, number)
     inputs = [_column(c, [row.get(c["name"]) for row in rows]) for c in known.values() if _given(c, rows)]
     return {"parameters": {"content_type": "pd"}, "inputs": inputs}
+
+
+def _tensor_request(spec: Mapping[str, Any], rows: Sequence[Row]) -> dict[str, Any]:
+    """One input of all rows; a row's values in the order they stand in."""
+    values = [[_number(v, number) for v in row.values()] for number, row in enumerate(rows, 1)]
+    width = len(values[0])
+    if odd := next((n for n, row in enumerate(values, 1) if len(row) != width), 0):
+        raise BadInput(f"Row {odd} has {len(values[odd - 1])} values, the first has {width}.")
+    inner = list(spec["shape"][1:])
+    shape = [len(rows), *(inner if -1 not in inner else [width])]
+    data = [v for row in values for v in row]
+    return {"inputs": [{"name": TENSOR, "shape": shape, "datatype": _datatype(spec), "data": data}]}
+
+
+def _number(value: Any, row: int) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError) as error:
+        raise BadInput(f"Row {row}: {value!r} is not a number.") from error
+
+
+def _datatype(spec: Mapping[str, Any]) -> str:
+    return NUMPY.get(spec["dtype"], "FP64")
 
 
 def _given(column: Mapping[str, Any], rows: Sequence[Row]) -> bool:
@@ -166,8 +195,7 @@ def sample_request(signature: Mapping[str, Any]) -> dict[str, Any]:
     count = 1
     for size in shape:
         count *= size
-    datatype = NUMPY.get(spec["dtype"], "FP64")
-    return {"inputs": [{"name": "input", "shape": shape, "datatype": datatype, "data": [0] * count}]}
+    return {"inputs": [{"name": TENSOR, "shape": shape, "datatype": _datatype(spec), "data": [0] * count}]}
 
 
 def curl_call(url: str, body: Mapping[str, Any]) -> str:

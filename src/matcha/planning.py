@@ -146,8 +146,9 @@ def _service_resource(
 def _setup_resource(component: Component, digest: str, by_role: dict[str, Service]) -> Resource:
     roles = (component.role, *component.requires)
     needs = tuple(f"service/{by_role[role].name}" for role in roles if role in by_role)
+    remade_with = (*needs, "secrets")  # what a setup keeps there is gone with them
     return Resource(
-        key=f"setup/{component.role}", digest=digest, needs=needs, recorded=True, remade_with=needs
+        key=f"setup/{component.role}", digest=digest, needs=needs, recorded=True, remade_with=remade_with
     )
 
 
@@ -190,7 +191,9 @@ def _recorded(resource: Resource, state: State | None, steps: dict[str, Step]) -
         return "create", "not done yet"
     if record.digest != resource.digest:
         return "update", "changed"
-    remade = [key for key in resource.remade_with if key in steps and steps[key].action != "start"]
+    # A model server that was only started has its models to load again.
+    with_start = resource.key == "deployments"
+    remade = [k for k in resource.remade_with if k in steps and (with_start or steps[k].action != "start")]
     return ("update", f"{remade[0]} is made anew") if remade else None
 
 

@@ -95,7 +95,7 @@ def _parse(path: Path) -> Any:
     except MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise StackFileError(f"{path.name}:{line}: not valid YAML: {error.problem}") from error
-    except (YAMLError, UnicodeDecodeError) as error:
+    except (YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise StackFileError(f"{path.name}: not valid YAML: {error}") from error
     except OSError as error:
         raise StackFileError(f"{path.name} cannot be read: {error.strerror}") from error

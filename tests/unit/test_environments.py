@@ -345,10 +345,12 @@ def test_two_at_once_install_once(cache: Path, index: PackageIndex, tmp_path: Pa
     assert second.stdout.readline().startswith(f"waiting process {first.pid} since")
     index.released.set()
 
-    ends = [said(first)[-1], said(second)[-1]]
+    by_first, by_second = said(first), said(second)
 
-    assert ends == [str(environments.environment_path(lock, PYTHON))] * 2
-    assert sorted(index.downloads) == ["large", "tiny"]
+    assert [by_first[-1], by_second[-1]] == [str(environments.environment_path(lock, PYTHON))] * 2
+    # uv itself may ask for a file twice; what must not be is that the second one works at all
+    assert [line for line in by_second[:-1] if not line.startswith("waiting")] == []
+    assert set(index.downloads) == {"large", "tiny"}
 
 
 def test_different_environments_are_installed_side_by_side(

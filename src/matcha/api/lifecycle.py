@@ -68,7 +68,7 @@ def provision(
         if made.steps and confirm and not confirm(made):
             return Provisioned(plan=made, changed=False, cancelled=True)
         _record_choice(opened, target, emit)
-        if made.steps:
+        if made.steps or _is_unfinished(opened):
             _apply(opened, token, emit)
     return Provisioned(
         plan=made,
@@ -76,6 +76,12 @@ def provision(
         changed=bool(made.steps),
         seconds=time.monotonic() - began,
     )
+
+
+def _is_unfinished(opened: Project) -> bool:
+    """A run that was killed after its last step left nothing to do but saying so."""
+    state = opened.store.read()
+    return state is not None and state.phase != "ready"
 
 
 def _record_choice(opened: Project, target: str | None, emit: Emit) -> None:

@@ -47,6 +47,8 @@ def _json(text: str, where: str) -> list[dict[str, Any]]:
         data = _lines(text, where, error)
     if isinstance(data, dict):
         data = [data]
+    if isinstance(data, list) and data and all(isinstance(row, list) for row in data):
+        data = [{str(n): value for n, value in enumerate(row)} for row in data]  # rows of a tensor
     if not isinstance(data, list) or not all(isinstance(row, dict) for row in data):
         raise BadInput(f"{where}: expected a list of objects, one a row.", resolution='[{"column": 1.5}]')
     return data

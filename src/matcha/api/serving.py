@@ -130,6 +130,8 @@ def converge(opened: Project, journal: engine.Journal, emit: Emit) -> None:
 
 def _result(opened: Project, deployment: Deployment, notes: Sequence[str]) -> DeployResult:
     url = opened.server.predict_url(opened.access(), deployment.name)
+    if not deployment.signature.get("inputs"):
+        notes = [*notes, "The model has no signature: the shape and type in the calls below are a guess."]
     body = inference.sample_request(deployment.signature)
     return DeployResult(
         deployment=deployment,

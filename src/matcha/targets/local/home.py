@@ -52,6 +52,16 @@ class Stack:
         return Path(self.index.project)
 
 
+def refuse_link(layout: Layout) -> None:
+    """Raises BadInput: `destroy` would remove the link and leave what it points to."""
+    if layout.stack.is_symlink():
+        raise BadInput(
+            f"{layout.stack} is a link; Matcha keeps a stack's files in the project itself.",
+            details="To keep them on another disk, put the project, or its whole .matcha folder, there.",
+            resolution=f"rm {layout.stack}",
+        )
+
+
 def user_layout() -> UserLayout:
     """In the user's data folder; never in that of a snap, whose terminals set XDG_DATA_HOME for themselves
     and to another folder with every update.

@@ -112,10 +112,4 @@ def _download(size: int) -> str:
 
 def _told(progress: InstallProgress) -> tuple[str, float | None]:
     """The line and the fraction of one report."""
-    known = progress.total > 0
-    if known and progress.unit == "bytes":
-        count = f" {progress.done / 1e6:.0f} of {progress.total / 1e6:.0f} MB"
-    else:
-        count = f" {progress.done} of {progress.total} {progress.unit}" if known else ""
-    detail = f" ({progress.detail})" if progress.detail else ""
-    return f"{progress.phase}{count}{detail}", min(1.0, progress.done / progress.total) if known else None
+    return str(progress), min(1.0, progress.done / progress.total) if progress.total > 0 else None

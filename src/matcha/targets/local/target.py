@@ -97,6 +97,7 @@ class LocalTarget:
 
     def begin(self, state: State, services: Sequence[Service]) -> State:
         """Folders and ports. A project that lost its record keeps the data of the stack it was of."""
+        home.refuse_link(self._layout)
         home.inherit(self._layout, self._user, state.stack_id)
         stack = Stack(self._layout, self._user, state.stack_id)
         home.refuse_copy(stack)

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import re
 import signal
 import threading
 from collections.abc import Iterator
@@ -41,6 +42,7 @@ from .runtime import Shared
 LAST_RESORT = 13.0  # seconds after SIGTERM; below the 15 that the supervisor waits
 FLUSH_SECONDS = 2.0
 RETRIES = (0.0, 3.0, 10.0, 30.0, 60.0)  # seconds before each reading of the list at the start
+_ID = re.compile(r"[ -~]{1,200}")  # it comes back in a header, which holds no more
 logger = logging.getLogger("mlserver.matcha")
 
 
@@ -57,6 +59,8 @@ class Plane:
     async def infer(
         self, payload: InferenceRequest, name: str, version: str | None = None
     ) -> InferenceResponse:
+        if payload.id is not None and not _ID.fullmatch(payload.id):
+            raise MLServerError("The id has to be 1 to 200 printable ASCII characters.", 400)
         model = await self._registry.get_model(name, version)
         if not model.ready:
             raise MLServerError(f"Model {name} is still loading.", 503)

@@ -9,8 +9,10 @@ Columns: the inputs by their names, the outputs as `out:NAME`, and `_id` (reques
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import hashlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -49,6 +51,7 @@ def _take_in_file(data: Path, path: Path) -> int:
     for number, lines in enumerate(_chunks(path)):
         unreadable += _write_chunk(data, int(path.stem), number, lines)
     path.unlink()
+    _at_work.clear()
     _tries(path).unlink(missing_ok=True)
     return unreadable
 
@@ -57,11 +60,23 @@ def _tries(path: Path) -> Path:
     return path.with_suffix(".tries")
 
 
+_at_work: list[Path] = []  # the file being taken in, if any
+
+
 def _tried_too_often(path: Path) -> bool:
     """A file that ends the process each time must not hold up the others for ever."""
     with _tries(path).open("ab") as file:
         file.write(b".")
-        return file.tell() > TRIES
+        tried = file.tell()
+    _at_work[:] = [path]
+    return tried > TRIES
+
+
+def forgive() -> None:
+    """Take the try under way back: the process ends for a reason that is not the file's."""
+    for path in _at_work:
+        with contextlib.suppress(OSError), _tries(path).open("rb+") as file:
+            file.truncate(max(0, file.seek(0, os.SEEK_END) - 1))
 
 
 def _set_aside(path: Path) -> None:

@@ -53,6 +53,8 @@ def _end_with_the_service() -> None:
     """Raw reads: a thread inside a buffered read of stdin makes the interpreter abort at its end."""
     while os.read(0, 4096):
         pass
+    if taking_in := sys.modules.get(f"{__package__}.taking_in"):
+        taking_in.forgive()
     os._exit(3)
 
 
