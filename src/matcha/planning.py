@@ -171,16 +171,19 @@ def make(stack: str, target: str, wanted: Wanted, snapshot: Snapshot, state: Sta
 
 def _step(resource: Resource, snapshot: Snapshot, state: State | None, steps: dict[str, Step]) -> Step | None:
     verdict = _recorded(resource, state, steps) if resource.recorded else _seen(resource, snapshot)
-    if verdict is None and state and _unrecorded_service(resource, state):
-        verdict = ("start", "left by a run that was killed")
+    if verdict is None and state and resource.key not in state.resources:
+        verdict = _unrecorded(resource.key)
     if verdict is None:
         return None
     action, reason = verdict
     return Step(key=resource.key, action=action, reason=reason, needs=resource.needs)
 
 
-def _unrecorded_service(resource: Resource, state: State) -> bool:
-    return resource.key.startswith("service/") and resource.key not in state.resources
+def _unrecorded(key: str) -> tuple[Action, str] | None:
+    """The step for what is there and not in the record, where the record is what `status` goes by."""
+    actions: dict[str, Action] = {"service": "start", "stores": "create"}
+    action = actions.get(key.partition("/")[0])
+    return (action, "left by a run that was killed") if action else None
 
 
 def _recorded(resource: Resource, state: State | None, steps: dict[str, Step]) -> tuple[Action, str] | None:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from matcha.targets.local.doctor import Finding
 
 ABSENT = Seen("absent")
+LOCKING = frozenset(("lock", "guard", ".gitignore"))
 PortNumber = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 
 
@@ -227,7 +228,15 @@ class LocalTarget:
 
     def belongings(self) -> Sequence[str]:
         stack = self._found()
-        return removal.belongings(stack) if stack else []
+        return removal.belongings(stack) if stack else self._abandoned()
+
+    def _abandoned(self) -> list[str]:
+        """A folder with nothing but the lock of a run that was killed before it made anything."""
+        root = self._layout.root
+        found = {path.name for path in root.iterdir()} if root.is_dir() else set()
+        if not found or found - LOCKING or self._store.lock():
+            return []
+        return [f"what a killed run left: {root}"]
 
     def destroy(self, emit: Emit) -> None:
         stack = self._found()
