@@ -21,12 +21,19 @@ KEYS = ("stack", "target", "components", "targets", "models")
 Catalogue = Mapping[str, Mapping[str, type[Component]]]  # role -> flavor -> class
 
 
-class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Settings of one deployed model, under `models:`. `sample` is the captured share of traffic, 0..1."""
+class ModelSettings(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
+):
+    """Settings of one deployed model, under `models:`.
+
+    `sample` is the captured share of traffic, 0..1; `thresholds` are drift thresholds by column.
+    """
 
     sensitive: tuple[str, ...] = ()
     sample: float = 1.0
     drift_threshold: float | None = None
+    thresholds: dict[str, float] = {}
+    min_rows: int | None = None
 
 
 class Stack(msgspec.Struct, frozen=True, kw_only=True):

@@ -137,7 +137,7 @@ def test_a_mistake_of_matchas_own_says_how_to_report_it(matcha) -> None:
         )
         assert (done.returncode, done.stdout) == (1, "")
         assert "Error: Internal error: ZeroDivisionError: division by zero\n" in done.stderr
-        assert "--debug, and send what it prints to https://" in done.stderr
+        assert "--debug, and send what it prints to Matcha's developers" in done.stderr
         assert ("Traceback" in done.stderr) == bool(options)
 
 

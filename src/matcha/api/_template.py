@@ -2,7 +2,7 @@
 
 DEFAULT = """\
 # What Matcha provisions here. Everything is optional; this file holds no secret and belongs in git.
-# Reference: https://matcha-ml.github.io/matcha/reference/stack-file/
+# Every key: docs/reference/stack-file.md in Matcha's repository.
 
 stack: default            # the named set of components to start from
 

@@ -74,6 +74,7 @@ def provision(
         plan=made,
         outputs=outputs_of(opened),
         changed=bool(made.steps),
+        serves=len(opened.state().deployments),
         seconds=time.monotonic() - began,
     )
 

@@ -12,12 +12,16 @@ from matcha.target import Condition
 
 
 class Provisioned(msgspec.Struct, frozen=True, kw_only=True):
-    """`changed` is false where everything matched already; `cancelled` where the user said no."""
+    """`changed` is false where everything matched already; `cancelled` where the user said no.
+
+    `serves` is the number of models the stack serves.
+    """
 
     plan: Plan
     outputs: dict[str, dict[str, Output]] = msgspec.field(default_factory=dict)
     changed: bool = True
     cancelled: bool = False
+    serves: int = 0
     seconds: float = 0.0
 
 

@@ -21,7 +21,7 @@ from matcha.cli.options import Debug, Project, Target
 from matcha.errors import BadInput, MatchaError
 
 UsageError: Any = typer.BadParameter.__mro__[1]  # of click, or of the copy of it inside newer typers
-REPORT = "https://github.com/fuzzylabs/matcha/issues"
+REPORT = "Matcha's developers"
 
 app = typer.Typer(
     cls=Commands,

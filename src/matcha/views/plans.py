@@ -61,10 +61,11 @@ def provisioned_lines(
         return [line("Nothing was changed.")]
     done = f"{verb} in {duration(result.seconds)}." if result.changed else _same(result.plan)
     ends = endpoint_lines(result.outputs, titles, paper)
+    following = "matcha status" if result.serves else "matcha example get recommendation"
     return [
         line(Span(done, "green")),
         *([line(), *ends, line()] if ends else []),
-        line(Span("Next: ", "bold"), "matcha example get recommendation"),
+        line(Span("Next: ", "bold"), following),
     ]
 
 
