@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
@@ -22,7 +23,7 @@ def main() -> int:
     rows = [row for name in asked.only or SUBJECTS for row in _run(name, asked.rounds, weather)]
     print(report.text(machine, weather.said(), rows))
     if asked.save:
-        _save(machine, weather.said(), rows)
+        _save(machine, weather.said(), rows, asked.only or ())
     return 0 if all(row.met is not False for row in rows) else 1
 
 
@@ -35,7 +36,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, help="rounds of each subject (usually 5, of cold 2)")
     help_ = "seconds to wait before a turn for a calm machine (usually 30)"
     parser.add_argument("--patience", type=float, default=30.0, help=help_)
-    parser.add_argument("--save", action="store_true", help="write benchmarks/results/DATE.md and .json")
+    parser.add_argument(
+        "--save", action="store_true", help="write benchmarks/results/DATE[-NAME].md and .json"
+    )
     return parser.parse_args()
 
 
@@ -60,11 +63,14 @@ def _run(name: str, rounds: int | None, weather: Weather) -> list[Row]:
 
     subject = import_module(f"benchmarks.{name}")
     rows: list[Row] = subject.run(Asked(rounds, say, weather.wait))
+    for row in rows:
+        say(report.line(row))
     return rows
 
 
-def _save(machine: Machine, weather: str, rows: list[Row]) -> None:
-    for path in report.save(RESULTS, machine, weather, rows):
+def _save(machine: Machine, weather: str, rows: list[Row], only: Sequence[str]) -> None:
+    name = "-".join([machine.when.split()[0], *only])
+    for path in report.save(RESULTS, name, machine, weather, rows):
         print(f"wrote {path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}")
 
 

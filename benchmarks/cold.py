@@ -26,6 +26,7 @@ def run(asked: Asked) -> list[Row]:
 
     def ours() -> None:
         with places.scratch() as caches, stack.project(**_fresh(caches)) as project:
+            _choose_ports(project)
             ours_took.append(project.timed("provision", "--yes"))
 
     def hand() -> None:
@@ -57,6 +58,16 @@ def run(asked: Asked) -> list[Row]:
 
 def _fresh(caches: Path) -> dict[str, str]:
     return {"UV_CACHE_DIR": str(caches / "uv"), "MATCHA_CACHE_DIR": str(caches / "matcha")}
+
+
+def _choose_ports(project: stack.Project) -> None:
+    """Stacks agree on ports through the cache; this one's is its own, and others may start meanwhile."""
+    names = [f"{s.name}/{p.name}" for s in places.services() for p in s.ports]
+    lines = [
+        f'      "{name}": {port}' for name, port in zip(names, places.free_ports(len(names)), strict=True)
+    ]
+    project.folder.mkdir()
+    (project.folder / "matcha.yaml").write_text("\n".join(["targets:", "  local:", "    ports:", *lines, ""]))
 
 
 def _install(caches: Path) -> tuple[float, dict[str, Path]]:

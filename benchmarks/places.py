@@ -15,9 +15,8 @@ from urllib.parse import urlsplit
 import psutil
 
 from matcha import environments, registry
-from matcha.component import Environment
+from matcha.component import Component, Environment, Service
 
-SERVERS = ("mlflow", "zenml", "mlserver", "monitoring")
 COMPILE_SECONDS = 600.0
 # What the variables of a test run or of another stack would change; servers write bytecode as a user's do.
 FOREIGN = ("MLFLOW_", "ZENML_", "MLSERVER_", "MATCHA_PROJECT", "PYTHONDONTWRITEBYTECODE", "XDG_DATA_HOME")
@@ -35,13 +34,19 @@ def scratch() -> Iterator[Path]:
         yield Path(folder)
 
 
+def components() -> list[Component]:
+    return [c(c.Options()) for flavors in registry.component_catalogue().values() for c in flavors.values()]
+
+
+def services() -> list[Service]:
+    """Those of a default stack that serves no model yet."""
+    return [service for component in components() for service in component.services(())]
+
+
 def wanted() -> dict[str, Environment]:
     """The environments that a default stack's servers run in, by name."""
-    found: dict[str, Environment] = {}
-    for flavors in registry.component_catalogue().values():
-        for cls in flavors.values():
-            found |= {e.name: e for e in cls(cls.Options()).environments()}
-    return {name: found[name] for name in SERVERS}
+    used = {service.environment for service in services()}
+    return {e.name: e for component in components() for e in component.environments() if e.name in used}
 
 
 def installed() -> dict[str, Path]:

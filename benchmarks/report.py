@@ -40,6 +40,10 @@ def cells(row: Row) -> tuple[str, ...]:
     )
 
 
+def line(row: Row) -> str:
+    return "  ".join(filter(None, cells(row)[1:]))
+
+
 def _budget(row: Row) -> str:
     if row.budget is None:
         return ""
@@ -66,12 +70,11 @@ def markdown(machine: Machine, weather: str, rows: Sequence[Row]) -> str:
     return "\n".join([f"{machine_line(machine)}; {weather}.", "", *table, "", MEANING, ""])
 
 
-def save(folder: Path, machine: Machine, weather: str, rows: Sequence[Row]) -> list[Path]:
-    """DATE.md and DATE.json in `folder`; those of the same day are replaced."""
+def save(folder: Path, name: str, machine: Machine, weather: str, rows: Sequence[Row]) -> list[Path]:
+    """NAME.md and NAME.json in `folder`, written over where they exist."""
     folder.mkdir(exist_ok=True)
-    day = machine.when.split()[0]
     raw = {"machine": asdict(machine), "weather": weather, "rows": [asdict(row) for row in rows]}
-    table, figures = folder / f"{day}.md", folder / f"{day}.json"
+    table, figures = folder / f"{name}.md", folder / f"{name}.json"
     table.write_text(markdown(machine, weather, rows))
     figures.write_text(json.dumps(raw, indent=1) + "\n")
     return [table, figures]
