@@ -211,7 +211,7 @@ class Receiver:
         self.dropped.append(int(headers["X-Matcha-Dropped"]))
         self.lines += [json.loads(line) for line in raw.splitlines()]
 
-    def wait(self, count: int, seconds: float = 20) -> list[dict[str, Any]]:
+    def wait(self, count: int, seconds: float = 60) -> list[dict[str, Any]]:
         end = time.monotonic() + seconds
         while len(self.lines) < count:
             assert time.monotonic() < end, f"{len(self.lines)} of {count} captures came"
@@ -258,7 +258,7 @@ class Load:
     def failures(self) -> list[tuple[int, str]]:
         return [a for a in self.answers if a[0] != 200]
 
-    def wait_for(self, version: str, seconds: float = 30) -> None:
+    def wait_for(self, version: str, seconds: float = 90) -> None:
         end = time.monotonic() + seconds
         while version not in (v for _, v in self.answers[-5:]):
             assert time.monotonic() < end, self.answers[-3:]
