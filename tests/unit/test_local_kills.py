@@ -27,7 +27,7 @@ SEED = os.environ.get("MATCHA_KILL_SEED") or str(random.randrange(10**6))
 RUN = """
 import sys
 from pathlib import Path
-sys.path.insert(0, sys.argv[1])
+sys.path[:0] = [sys.argv[1], str(Path(sys.argv[1]).parent)]
 from local_stack import Bench
 from test_local_kills import services
 print("begins", flush=True)

@@ -100,15 +100,6 @@ def test_what_killed_writers_left_goes_with_the_record(root: Path) -> None:
     assert not root.exists()
 
 
-def test_a_released_lock_keeps_a_record(root: Path) -> None:
-    store = FileStore(root)
-    token = _take(store)
-    store.write(STATE, token)
-    store.release(token)
-    assert store.lock() is None
-    assert store.read() == STATE
-
-
 def test_a_second_taker_is_told_who_holds_it(root: Path) -> None:
     store = FileStore(root)
     _take(store, "provision")
