@@ -13,6 +13,7 @@ from benchmarks.figures import Asked, Row
 from benchmarks.machine import Machine, load, this_machine, wait_until_calm
 
 SUBJECTS = ("provision", "commands", "memory", "inference", "cold")
+ROUNDS = 5  # the fewest whose median is worth reporting
 RESULTS = Path(__file__).with_name("results")
 
 
@@ -33,13 +34,19 @@ def _arguments() -> argparse.Namespace:
         description="Matcha against the bare tools on this machine. Exits 1 when a budget is not met.",
     )
     parser.add_argument("--only", action="append", choices=SUBJECTS, help="this subject (may be repeated)")
-    parser.add_argument("--rounds", type=int, help="rounds of each subject (usually 5, of cold 2)")
+    parser.add_argument("--rounds", type=_rounds, default=ROUNDS, help="rounds of each subject (usually 5)")
     help_ = "seconds to wait before a turn for a calm machine (usually 30)"
     parser.add_argument("--patience", type=float, default=30.0, help=help_)
     parser.add_argument(
         "--save", action="store_true", help="write benchmarks/results/DATE[-NAME].md and .json"
     )
     return parser.parse_args()
+
+
+def _rounds(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"at least 1, not {text}")
+    return int(text)
 
 
 class Weather:
@@ -57,7 +64,7 @@ class Weather:
         return f"{self._rough} of {self._turns} turns began while others kept the machine busy"
 
 
-def _run(name: str, rounds: int | None, weather: Weather) -> list[Row]:
+def _run(name: str, rounds: int, weather: Weather) -> list[Row]:
     def say(text: str) -> None:
         print(f"{name}: {text} (load {load():g})", file=sys.stderr, flush=True)
 

@@ -1,6 +1,6 @@
 """From empty caches: everything is downloaded. Against uv installing the same locks at once, then a start.
 
-Heavy (gigabytes, and the index's own mood), so two rounds by default.
+Heavy: a round downloads everything twice, and meets the index in whatever mood it is.
 """
 
 from __future__ import annotations
@@ -14,8 +14,6 @@ from benchmarks import bare, places, stack
 from benchmarks.figures import Asked, Budget, Row
 from matcha import environments, uvtool
 from matcha.component import Environment
-
-ROUNDS = 2
 
 
 def run(asked: Asked) -> list[Row]:
@@ -36,7 +34,7 @@ def run(asked: Asked) -> list[Row]:
         by_hand.append(installing + first)
         install_and_warm.append(installing + _start(warm))
 
-    asked.take_turns((ours, hand), ROUNDS)
+    asked.take_turns((ours, hand))
     return [
         Row(
             "cold",

@@ -60,21 +60,16 @@ class Row:
 
 @dataclass(frozen=True)
 class Asked:
-    """What a run was asked for: `rounds`, or None for a subject's own number. `say` shows progress, `calm`
-    is called before every turn.
-    """
+    """What a run was asked for. `say` shows progress, `calm` is called before every turn."""
 
-    rounds: int | None
+    rounds: int
     say: Callable[[str], None]
     calm: Callable[[], None]
 
-    def number(self, usual: int = 5) -> int:
-        return self.rounds or usual
-
-    def take_turns(self, sides: Sequence[Callable[[], None]], usual: int = 5) -> None:
+    def take_turns(self, sides: Sequence[Callable[[], None]]) -> None:
         """Every side once a round; who begins changes with the rounds."""
-        for number in range(self.number(usual)):
-            self.say(f"round {number + 1} of {self.number(usual)}")
+        for number in range(self.rounds):
+            self.say(f"round {number + 1} of {self.rounds}")
             for side in sides if number % 2 == 0 else reversed(sides):
                 self.calm()
                 side()

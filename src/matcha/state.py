@@ -60,9 +60,13 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def decode(raw: bytes) -> State:
-    """Raises msgspec.DecodeError or msgspec.ValidationError for what is not a state record."""
+    """Raises msgspec.DecodeError or msgspec.ValidationError for what is no state record, or a newer one."""
     data = msgspec.json.decode(raw, type=dict[str, Any])
-    version = data.get("schema_version", 0)
+    version = msgspec.convert(data.get("schema_version", 0), int)
+    if version > SCHEMA_VERSION:
+        raise msgspec.ValidationError(
+            f"It was written by a newer Matcha: its schema is {version}, this one knows {SCHEMA_VERSION}."
+        )
     while version in MIGRATIONS:
         data = MIGRATIONS[version](data)
         version = data["schema_version"]

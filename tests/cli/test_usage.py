@@ -121,7 +121,7 @@ def test_debug_shows_the_traceback(matcha) -> None:
 
 
 def test_a_mistake_of_matchas_own_says_how_to_report_it(matcha) -> None:
-    """A folder where the record should be a file is nothing that any code expects."""
+    """`matcha.api.status` is made to divide by zero, which no code expects."""
     (matcha.folder / "matcha.yaml").unlink()
     broken = (
         "import matcha.api; matcha.api.status = lambda *a, **k: 1 / 0; from matcha.cli.main import run; run()"

@@ -1,4 +1,4 @@
-"""What every component has to keep, whichever target it meets. Components come from the registry."""
+"""What the description of every component has to keep. Components come from the registry."""
 
 import re
 from pathlib import Path

@@ -135,7 +135,7 @@ def test_ctrl_c_stops_the_job_without_a_terminal(stack: Matcha, number: signal.S
     out, _ = run.communicate(timeout=60)
     assert run.returncode == 128 + number
     assert ("stopped in order" in out) == (number == signal.SIGINT)
-    until(lambda: not any(map(psutil.pid_exists, pids)), 15)
+    until(lambda: not any(map(psutil.pid_exists, pids)), 60)
 
 
 def test_ctrl_c_on_a_terminal_stops_the_job(stack: Matcha) -> None:
@@ -157,7 +157,7 @@ def test_ctrl_c_on_a_terminal_stops_the_job(stack: Matcha) -> None:
         os.write(screen, b"\x03")
         assert b"stopped in order" in _read_until(screen, b"stopped in order")
         assert run.wait(60) == 130
-        until(lambda: not any(map(psutil.pid_exists, pids)), 15)
+        until(lambda: not any(map(psutil.pid_exists, pids)), 60)
     finally:
         run.kill()
         run.wait(10)

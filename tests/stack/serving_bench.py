@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -18,6 +19,7 @@ import httpx
 
 import matcha
 from matcha import inside
+from support.matcha import until
 
 TOKEN = "a token of the tests"
 CAPTURE_TOKEN = "another token"
@@ -88,6 +90,7 @@ class Bench:
         return {
             **kept,
             "PYTHONPATH": os.pathsep.join([str(CODE), str(inside.FOLDER)]),
+            "SLOW_FOLDER": str(self.root),
             "MATCHA_SERVING_TOKEN": TOKEN,
             "MATCHA_CAPTURE_TOKEN": CAPTURE_TOKEN,
             "MATCHA_MODELS_DIR": str(self.root / "models"),
@@ -130,10 +133,10 @@ class Bench:
     def write_live(self, *entries: Mapping[str, Any]) -> None:
         self.live.write_text(json.dumps({"deployments": entries}))
 
-    def infer(self, name: str, content: Any, **headers: str) -> httpx.Response:
+    def infer(self, name: str, content: Any, timeout: float = 60, **headers: str) -> httpx.Response:
         text = content if isinstance(content, (bytes, str)) else json.dumps(content)
         sent = {"Content-Type": "application/json", **headers}
-        return httpx.post(f"{self.url}/v2/models/{name}/infer", content=text, headers=sent, timeout=60)
+        return httpx.post(f"{self.url}/v2/models/{name}/infer", content=text, headers=sent, timeout=timeout)
 
     def wait_ready(self, name: str, seconds: float = 60) -> None:
         end = time.monotonic() + seconds
@@ -141,13 +144,27 @@ class Bench:
             assert time.monotonic() < end, self.log.read_text()[-3000:]
             time.sleep(0.1)
 
+    def ask_slowly(self) -> tuple[threading.Thread, list[httpx.Response]]:
+        """A request that `slow` has begun to answer, and will end once the file `go` is made; its answer."""
+        answers: list[httpx.Response] = []
+        (self.root / "started").unlink(missing_ok=True)
+        (self.root / "go").unlink(missing_ok=True)
+        asking = threading.Thread(target=self._ask_slowly, args=(answers,), daemon=True)
+        asking.start()
+        until((self.root / "started").exists, 60)
+        return asking, answers
+
+    def _ask_slowly(self, answers: list[httpx.Response]) -> None:
+        with contextlib.suppress(httpx.HTTPError):
+            answers.append(self.infer("slow", body(tensor("seconds", [600.0])), timeout=600))
+
     def stop(self) -> float:
         """Seconds that a graceful stop took."""
         began = time.monotonic()
         if self.process is not None and self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
             try:
-                self.process.wait(20)
+                self.process.wait(60)
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait(10)
@@ -194,7 +211,7 @@ class Receiver:
         self.dropped.append(int(headers["X-Matcha-Dropped"]))
         self.lines += [json.loads(line) for line in raw.splitlines()]
 
-    def wait(self, count: int, seconds: float = 20) -> list[dict[str, Any]]:
+    def wait(self, count: int, seconds: float = 60) -> list[dict[str, Any]]:
         end = time.monotonic() + seconds
         while len(self.lines) < count:
             assert time.monotonic() < end, f"{len(self.lines)} of {count} captures came"
@@ -241,7 +258,7 @@ class Load:
     def failures(self) -> list[tuple[int, str]]:
         return [a for a in self.answers if a[0] != 200]
 
-    def wait_for(self, version: str, seconds: float = 30) -> None:
+    def wait_for(self, version: str, seconds: float = 90) -> None:
         end = time.monotonic() + seconds
         while version not in (v for _, v in self.answers[-5:]):
             assert time.monotonic() < end, self.answers[-3:]

@@ -46,9 +46,15 @@ class Function(mlflow.pyfunc.PythonModel):
         raise KeyError("no such thing")
 
     def _slow(self, frame, params):
+        """Makes `started` in the folder of the test; ends with its seconds or when `go` is there."""
+        import os
         import time
+        from pathlib import Path
 
-        time.sleep(float(frame["seconds"].iloc[0]))
+        end, folder = time.monotonic() + float(frame["seconds"].iloc[0]), Path(os.environ["SLOW_FOLDER"])
+        (folder / "started").touch()
+        while time.monotonic() < end and not (folder / "go").exists():
+            time.sleep(0.02)
         return frame["seconds"]
 
     def _params(self, frame, params):

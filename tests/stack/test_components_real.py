@@ -387,15 +387,9 @@ def setup_process(access: FolderAccess, url: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, "-c", SETUP, str(access.root), urls], env=env)
 
 
-def kills() -> Iterator[Any]:
-    """Every request, before and after; those that leave something half made are the sample."""
-    telling = {(3, "after"), (5, "after"), (9, "after"), (12, "after")}
-    for at in range(1, REQUESTS + 1):
-        for moment in ("before", "after"):
-            yield pytest.param(at, moment, marks=() if (at, moment) in telling else pytest.mark.sweep)
-
-
-@pytest.mark.parametrize(("at", "moment"), list(kills()))
+@pytest.mark.sweep
+@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize("at", range(1, REQUESTS + 1))
 def test_a_setup_killed_at_any_request_is_finished_by_the_next(
     forgotten: FolderAccess, at: int, moment: Moment
 ) -> None:

@@ -19,6 +19,7 @@ from monitoring_bench import TOKEN, Bench, line, traffic
 from monitoring_fixtures import Make, alone_fixture, make_fixture, python_fixture
 
 from matcha.component import Deployment
+from support.matcha import until
 
 pytestmark = pytest.mark.stack
 FIXTURES = (alone_fixture, make_fixture, python_fixture)
@@ -136,15 +137,10 @@ def test_nothing_outlives_the_service(alone: Bench) -> None:
     alone.feed(traffic(4000, 20, seed=1))
     asking = threading.Thread(target=_try, args=(alone.window,))
     asking.start()
-    end = time.monotonic() + 20
-    while not (children := _children(alone.pid)) and time.monotonic() < end:
-        time.sleep(0.01)
+    children = until(lambda: _children(alone.pid), 60, every=0.01)
     alone.end(signal.SIGKILL)
-    asking.join(30)
-    assert children
-    while any(_alive(child) for child in children):
-        assert time.monotonic() < end
-        time.sleep(0.05)
+    asking.join(120)
+    until(lambda: not any(_alive(child) for child in children), 60)
 
 
 def _alive(pid: int) -> bool:

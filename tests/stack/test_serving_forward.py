@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -51,8 +52,10 @@ def test_captures_wait_for_a_receiver_that_is_down(make_server: Make) -> None:
     (port,) = free_ports(1)
     bench = make_server(MATCHA_CAPTURE_URL=f"http://127.0.0.1:{port}").start()
     bench.put(credit(1))
-    assert {bench.infer("credit", body(*good())).status_code for _ in range(20)} == {200}
-    time.sleep(1.5)
+    with socket.create_server(("127.0.0.1", port)) as deaf:
+        assert {bench.infer("credit", body(*good())).status_code for _ in range(20)} == {200}
+        deaf.settimeout(60)
+        deaf.accept()[0].close()  # the first attempt
     late = Receiver(port)
     try:
         assert len(late.wait(20)) == 20

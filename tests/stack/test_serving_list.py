@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import threading
-import time
+import signal
+import socket
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,8 @@ import httpx
 import pytest
 from serving_bench import TOKEN, Bench, Load, Make, body, credit, free_ports, tensor, versions
 from serving_malformed import changed, good
+
+from support.matcha import until
 
 pytestmark = pytest.mark.stack
 
@@ -173,26 +175,24 @@ def test_what_comes_late_is_tried_again(make_server: Make, serving_models: Path,
 def test_it_ends_with_the_requests_under_way_answered(make_server: Make, serving_models: Path) -> None:
     bench = make_server().start()
     bench.put({"name": "slow", "uri": str(serving_models / "slow")})
-    answers: list[httpx.Response] = []
-    ask = threading.Thread(target=lambda: answers.append(bench.infer("slow", body(tensor("seconds", [2.0])))))
-    ask.start()
-    time.sleep(0.5)
-    assert bench.stop() < 8
-    ask.join(10)
+    asking, answers = bench.ask_slowly()
+    bench.running.send_signal(signal.SIGTERM)
+    until(lambda: refuses(bench.http_port), 60)
+    (bench.root / "go").touch()
+    asking.join(60)
     assert [a.status_code for a in answers] == [200]
-    assert bench.running.returncode == 0
+    assert bench.running.wait(60) == 0
+
+
+def refuses(port: int) -> bool:
+    with socket.socket() as one:
+        return one.connect_ex(("127.0.0.1", port)) != 0
 
 
 def test_a_prediction_that_hangs_does_not_keep_it(make_server: Make, serving_models: Path) -> None:
     bench = make_server().start()
     bench.put({"name": "slow", "uri": str(serving_models / "slow")})
-    hang = threading.Thread(target=_ask_in_vain, args=(bench,), daemon=True)
-    hang.start()
-    time.sleep(0.5)
-    assert bench.stop() < 15
-    hang.join(5)
-
-
-def _ask_in_vain(bench: Bench) -> None:
-    with pytest.raises(httpx.HTTPError):
-        bench.infer("slow", body(tensor("seconds", [60.0]))).raise_for_status()
+    asking, answers = bench.ask_slowly()
+    assert bench.stop() < 30
+    asking.join(60)
+    assert [a for a in answers if a.is_success] == []

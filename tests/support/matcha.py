@@ -88,13 +88,17 @@ class Matcha:
 
     def processes(self) -> list[psutil.Process]:
         """Every process of this user that names the project in its arguments, environment or folder."""
-        return [p for p in psutil.process_iter() if p.pid != os.getpid() and _names(p, str(self.project))]
+        return processes_of(self.project)
 
     def left(self) -> list[str]:
         """What a destroyed stack still has: processes, files of the project, files of the user."""
         own = self.project / ".matcha"
         files = [*([own] if own.exists() else []), *own.rglob("*"), *self.home.rglob("*")]
         return [*map(str, self.processes()), *map(str, files)]
+
+
+def processes_of(project: Path) -> list[psutil.Process]:
+    return [p for p in psutil.process_iter() if p.pid != os.getpid() and _names(p, str(project))]
 
 
 def _environ(process: psutil.Process) -> dict[str, str]:

@@ -25,7 +25,7 @@ def test_each_step_runs_once_and_after_those_it_needs() -> None:
 
 
 def test_independent_steps_run_side_by_side() -> None:
-    both = threading.Barrier(2, timeout=5)
+    both = threading.Barrier(2, timeout=60)
     run(plan(("a",), ("b",)), lambda _: both.wait(), silent)
 
 
@@ -36,7 +36,7 @@ def test_a_failure_starts_nothing_new_and_awaits_what_runs() -> None:
         if step.key == "bad":
             failed.set()
             raise ComponentFailed("bad broke", details="its log")
-        failed.wait(5)
+        failed.wait(60)
         finished.set()
 
     events: list[Event] = []
@@ -47,7 +47,7 @@ def test_a_failure_starts_nothing_new_and_awaits_what_runs() -> None:
 
 
 def test_every_failure_is_told() -> None:
-    both = threading.Barrier(2, timeout=5)
+    both = threading.Barrier(2, timeout=60)
 
     def do(step: Step) -> None:
         both.wait()

@@ -339,7 +339,7 @@ def _supervisors(stack_id: str) -> list[int]:
     return [p.pid for p in _tagged(stack_id) if _is_supervisor(p)]
 
 
-def _until(is_so: Callable[[], bool], seconds: float = 15) -> None:
+def _until(is_so: Callable[[], bool], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not is_so():
         assert time.monotonic() < deadline

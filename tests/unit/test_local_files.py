@@ -238,10 +238,15 @@ def test_following_waits_for_a_log_that_does_not_exist_yet(tmp_path: Path) -> No
     lines.close()  # type: ignore[attr-defined]
 
 
+TOGETHER = threading.Barrier(5)
+
+
 class _Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         if self.path == "/slow":
             time.sleep(1)
+        if self.path == "/together":
+            TOGETHER.wait(60)
         self.send_response(204 if self.path.startswith("/ok") else 503)
         self.end_headers()
 
@@ -258,8 +263,8 @@ def server() -> Iterator[str]:
 
 
 def test_a_probe_tells_what_a_server_does(server: str) -> None:
-    assert ask(f"{server}/ok?a=b", 5) == ""
-    assert ask(f"{server}/bad", 5) == "answers 503"
+    assert ask(f"{server}/ok?a=b", 30) == ""
+    assert ask(f"{server}/bad", 30) == "answers 503"
     assert ask(f"{server}/slow", 0.2) == "no answer in 0.2 s"
 
 
@@ -267,7 +272,7 @@ def test_a_probe_tells_what_is_no_server() -> None:
     with socket.socket() as silent_one:
         silent_one.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{silent_one.getsockname()[1]}/"
-        assert ask(url, 0.5) == "nothing listens"
+        assert ask(url, 10) == "nothing listens"
         silent_one.listen()
         assert ask(url, 0.2) == "no answer in 0.2 s"
 
@@ -282,11 +287,9 @@ def test_a_probe_of_another_protocol() -> None:
                 peer.recv(1000)
 
         threading.Thread(target=answer, daemon=True).start()
-        assert "no HTTP answer" in ask(f"http://127.0.0.1:{server.getsockname()[1]}/", 2)
+        assert "no HTTP answer" in ask(f"http://127.0.0.1:{server.getsockname()[1]}/", 30)
 
 
 def test_probes_run_side_by_side(server: str) -> None:
-    began = time.monotonic()
-    answers = ask_all({str(n): f"{server}/slow" for n in range(5)}, 3)
+    answers = ask_all({str(n): f"{server}/together" for n in range(5)}, 60)
     assert set(answers.values()) == {"answers 503"}
-    assert time.monotonic() - began < 3

@@ -119,7 +119,7 @@ def box(tmp_path: Path) -> Iterator[Box]:
         assert made.supervisor.survivors() == []
 
 
-def until(happens: Callable[[], Any], seconds: float = 15.0) -> Any:
+def until(happens: Callable[[], Any], seconds: float = 60.0) -> Any:
     """The first true answer of `happens`; fails when none comes."""
     deadline = time.monotonic() + seconds
     while not (answer := happens()):
@@ -201,10 +201,10 @@ def test_a_put_that_was_killed_half_way_is_finished_by_start(box: Box) -> None:
 
 def test_a_program_stopped_the_moment_it_started_does_not_cost_its_stop_seconds(box: Box) -> None:
     for _ in range(5):
-        box.put("one", stop_seconds=30)
+        box.put("one", stop_seconds=120)
         began = time.monotonic()
         box.supervisor.drop("one")
-        assert time.monotonic() - began < 15
+        assert time.monotonic() - began < 60
 
 
 def test_unknown_program_is_refused_with_the_known_ones(box: Box) -> None:
@@ -225,7 +225,7 @@ def test_a_crash_loop_fails_with_its_reason_and_heals_when_the_cause_is_gone(box
     assert "died" not in failed.detail and failed.pid == 0
 
     (box.root / "work" / "one" / "ready").touch()
-    healed = until(lambda: (s := box.supervisor.programs()["one"]).condition == "running" and s, 20)
+    healed = until(lambda: (s := box.supervisor.programs()["one"]).condition == "running" and s)
     assert healed.restarts >= 2
     assert healed.detail == "tried again after a pause"
 
@@ -250,7 +250,7 @@ def test_children_of_a_crashed_run_do_not_keep_its_port_from_the_next(box: Box) 
     )
     box.put("one", code, str(free_port()))
     until(lambda: "bound" in box.log("one"))
-    time.sleep(1.2)  # beyond `settle`, so that it is restarted at once
+    until(lambda: box.supervisor.programs()["one"].uptime > 2)  # beyond `settle`: it is restarted at once
     os.kill(box.pid("one"), signal.SIGKILL)
     until(lambda: box.log("one").count("bound") == 2)
     assert "Address already in use" not in box.log("one")
@@ -270,10 +270,10 @@ def test_a_hung_server_is_restarted_however_slow_another_is_to_stop(box: Box) ->
     first = {name: box.pid(name) for name in ports}
     # The listener has seen a program well for certain once it asks a second time: it has then read the first
     # answer. On a busy machine that takes more than one look.
-    until(lambda: all(box.log(name).count("answered /health") > 1 for name in ports), 60)
+    until(lambda: all(box.log(name).count("answered /health") > 1 for name in ports))
     for name in ports:
         (box.root / "work" / name / "hang").touch()
-    restarted = until(lambda: box.pid("quick") not in (0, first["quick"]) and box.supervisor.programs(), 40)
+    restarted = until(lambda: box.pid("quick") not in (0, first["quick"]) and box.supervisor.programs())
     assert not gone(first["slow"])
     until(lambda: box.supervisor.programs()["quick"].restarts)
     assert "no answer to 1 health check" in box.supervisor.programs()["quick"].detail
@@ -304,7 +304,7 @@ def test_when_supervisord_is_killed_nothing_of_the_stack_outlives_it(box: Box) -
     until(lambda: "deaf" in box.log("deaf") and box.log("escaped").count("forked") == 2)
     assert len(box.supervisor.survivors()) == 6
     os.kill(box.daemon(), signal.SIGKILL)
-    until(lambda: box.supervisor.survivors() == [], 20)
+    until(lambda: box.supervisor.survivors() == [])
 
 
 def test_ensure_ends_what_survived_both_daemon_and_listener(box: Box) -> None:
@@ -339,7 +339,7 @@ def test_a_group_that_ignores_sigterm_is_killed_after_its_stop_seconds(box: Box)
     assert len(pids) == 2
     began = time.monotonic()
     box.supervisor.drop("one")
-    assert 1.5 < time.monotonic() - began < 10
+    assert 1.5 < time.monotonic() - began < 30
     assert all(map(gone, pids))
 
 
@@ -395,7 +395,7 @@ def test_the_daemon_keeps_no_pipe_and_no_lock_of_its_starter(box: Box) -> None:
 
 def test_two_starts_at_once_make_one_daemon(box: Box) -> None:
     starters = [subprocess.Popen(box.script("supervisor.ensure()")) for _ in range(2)]
-    assert [starter.wait(30) for starter in starters] == [0, 0]
+    assert [starter.wait(60) for starter in starters] == [0, 0]
     daemons = [p for p in sweep.tagged(box.tag) if any(w.endswith("supervisord.conf") for w in p.cmdline())]
     assert [p.pid for p in daemons] == [box.daemon()]
 
@@ -641,14 +641,14 @@ def test_a_health_answer_is_an_http_status_below_500(answer: bytes, healthy: boo
 def test_a_server_that_drips_is_not_waited_for() -> None:
     def drip(link: socket.socket) -> None:
         with contextlib.suppress(OSError):
-            for _ in range(100):
+            for _ in range(1200):
                 link.sendall(b"H")
                 time.sleep(0.05)
 
     with answering(drip) as port:
         began = time.monotonic()
         assert not health.answers(f"http://127.0.0.1:{port}/", 0.3)
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 10
 
 
 @contextlib.contextmanager

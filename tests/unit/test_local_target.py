@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -104,9 +105,8 @@ def test_a_service_that_hangs_is_unhealthy_and_a_stopped_process_too(bench: Make
     pid = one.ask(f"http://127.0.0.1:{state.ports['web/http']}/")["pid"]
     os.kill(pid, signal.SIGSTOP)
     try:
-        began = time.monotonic()
         fact = one.target.status(state)[0]
-        assert (fact.condition, time.monotonic() - began < 3) == ("unhealthy", True)
+        assert (fact.condition, fact.detail) == ("unhealthy", "no answer in 1.5 s")
     finally:
         os.kill(pid, signal.SIGCONT)
 
@@ -173,9 +173,13 @@ def test_a_description_that_changes_nothing_of_the_program_restarts_nothing(benc
     )
 
 
-def test_a_port_that_is_taken_while_the_service_dies_is_told_by_its_taker(bench: Make) -> None:
+def test_a_port_that_is_taken_while_the_service_dies_is_told_by_its_taker(
+    bench: Make, tmp_path: Path
+) -> None:
     one = bench()
-    service = web(files={"server.py": "import time\ntime.sleep(1)\n" + SERVER}, health=Probe(path="/"))
+    late = "import os, time\nwhile not os.path.exists(os.environ['GO']):\n    time.sleep(0.05)\n" + SERVER
+    go = tmp_path / "go"
+    service = web(files={"server.py": late}, env={"GO": str(go)}, health=Probe(path="/"))
     state = one.provision(web("other"))
     claimed = one.target.begin(state, [web("other"), service])
     port = claimed.ports["web/http"]
@@ -193,7 +197,8 @@ def test_a_port_that_is_taken_while_the_service_dies_is_told_by_its_taker(bench:
     with socket.socket() as thief:
         thief.bind(("127.0.0.1", port))
         thief.listen()
-        starting.join(60)
+        go.touch()
+        starting.join(120)
     assert f"web cannot listen on port {port}" in str(failed[0])
     assert f"pid {os.getpid()}" in str(failed[0])
 
@@ -222,10 +227,10 @@ def test_a_service_that_cannot_start_shows_the_end_of_its_log(bench: Make) -> No
 
 def test_a_service_that_never_answers_well_fails_after_its_time(bench: Make) -> None:
     one = bench()
-    with pytest.raises(ComponentFailed, match=r"did not become healthy in 2 s \(answers 503\)"):
-        one.provision(web(health=Probe(path="/503", start_timeout=2)))
+    with pytest.raises(ComponentFailed, match=r"did not become healthy in 5 s \(answers 503\)"):
+        one.provision(web(health=Probe(path="/503", start_timeout=5)))
     waits = [e.message for e in one.events if e.phase == "progress" and "waiting" in e.message]
-    assert waits[0] == "waiting for /503 (1 s)"
+    assert re.fullmatch(r"waiting for /503 \([1-9]\d* s\)", waits[0])
 
 
 def test_another_program_that_answers_on_the_port_is_not_taken_for_the_service(bench: Make) -> None:
@@ -539,7 +544,7 @@ def _rows(path: Path) -> list[tuple[str, str]]:
         return list(database.execute("select * from t"))
 
 
-def _until(is_so: Callable[[], bool], seconds: float = 10) -> None:
+def _until(is_so: Callable[[], bool], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not is_so():
         assert time.monotonic() < deadline

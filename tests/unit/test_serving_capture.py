@@ -61,6 +61,12 @@ def receiver() -> Iterator[Receiver]:
 
 
 @pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is handed on but by a full batch, a flush or the end."""
+    monkeypatch.setattr(capture, "EVERY", 3600.0)
+
+
+@pytest.fixture
 def make() -> Iterator[Callable[..., Capture]]:
     made: list[Capture] = []
 
@@ -79,7 +85,7 @@ def closed_port() -> int:
         return int(one.getsockname()[1])
 
 
-def eventually(true: Callable[[], bool], seconds: float = 10) -> None:
+def eventually(true: Callable[[], bool], seconds: float = 60) -> None:
     end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end
@@ -96,6 +102,7 @@ def test_lines_arrive_whole_and_in_order(make: Callable[..., Capture], receiver:
     assert len(receiver.batches) >= 3
 
 
+@pytest.mark.usefixtures("patient")
 def test_what_does_not_fit_is_dropped_and_counted(make: Callable[..., Capture]) -> None:
     sender = make(f"http://127.0.0.1:{closed_port()}", max_lines=5, max_bytes=100)
     for _ in range(7):
@@ -108,11 +115,13 @@ def test_what_does_not_fit_is_dropped_and_counted(make: Callable[..., Capture]) 
     assert wide.dropped == 2
 
 
+@pytest.mark.usefixtures("patient")
 def test_the_receiver_hears_what_was_dropped(make: Callable[..., Capture], receiver: Receiver) -> None:
     sender = make(receiver.url, max_lines=1)
     for _ in range(4):
         sender.put(b"x")
-    eventually(lambda: receiver.lines == [b"x"])
+    assert sender.flush(60)
+    assert receiver.lines == [b"x"]
     assert receiver.dropped == 3
 
 
@@ -140,8 +149,10 @@ def test_a_batch_that_is_never_taken_is_given_up(make: Callable[..., Capture], r
 def test_a_receiver_that_starts_later(make: Callable[..., Capture]) -> None:
     port = closed_port()
     sender = make(f"http://127.0.0.1:{port}")
-    sender.put(b"early")
-    time.sleep(1.2)
+    with socket.create_server(("127.0.0.1", port)) as deaf:
+        sender.put(b"early")
+        deaf.settimeout(60)
+        deaf.accept()[0].close()  # the first attempt
     late = Receiver(port)
     try:
         eventually(lambda: late.lines == [b"early"])
@@ -149,12 +160,11 @@ def test_a_receiver_that_starts_later(make: Callable[..., Capture]) -> None:
         late.close()
 
 
+@pytest.mark.usefixtures("patient")
 def test_the_end_hands_on_what_is_left(make: Callable[..., Capture], receiver: Receiver) -> None:
     sender = make(receiver.url)
     sender.put(b"last")
-    began = time.monotonic()
-    sender.close(2)
-    assert time.monotonic() - began < 1
+    sender.close(60)
     assert receiver.lines == [b"last"]
 
 
@@ -173,9 +183,10 @@ def test_a_flush_gives_up_when_the_receiver_is_down(make: Callable[..., Capture]
     assert capture.flush(0.3) is False
 
 
+@pytest.mark.usefixtures("patient")
 def test_the_end_does_not_wait_for_a_receiver_that_is_down(make: Callable[..., Capture]) -> None:
     sender = make(f"http://127.0.0.1:{closed_port()}")
     sender.put(b"lost")
     began = time.monotonic()
-    sender.close(2)
-    assert time.monotonic() - began < 2.5
+    sender.close(300)
+    assert time.monotonic() - began < 60

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import io
 import threading
+from pathlib import Path
+from typing import Any
 
 import pytest
+from ruamel.yaml import YAML
 
 from matcha.events import Event
 from matcha.planning import Plan, Step
@@ -33,40 +36,56 @@ STEPS = (
 PLAN = Plan(stack="default", target="local", steps=STEPS)
 
 
-def board(*events: tuple[float, Event]) -> Board:
-    made = Board(heading="Provisioning", titles=TITLES).planned(PLAN)
-    for now, event in events:
+CASES = {
+    case["name"]: case
+    for case in YAML(typ="safe").load((Path(__file__).parent / "cases/progress.yaml").read_text())
+}
+
+
+class Clock:
+    def __init__(self, now: float = 100.0) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def events(case: dict[str, Any]) -> list[tuple[float, Event]]:
+    """With the times at which they came."""
+    before = events(CASES[case["after"]]) if "after" in case else []
+    return before + [(at, Event(subject, *rest)) for at, subject, *rest in case.get("events", ())]
+
+
+def is_planned(case: dict[str, Any]) -> bool:
+    return is_planned(CASES[case["after"]]) if "after" in case else case.get("planned", False)
+
+
+def board(case: dict[str, Any]) -> Board:
+    made = Board(heading="Provisioning", titles=TITLES)
+    made = made.planned(PLAN) if is_planned(case) else made
+    for now, event in events(case):
         made = made.after(event, now)
-    return made
+    return made.ended() if case.get("ended") else made
 
 
-HALFWAY = board(
-    (0.0, Event("secrets", "started", "not there yet")),
-    (0.0, Event("environment/mlflow", "started", "not there yet")),
-    (0.0, Event("environment/zenml", "started", "not there yet")),
-    (0.5, Event("secrets", "done", "", 0.5)),
-    (1.0, Event("environment/mlflow", "done", "", 1.0)),
-    (1.0, Event("service/mlflow", "started", "changed")),
-    (2.0, Event("environment/zenml", "progress", "60 of 120 MB", 2.0, 0.5)),
-    (3.0, Event("service/mlflow", "progress", "waiting for /health", 2.0)),
-)
+def plain(case: dict[str, Any]) -> str:
+    stream, clock = io.StringIO(), Clock(0.0)
+    lines = Plain(stream, TITLES, clock)
+    if is_planned(case):
+        lines.plan(PLAN)
+    for now, event in events(case):
+        clock.now = now
+        lines.emit(event)
+    lines.close()
+    return stream.getvalue()
+
+
+HALFWAY = board(CASES["half-way through"])
 
 
 def shown(made: Board, now: float = 4.0, height: int | None = None, **paper: object) -> str:
     on = Paper(**{"width": 80, **paper})  # type: ignore[arg-type]
     return render(frame(made, now, on, height), on)
-
-
-def test_a_frame_says_what_each_step_does_or_waits_for() -> None:
-    assert shown(HALFWAY) == (
-        "Provisioning  2 of 6 steps  4.0s\n"
-        "✓ Secrets  generate                                                         0.5s\n"
-        "✓ MLflow   install                                                          1.0s\n"
-        "⠋ ZenML    install   ━━━━━━        50%  60 of 120 MB                        4.0s\n"
-        "⠋ MLflow   restart   waiting for /health                                    3.0s\n"
-        "· ZenML    start     after ZenML install\n"
-        "· ZenML    set up    after MLflow restart\n"
-    )
 
 
 def test_a_narrow_frame_leaves_out_the_bar() -> None:
@@ -79,6 +98,18 @@ def test_a_narrow_frame_leaves_out_the_bar() -> None:
         "· ZenML    start     after ZenML inst…\n"
         "· ZenML    set up    after MLflow res…\n"
     )
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_transition(case: dict[str, Any]) -> None:
+    assert shown(board(case), case["now"]) == case["frame"]
+    before = plain(CASES[case["after"]]) if "after" in case else ""
+    assert plain(case) == before + case.get("plain", "")
+
+
+def test_the_plan_ends_the_wait_for_the_lock() -> None:
+    waiting = board(CASES["waiting for the lock is no step"])
+    assert "waiting for ann" not in shown(waiting.planned(PLAN))
 
 
 @pytest.mark.parametrize("width", [40, 60, 79, 80, 120])
@@ -110,40 +141,6 @@ def test_without_unicode_the_marks_are_letters() -> None:
     ]
 
 
-def test_a_failure_shows_its_message_and_what_was_not_started() -> None:
-    failed = (
-        HALFWAY.after(Event("service/mlflow", "failed", "its port is taken\nlog line", 4.0), 5.0)
-        .after(Event("environment/zenml", "done", "", 5.0), 5.0)
-        .after(Event("service/zenml", "skipped", "not started, an earlier step failed"), 5.0)
-    )
-    assert shown(failed, now=9.0).splitlines()[4:6] == [
-        "✗ MLflow   restart   its port is taken                                      4.0s",
-        "- ZenML    start     not started, an earlier step failed",
-    ]
-
-
-def test_what_ran_when_all_ended_was_interrupted() -> None:
-    assert shown(HALFWAY.ended(), now=9.0).splitlines()[3:5] == [
-        "- ZenML    install   interrupted",
-        "- MLflow   restart   interrupted",
-    ]
-
-
-def test_waiting_for_the_lock_is_no_step_and_goes_away() -> None:
-    waiting = Board(heading="Provisioning").after(Event("stack", "progress", "waiting for ann", 1.0), 1.0)
-    assert shown(waiting, now=2.0).splitlines() == [
-        "Provisioning  2.0s",
-        "⠋ Stack    waiting for ann                                                  2.0s",
-    ]
-    assert "waiting for ann" not in shown(waiting.planned(PLAN))
-    assert "waiting for ann" not in shown(waiting.after(Event("service/x", "started"), 2.0))
-
-
-def test_notes_stand_above() -> None:
-    noted = HALFWAY.after(Event("stack", "note", "Wrote matcha.yaml with the defaults."), 4.0)
-    assert shown(noted).startswith("Wrote matcha.yaml with the defaults.\nProvisioning")
-
-
 @pytest.mark.parametrize(
     ("key", "action", "name"),
     [
@@ -172,72 +169,6 @@ def test_nouns_for_plans() -> None:
         "Secrets",
         "X y",
     ]
-
-
-DEPLOYMENT = (
-    Event("deployment", "started", "resolving models:/movie@champion"),
-    Event("deployment", "progress", "looking for its training data"),
-    Event("deployment", "done", "movie serves models:/movie/3"),
-)
-
-
-def test_what_has_no_verb_is_told_by_its_messages() -> None:
-    made, rows = Board(), []
-    for event in DEPLOYMENT:
-        made = made.after(event, 1.0)
-        rows.append(" ".join(shown(made, now=1.0).split()))
-    assert rows == [
-        "⠋ Deployment resolving models:/movie@champion 0.0s",
-        "⠋ Deployment looking for its training data 0.0s",
-        "✓ Deployment movie serves models:/movie/3 0.0s",
-    ]
-    stream = io.StringIO()
-    plain = Plain(stream, TITLES, lambda: 0.0)
-    for event in DEPLOYMENT:
-        plain.emit(event)
-    assert stream.getvalue().splitlines() == [
-        "[  0.0s] Deployment: resolving models:/movie@champion",
-        "[  0.0s] Deployment: looking for its training data",
-        "[  0.0s] Deployment: movie serves models:/movie/3",
-    ]
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-def test_plain_lines() -> None:
-    stream, clock = io.StringIO(), Clock()
-    plain = Plain(stream, TITLES, clock)
-    plain.plan(PLAN)
-    plain.emit(Event("stack", "note", "Wrote matcha.yaml with the defaults."))
-    plain.emit(Event("environment/zenml", "started", "not there yet"))
-    plain.emit(Event("environment/zenml", "progress", "installing"))
-    plain.emit(Event("environment/zenml", "progress", "downloading 1 of 9 MB", 0.2, 0.11))
-    clock.now += 3.2
-    plain.emit(Event("environment/zenml", "progress", "downloading 4 of 9 MB", 3.2, 0.44))
-    clock.now += 10
-    plain.emit(Event("environment/zenml", "progress", "downloading 8 of 9 MB", 13.2, 0.89))
-    plain.emit(Event("environment/zenml", "done", "", 13.2))
-    plain.emit(Event("service/mlflow", "started", "changed"))
-    clock.now += 60
-    plain.emit(Event("service/mlflow", "failed", "its port is taken", 60))
-    plain.emit(Event("setup/pipeline", "skipped", "not started, an earlier step failed"))
-    plain.close()
-    assert stream.getvalue() == (
-        "[  0.0s] Wrote matcha.yaml with the defaults.\n"
-        "[  0.0s] ZenML: installing\n"
-        "[  0.0s] ZenML: downloading 1 of 9 MB (11%)\n"
-        "[ 13.2s] ZenML: downloading 8 of 9 MB (89%)\n"
-        "[ 13.2s] ZenML: installed in 13.2s\n"
-        "[ 13.2s] MLflow: restarting\n"
-        "[1m 13s] MLflow: failed: its port is taken\n"
-        "[1m 13s] ZenML: not started, an earlier step failed\n"
-    )
 
 
 class Terminal(io.StringIO):

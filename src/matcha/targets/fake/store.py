@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
+import shutil
 import time
 import uuid
 from collections.abc import Iterator
@@ -37,10 +39,20 @@ class FakeStore:
 
     @contextmanager
     def mutex(self) -> Iterator[None]:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        with (self._folder / "mutex").open("w") as handle:
-            fcntl.flock(handle, fcntl.LOCK_EX)
+        """Its file may go with the folder: who waited for it then takes a new one."""
+        with contextlib.ExitStack() as stack:
+            while not self._take(stack):
+                stack.close()
             yield
+
+    def _take(self, stack: contextlib.ExitStack) -> bool:
+        path = self._folder / "mutex"
+        with contextlib.suppress(FileNotFoundError):
+            self._folder.mkdir(parents=True, exist_ok=True)
+            handle = stack.enter_context(path.open("w"))
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            return os.path.samestat(os.fstat(handle.fileno()), path.stat())
+        return False
 
     def read(self) -> State | None:
         if not self._state.exists():
@@ -48,7 +60,7 @@ class FakeStore:
         try:
             return decode(self._state.read_bytes())
         except msgspec.MsgspecError as error:
-            raise StateUnreadable(f"{self._state} cannot be read.", details=str(error)) from error
+            raise StateUnreadable(f"{self._state} cannot be read: {error}") from error
 
     def write(self, state: State, token: str) -> None:
         with self.mutex():
@@ -97,12 +109,20 @@ class FakeStore:
     def release(self, token: str) -> None:
         holder = self.lock()
         if holder and holder.token == token:
-            self._lock.unlink(missing_ok=True)
+            self._unlock()
 
     def break_lock(self) -> LockInfo | None:
         holder = self.lock()
-        self._lock.unlink(missing_ok=True)
+        if holder:
+            self._unlock()
         return holder
+
+    def _unlock(self) -> None:
+        """Without a record the folder goes, unless a target keeps something in it."""
+        with self.mutex():
+            self._lock.unlink(missing_ok=True)
+            if {path.name for path in self._folder.iterdir()} == {"mutex"}:
+                shutil.rmtree(self._folder)
 
     def _check(self, token: str) -> LockInfo:
         holder = self.lock()

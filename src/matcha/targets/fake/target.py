@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -113,6 +114,8 @@ class FakeTarget:
         yield f"{service}: nothing to say, it is a fake"
 
     def stop(self, emit: Emit) -> None:
+        if not self._file.exists():
+            return
         facts = self._read()
         for key, fact in facts.items():
             if key.startswith("service/"):
@@ -123,8 +126,11 @@ class FakeTarget:
         return sorted(key for key in self._read() if key.startswith(("service/", "store/")))
 
     def destroy(self, emit: Emit) -> None:
+        """Folders are what clients were given; files are the record's and the lock's."""
         self._may_fail("destroy")
         self._file.unlink(missing_ok=True)
+        for folder in [path for path in self._folder.glob("*") if path.is_dir()]:
+            shutil.rmtree(folder)
 
     def leftovers(self) -> Sequence[str]:
         return sorted(self._read())
@@ -188,5 +194,5 @@ class FakeAccess:
 
     def folder(self, name: str) -> Path:
         folder = self._folder / name
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         return folder

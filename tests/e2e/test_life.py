@@ -24,8 +24,9 @@ import pytest
 
 from support.matcha import COMMAND, Matcha, until
 
-BACK = 90.0  # seconds; a server is back long before, also on a busy machine
-SEEN_WELL = 12.0  # seconds after which the health check has met a new server
+BACK = 180.0  # seconds; a server is back long before, also on a busy machine
+SEEN_WELL = 12.0  # seconds after which the health check has met a new server, where the machine is not busy
+GRACE = 120.0  # seconds in which a server that was never seen well may be silent
 NO_PIPELINE = "components:\n  pipeline: null\n"
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
 
@@ -288,12 +289,12 @@ def test_a_killed_server_comes_back(own: Matcha) -> None:
 
 
 def test_a_hung_server_is_restarted(own: Matcha) -> None:
-    until(lambda: component(own, "mlflow")["uptime"] > SEEN_WELL, BACK)
+    until(lambda: component(own, "mlflow")["uptime"] > SEEN_WELL, BACK)  # it is quicker then
     before = own.services()
     for process in _family(before["mlflow"]):
         process.suspend()
     assert component(own, "mlflow")["condition"] == "unhealthy"
-    until(lambda: own.services().get("mlflow", before["mlflow"]) != before["mlflow"], BACK)
+    until(lambda: own.services().get("mlflow", before["mlflow"]) != before["mlflow"], GRACE + BACK)
     assert is_gone(before["mlflow"])
     until(lambda: healthy(own), BACK)
     assert component(own, "mlflow")["restarts"] >= 1
@@ -307,7 +308,7 @@ def test_logs_are_rotated(own: Matcha) -> None:
     with Path(f"/proc/{own.services()['monitoring']}/fd/2").open("w") as pipe:
         for _ in range(60):
             pipe.write("x" * 99_999 + "\n")
-    until(lambda: log.with_name("monitoring.log.1").exists(), 30)
+    until(lambda: log.with_name("monitoring.log.1").exists(), BACK)
     kept = sorted(log.parent.glob("monitoring.log*"))
     assert max(p.stat().st_size for p in kept) < 6_000_000
     assert {stat.S_IMODE(p.stat().st_mode) for p in kept} == {0o600}
@@ -316,7 +317,7 @@ def test_logs_are_rotated(own: Matcha) -> None:
 
 def test_a_killed_supervisor_leaves_no_orphan_and_comes_back(own: Matcha) -> None:
     own.supervisor().kill()
-    until(lambda: own.processes() == [], 40)
+    until(lambda: own.processes() == [], BACK)
     found = own.json("status", code=1)
     assert found["healthy"] is False
     assert {c["condition"] for c in found["components"] if c["address"]} == {"stopped"}

@@ -1,0 +1,36 @@
+"""The command that CONTRIBUTING.md gives for the whole sweep of kills selects the whole of it."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def collected(*arguments: str) -> list[str]:
+    """Tests that the command selects, without running one."""
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "--collect-only", "-q", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    return [line for line in done.stdout.splitlines() if "::" in line]
+
+
+def test_the_sweep_is_every_boundary_both_ways_and_random_moments() -> None:
+    command = re.search(r"^\./test (-m .+)$", (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE)
+    assert command
+    kills = [t for t in collected(*command[1].split()) if "test_kill.py" in t]
+    boundaries = {tuple(found[0]) for t in kills if (found := re.findall(r"\[(\d+)-(\w+)-(\w+)\]", t))}
+    serials = {int(serial) for serial, _, _ in boundaries}
+    assert serials == set(range(1, max(serials) + 1))
+    assert len(boundaries) == len(serials) * 2 * 2
+    assert sum("random_moment" in t for t in kills) >= 20
+
+
+def test_by_default_a_sample_runs() -> None:
+    assert len(collected("tests/e2e/test_kill.py")) < 12
