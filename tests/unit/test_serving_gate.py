@@ -75,7 +75,7 @@ def test_gzip_is_unpacked_within_the_bound() -> None:
     ("body", "encoding", "status"),
     [
         (b"no gzip", b"gzip", 400),
-        (gzip.compress(b"abc")[:-4], b"gzip", 400),
+        (gzip.compress(b"abc", mtime=0)[:-4], b"gzip", 400),
         (zlib.compress(b"abc"), b"br", 415),
     ],
 )

@@ -22,7 +22,7 @@ from support.matcha import Matcha, processes_of
 from support.plain import NothingToInstall, stored, web
 
 CONTRACT = "tests/contract/test_targets.py"
-COMPONENTS = "tests/e2e/test_components.py"
+COMPONENTS = "tests/e2e/test_components_live.py"
 
 
 class LocalBed:
