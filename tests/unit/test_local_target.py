@@ -24,6 +24,8 @@ from matcha.component import Database, Port, Probe, service_digest
 from matcha.errors import BadInput, ComponentFailed, MatchaError, NotProvisioned
 from matcha.events import silent
 from matcha.state import State
+from matcha.targets.local.home import find_stack, inherit, user_layout
+from matcha.targets.local.layout import Layout
 from matcha.targets.local.ports import is_free
 
 Make = Callable[..., Bench]
@@ -398,6 +400,16 @@ def test_a_lost_record_keeps_the_data_and_its_secrets(bench: Make) -> None:
     assert one.ask(f"http://127.0.0.1:{again.ports['web/http']}/")["env"]["TOKEN"] == value
     one.destroy()
     assert not [p for p in psutil.process_iter() if _is_supervisor_of(p, state.stack_id)]
+
+
+def test_what_a_lost_record_had_claimed_is_given_up(bench: Make) -> None:
+    one = bench()
+    state = one.provision(web())
+    lost = find_stack(Layout(one.project), user_layout(), one.store)
+    assert lost is not None
+    assert lost.ports.held(lost.claimant) == (state.ports["web/http"],)
+    inherit(Layout(one.project), user_layout(), "another")
+    assert lost.ports.held(lost.claimant) == ()
 
 
 def test_a_copy_of_a_project_is_refused(bench: Make, tmp_path: Path) -> None:
