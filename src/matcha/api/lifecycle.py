@@ -13,7 +13,7 @@ from matcha.api._template import DEFAULT
 from matcha.api.inspect import outputs_of
 from matcha.api.types import Destroyed, Destruction, Provisioned
 from matcha.component import Holding
-from matcha.errors import AddressTaken, MatchaError, NotProvisioned, StateUnreadable, WouldLoseData
+from matcha.errors import AddressTaken, MatchaError, StateUnreadable, WouldLoseData
 from matcha.events import Emit, Event, silent
 from matcha.planning import Plan
 from matcha.state import State
@@ -210,6 +210,3 @@ def _counted(held: Holding) -> str:
 def force_unlock(project: Folder = ".", *, target: str | None = None) -> LockInfo | None:
     """Break the lock; what it was, or None where there was none."""
     return open_project(project, target).store.break_lock()
-
-
-__all__ = ["NotProvisioned", "destroy", "force_unlock", "init", "plan", "provision", "start", "stop"]

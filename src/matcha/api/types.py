@@ -84,7 +84,7 @@ class Destruction(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Destroyed(msgspec.Struct, frozen=True, kw_only=True):
-    """`nothing` where there was no stack; `leftovers` is empty, or destroy would have raised."""
+    """`nothing` where there was no stack; `removed` are lines of what was there, all proved gone."""
 
     nothing: bool = False
     cancelled: bool = False
