@@ -21,10 +21,10 @@ from matcha.api.types import (
     ServedModel,
     StackStatus,
 )
+from matcha.cli.commands import PANELS
 from matcha.component import Deployment, Output
 from matcha.errors import BadInput
 from matcha.planning import Plan, Step
-from matcha.cli.commands import PANELS
 from matcha.views import documents
 
 OUTPUTS = {"pipeline": {"flavor": Output("zenml"), "server-password": Output("s3cret", sensitive=True)}}
