@@ -226,6 +226,14 @@ def test_open_prints_the_address_without_a_display(stack) -> None:
     assert stack("open", "dvc").code == 2
 
 
+def test_open_of_a_stack_without_pages(matcha) -> None:
+    matcha.write(kept=["data-version-control"])
+    assert matcha("provision", "--yes").code == 0
+    no_page = "Error: No component of this stack has a page to open.\nNext: matcha get\n"
+    assert matcha("open") == (2, "", no_page)
+    assert matcha("open", "dvc") == (2, "", no_page)
+
+
 @pytest.fixture
 def locked(stack):
     """A stack that another process is changing at this moment."""

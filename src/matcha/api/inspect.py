@@ -157,6 +157,8 @@ def url(component: str | None = None, *, project: Folder = ".", target: str | No
     opened = open_project(project, target)
     state = opened.state()
     pages = {c.role: c for c in opened.components if c.services(opened.deployments(state))}
+    if not pages:
+        raise BadInput("No component of this stack has a page to open.", resolution="matcha get")
     flavors = {c.flavor: c.role for c in pages.values()}
     wanted = component or ("monitoring" if "monitoring" in pages else next(iter(pages)))
     role = flavors.get(wanted, wanted)
