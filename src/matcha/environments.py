@@ -64,6 +64,7 @@ __all__ = [
     "environment_key",
     "environment_path",
     "install",
+    "install_apart",
     "is_installed",
     "lock_digest",
     "python_for",
@@ -148,6 +149,21 @@ def install(lock: Path, python: str, *, warm: Iterable[str] = (), report: Report
             sizes.check_space(lock, env.parent)
             _make(env, lock, python, tuple(warm), watch, held.fileno())
     return env
+
+
+def install_apart(listed: Path, python: Path, folder: Path) -> None:
+    """Install what the requirements file `listed` names, and nothing that they need, into a new `folder`.
+
+    For PYTHONPATH: packages without a hash, built anew each time. Raises EnvironmentFailed.
+    """
+    part = folder.with_name(f".{folder.name}.{os.getpid()}")
+    fresh = ["--quiet", "--no-deps", "--reinstall", "--python", str(python), "--target", str(part)]
+    try:
+        uvtool.run(["pip", "install", *fresh, "--requirements", str(listed)], cwd=folder.parent)
+        with contextlib.suppress(OSError):  # made by somebody else meanwhile
+            part.rename(folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
 
 
 def _make(env: Path, lock: Path, python: str, warm: tuple[str, ...], watch: _Watch, held: int) -> None:

@@ -123,6 +123,23 @@ def test_unknown_names_are_told_with_what_exists(
 
 
 @pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("-r nothere.txt\n", "requirements.txt:1: there is no file nothere.txt"),
+        ("numpy\na b c\n", "requirements.txt:2: not a requirement: a b c"),
+        ("-r requirements.txt\n", "requirements.txt:1: requirements.txt includes itself"),
+    ],
+)
+def test_requirements_that_are_none_are_told_by_line(small: Matcha, text: str, words: str) -> None:
+    listed = small.project / "requirements.txt"
+    listed.write_text(text)
+    try:
+        assert words in said(small("run", "--", "python", "-c", "", code=2))
+    finally:
+        listed.unlink()
+
+
+@pytest.mark.parametrize(
     "command",
     [("status",), ("get",), ("stop",), ("start",), ("env",), ("deploy", "models:/m/1"), ("models",)],
 )

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from matcha import environments, lockfiles, pythons, sizes, uvtool
+from matcha import environments, lockfiles, pythons, requirements, sizes, uvtool
 from matcha.environments import InstallProgress
 from support.package_index import PackageIndex, serving, wheel
 
@@ -500,6 +500,76 @@ def test_requirements_that_contradict_the_constraints_are_told_with_the_reason(
     assert "tiny>=2" in raised.value.details
     assert raised.value.resolution
     assert not (tmp_path / "never").exists()
+
+
+BACKEND = """
+import zipfile
+
+INFO = {
+    "METADATA": "Metadata-Version: 2.1\\nName: lib\\nVersion: 1.0\\nRequires-Dist: tiny\\n",
+    "WHEEL": "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n",
+    "RECORD": "lib.py,,\\n",
+}
+
+def build_wheel(folder, config_settings=None, metadata_directory=None):
+    name = "lib-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(folder + "/" + name, "w") as wheel:
+        wheel.write("lib.py")
+        for file, text in INFO.items():
+            wheel.writestr("lib-1.0.dist-info/" + file, text)
+    return name
+"""
+
+
+@pytest.fixture
+def lib(tmp_path: Path) -> Path:
+    """A source folder that needs `tiny` and builds without any other package."""
+    folder = tmp_path / "a lib"
+    folder.mkdir()
+    build = 'requires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
+    project = '[project]\nname = "lib"\nversion = "1.0"\ndependencies = ["tiny"]\n'
+    (folder / "pyproject.toml").write_text(f"{project}[build-system]\n{build}")
+    (folder / "backend.py").write_text(BACKEND)
+    (folder / "lib.py").write_text("from tiny import inner\nanswer = inner.answer\n")
+    return folder
+
+
+def test_a_source_folder_is_installed_apart_as_it_is_now(
+    cache: Path, index: PackageIndex, tmp_path: Path, lib: Path
+) -> None:
+    whole, lock, rest = (tmp_path / name for name in ("whole", "lock", "rest"))
+    environments.compile_lock([lib.as_uri(), "large"], constraints=None, python=PYTHON, output=whole)
+    locked, unlocked = lockfiles.split(whole.read_text())
+    lock.write_text(locked)
+    rest.write_text(unlocked)
+    assert [line.split("==")[0] for line in locked.splitlines() if "==" in line] == ["large", "tiny"]
+    python = environments.install(lock, PYTHON) / "bin" / "python"
+
+    def answer(folder: str) -> str:
+        environments.install_apart(rest, python, tmp_path / folder)
+        environ = {**os.environ, "PYTHONPATH": str(tmp_path / folder)}
+        command = [python, "-c", "import lib; print(lib.answer)"]
+        return subprocess.run(command, env=environ, text=True, stdout=subprocess.PIPE, check=True).stdout
+
+    assert answer("first") == "42\n"
+    before = requirements.fingerprint(lib)
+    (lib / "lib.py").write_text("answer = 'another'\n")
+    assert requirements.fingerprint(lib) != before
+    assert answer("second") == "another\n"
+    assert sorted(p.name for p in (tmp_path / "second").glob("*.py")) == ["lib.py"]
+    assert not list(tmp_path.glob(".second*"))
+
+
+def test_what_a_source_folder_says_of_itself_is_told_apart_from_its_code(lib: Path) -> None:
+    told, seen = requirements.metadata(lib), requirements.fingerprint(lib)
+    (lib / "build").mkdir()
+    (lib / "build" / "lib.py").touch()
+    assert requirements.fingerprint(lib) == seen
+    (lib / "lib.py").write_text("answer = 0\n")
+    assert requirements.fingerprint(lib) != seen
+    assert requirements.metadata(lib) == told
+    (lib / "pyproject.toml").write_text("[project]\n")
+    assert requirements.metadata(lib) != told
 
 
 # uv's settings and output
