@@ -227,7 +227,9 @@ class Component:
         return {}
 
     def holdings(self, access: Access) -> tuple[Holding, ...]:
-        """What destroying the stack would lose. Works on a stopped stack."""
+        """What destroying the stack would lose. Works on a stopped stack, and on one that had the component
+        before: built-in ones are asked always, and find nothing where they never were.
+        """
         return ()
 
 

@@ -132,9 +132,12 @@ def _targets(file: StackFile, data: Mapping[str, Any], known: tuple[str, ...]) -
     return {name: file.mapping(("targets", name), value) for name, value in written.items()}
 
 
-def target_options(root: Path, name: str, options: dict[str, Any], kind: type[Any]) -> Any:
+def target_options(root: Path, name: str, options: Any, kind: type[Any]) -> Any:
     """The options of one target, checked against what it declares."""
-    return StackFile(root / FILE).convert(("targets", name), options, kind) if options else kind()
+    if not options:
+        return kind()
+    file, keys = StackFile(root / FILE), ("targets", name)
+    return file.convert(keys, file.mapping(keys, options), kind)
 
 
 def _models(file: StackFile, data: Mapping[str, Any]) -> dict[str, ModelSettings]:

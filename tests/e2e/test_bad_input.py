@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import socket
 import subprocess
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+import httpx
 import pytest
 
 from support.matcha import Matcha
@@ -203,6 +205,26 @@ def test_a_record_that_cannot_be_read_is_named_and_kept(small: Matcha, text: str
         record.write_bytes(good)
         for copy in record.parent.glob("state.json.corrupt-*"):
             copy.unlink()
+
+
+# Destroying by mistake
+
+
+ALONE = "components: {pipeline: null, model-deployer: null, monitoring: null, experiment-tracker: null}\n"
+
+
+@pytest.mark.parametrize("text", [SMALL, ALONE, "nonsense: 1\n"], ids=["named", "taken out", "broken"])
+def test_the_only_copy_of_runs_is_known_whatever_the_file_says(small: Matcha, text: str) -> None:
+    tracker = small.url("experiment-tracker", "tracking-url")
+    httpx.post(f"{tracker}/api/2.0/mlflow/runs/create", json={"experiment_id": "0"}).raise_for_status()
+    file = small.project / "matcha.yaml"
+    file.write_text(text)
+    try:
+        error = said(small("destroy", "--yes", code=1))
+    finally:
+        file.write_text(SMALL)
+    assert re.search(r"only copy of \d+ runs?\.", error)
+    assert small.json("status")["healthy"] is True
 
 
 # Two at once, and what one of them left

@@ -42,12 +42,15 @@ class ComponentStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StackStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """`lock` says who is changing the stack; `notes` that its file is not understood, and why."""
+
     stack: str
     target: str
     phase: str
     healthy: bool
     components: tuple[ComponentStatus, ...]
     lock: str = ""
+    notes: tuple[str, ...] = ()
 
 
 class DeployResult(msgspec.Struct, frozen=True, kw_only=True):

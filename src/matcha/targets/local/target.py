@@ -45,6 +45,7 @@ class LocalTarget:
     """`matcha.target.Target` for the folder `project`. `installer` makes the environments."""
 
     name: ClassVar[str] = "local"
+    in_project: ClassVar[bool] = True
     Options: ClassVar[type[LocalOptions]] = LocalOptions
 
     def __init__(
