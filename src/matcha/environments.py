@@ -21,6 +21,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -29,7 +30,8 @@ from typing import IO, Literal
 
 import platformdirs
 
-from matcha import lockfiles, pythons, sizes, uvtool
+from matcha import damage, lockfiles, pythons, sizes, uvtool
+from matcha.damage import MARKER
 from matcha.lockfiles import compile_lock, lock_digest, warm_modules
 from matcha.pythons import python_for
 from matcha.uvtool import (
@@ -47,6 +49,7 @@ from matcha.uvtool import (
 )
 
 __all__ = [
+    "MARKER",
     "CacheUnusable",
     "DownloadFailed",
     "EnvironmentBusy",
@@ -68,11 +71,12 @@ __all__ = [
     "is_installed",
     "lock_digest",
     "python_for",
+    "reinstall",
     "uv_path",
     "warm_modules",
 ]
 
-MARKER = "matcha-installed.json"
+ASIDE = ".aside-"  # begins the names of folders that are being removed
 BYTECODE_MARKER = "matcha-bytecode"
 BYTECODE_SCRIPT = Path(__file__).resolve().parent / "inside" / "matcha_bytecode.py"
 
@@ -151,6 +155,22 @@ def install(lock: Path, python: str, *, warm: Iterable[str] = (), report: Report
     return env
 
 
+def reinstall(lock: Path, python: str, *, warm: Iterable[str] = (), report: Report | None = None) -> Path:
+    """`install` anew, whatever is there now."""
+    env = environment_path(lock, python)
+    watch = _Watch(lock, env, report)
+    with _exclusive(env, watch) as held:
+        _forget([each.package for each in damage.find(env) if not each.gone], env.parent)
+        _make(env, lock, python, tuple(warm), watch, held.fileno())
+    return env
+
+
+def _forget(packages: list[str], cwd: Path) -> None:
+    """Have uv fetch these again: a file that was changed in place is the same file in its own cache."""
+    if packages:
+        uvtool.run(["cache", "clean", "--quiet", *packages], cwd=cwd)
+
+
 def install_apart(listed: Path, python: Path, folder: Path) -> None:
     """Install what the requirements file `listed` names, and nothing that they need, into a new `folder`.
 
@@ -176,6 +196,7 @@ def _make(env: Path, lock: Path, python: str, warm: tuple[str, ...], watch: _Wat
         made = {
             "lock": lockfiles.lock_digest(lock),
             "python": python,
+            "packages": damage.packages_in(env),
             "seconds": round(time.monotonic() - started, 1),
         }
         lockfiles.write_whole(env / MARKER, json.dumps(made))
@@ -203,7 +224,8 @@ def _abandon() -> None:
 
 def _fill(env: Path, lock: Path, python: str, watch: _Watch, held: int) -> None:
     watch.phase("preparing")
-    venv = ["venv", "--no-project", "--python", pythons.interpreter(python), str(env)]
+    # Whoever imports or compiles from a folder that was wiped makes it again, to write bytecode there.
+    venv = ["venv", "--allow-existing", "--no-project", "--python", pythons.interpreter(python), str(env)]
     uvtool.run(venv, cwd=env.parent, tick=watch.tick, hold=held)
     target = ["--python", str(env / "bin" / "python")]
     sync = ["pip", "sync", "--require-hashes", *target, str(lock.absolute())]
@@ -246,8 +268,12 @@ def compile_rest(env: Path) -> None:
 
 
 def _wipe(env: Path) -> None:
+    """Out of the way at once, whatever a process still writes into it."""
     (env / MARKER).unlink(missing_ok=True)  # first: half a wipe must not look installed
-    shutil.rmtree(env, ignore_errors=True)
+    aside = Path(tempfile.mkdtemp(prefix=ASIDE, dir=env.parent))
+    with contextlib.suppress(FileNotFoundError):
+        env.rename(aside / env.name)
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def _explain(error: OSError, env: Path) -> EnvironmentFailed:

@@ -56,6 +56,9 @@ class NothingToInstall:
     def is_whole(self, environment: Environment, folder: Path) -> bool:
         return (folder / "bin" / "python").exists()
 
+    def damage(self, folder: Path) -> str:
+        return ""
+
     def install(self, environment: Environment, report: Any) -> Path:
         report("installing", 0.5)
         home = self.folder / environment.name
@@ -81,8 +84,8 @@ class NothingToInstall:
     def cache(self) -> Path:
         return self.folder / "not made yet"
 
-    def repair(self, environment: Environment, folder: Path, report: Any) -> Path:
-        (folder / "bin" / "python").unlink(missing_ok=True)
+    def repair(self, environment: Environment, report: Any) -> Path:
+        (self.folder / environment.name / "bin" / "python").unlink(missing_ok=True)
         return self.install(environment, report)
 
 
@@ -111,7 +114,7 @@ class Bench:
         lock = envs / "plain.lock"
         lock.write_text("")
         self.environment = Environment(name="plain", lock=lock)
-        self.installer = NothingToInstall(envs)
+        self.installer: Any = NothingToInstall(envs)
         self.events: list[Event] = []
         self.reopen(**options)
 

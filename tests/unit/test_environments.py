@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -16,9 +17,9 @@ from pathlib import Path
 
 import pytest
 
-from matcha import environments, lockfiles, pythons, requirements, sizes, uvtool
+from matcha import damage, environments, lockfiles, pythons, requirements, sizes, uvtool
 from matcha.environments import InstallProgress
-from support.package_index import PackageIndex, serving, wheel
+from support.package_index import PackageIndex
 
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 INSTALL = """
@@ -32,26 +33,6 @@ try:
 except environments.EnvironmentFailed as error:
     print(type(error).__name__)
 """
-
-
-@pytest.fixture
-def index() -> Iterator[PackageIndex]:
-    with serving(PackageIndex(tiny=wheel("tiny"), large=wheel("large", 2_500_000))) as served:
-        yield served
-
-
-@pytest.fixture
-def cache(tmp_path: Path, index: PackageIndex, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Matcha's and uv's caches of this test alone; nothing but the test's index is asked."""
-    for name in [name for name in os.environ if name.startswith(("UV_", "PIP_", "MATCHA_"))]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("MATCHA_CACHE_DIR", str(tmp_path / "a cache"))
-    monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "uv"))
-    monkeypatch.setenv("UV_DEFAULT_INDEX", index.url)
-    monkeypatch.setenv("UV_HTTP_RETRIES", "0")
-    monkeypatch.setenv("UV_NO_CONFIG", "1")
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    return tmp_path / "a cache"
 
 
 def inside(env: Path, code: str) -> str:
@@ -177,6 +158,81 @@ def test_an_environment_whose_python_has_gone_is_made_again(
     environments.install(lock, PYTHON)
 
     assert inside(env, "import tiny; print(tiny.inner.answer)") == "42"
+
+
+def in_site(env: Path, name: str) -> Path:
+    return next(env.glob("lib/python*/site-packages")) / name
+
+
+def gone(env: Path) -> None:
+    in_site(env, "tiny").rename(env / "tiny")
+
+
+def gone_with_its_description(env: Path) -> None:
+    gone(env)
+    shutil.rmtree(in_site(env, "tiny-1.0.dist-info"))
+
+
+def emptied_in_uvs_cache_as_well(env: Path) -> None:
+    in_site(env, "tiny/inner.py").write_text("")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (gone, "tiny/__init__.py of tiny is missing"),
+        (gone_with_its_description, "tiny-1.0.dist-info of tiny is missing"),
+        (emptied_in_uvs_cache_as_well, "tiny/inner.py of tiny is not what was installed"),
+    ],
+)
+def test_an_environment_that_lost_files_is_found_and_made_again(
+    cache: Path, index: PackageIndex, tmp_path: Path, spoil: Callable[[Path], None], said: str
+) -> None:
+    lock = index.lock(tmp_path / "requirements.lock")
+    env = environments.install(lock, PYTHON, warm=("tiny.inner",))
+    assert damage.find(env) == []
+    spoil(env)
+    assert [str(found) for found in damage.find(env)] == [said]
+    assert environments.install(lock, PYTHON) == env, "which looks at the marker alone"
+    assert damage.find(env)
+
+    assert environments.reinstall(lock, PYTHON) == env
+
+    assert damage.find(env) == []
+    assert inside(env, "import tiny; print(tiny.inner.answer)") == "42"
+
+
+def test_an_environment_is_made_again_under_a_process_that_writes_into_it(
+    cache: Path, index: PackageIndex, tmp_path: Path
+) -> None:
+    """As a server does that starts: its modules' bytecode, in folders that it makes again."""
+    lock = index.lock(tmp_path / "requirements.lock")
+    env = environments.install(lock, PYTHON)
+    folder, done = in_site(env, "tiny"), threading.Event()
+
+    def write() -> None:
+        while not done.is_set():
+            for number in range(200):
+                with contextlib.suppress(OSError):
+                    folder.mkdir(parents=True, exist_ok=True)
+                    (folder / f"{number}.tmp").touch()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        for _ in range(5):
+            environments.reinstall(lock, PYTHON)
+            assert inside(env, "import tiny; print(tiny.inner.answer)") == "42"
+    finally:
+        done.set()
+        writer.join()
+    assert [path.name for path in env.parent.iterdir() if path.is_dir()] == [env.name]
+
+
+def test_looking_for_damage_ends_in_time(cache: Path, index: PackageIndex, tmp_path: Path) -> None:
+    env = environments.install(index.lock(tmp_path / "requirements.lock"), PYTHON)
+    gone(env)
+    assert damage.find(env, seconds=-1) == []
 
 
 def test_a_list_of_warm_modules_is_read(tmp_path: Path) -> None:
