@@ -73,6 +73,9 @@ class NothingToInstall:
     def finish(self, folders: Iterable[Path]) -> None:
         self.finished.extend(folders)
 
+    def sweep(self) -> None:
+        """Nothing is ever half-made."""
+
     def check(self, environment: Environment) -> None:
         if environment.python == "<3":
             raise MatchaError("No Python fits.", resolution="install another")

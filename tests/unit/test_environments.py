@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from matcha import damage, environments, lockfiles, pythons, requirements, sizes, uvtool
@@ -368,26 +369,77 @@ def test_a_cache_that_cannot_be_made(
 # Kills and company
 
 
-def test_a_killed_install_leaves_nothing_that_counts_and_the_next_one_finishes(
+def at_work_in(cache: Path) -> list[psutil.Process]:
+    """Processes that have to do with this cache."""
+
+    def is_one(process: psutil.Process) -> bool:
+        with contextlib.suppress(psutil.Error):
+            return process.pid != os.getpid() and str(cache) in " ".join(process.cmdline())
+        return False
+
+    return [process for process in psutil.process_iter() if is_one(process)]
+
+
+def test_a_killed_install_ends_with_all_its_processes_and_the_next_one_finishes(
     cache: Path, index: PackageIndex, tmp_path: Path
 ) -> None:
     lock = index.lock(tmp_path / "requirements.lock", "large")
     index.fault = "stall"
     killed = installing(lock)
     assert index.stalled.wait(30)
+    assert at_work_in(cache)
 
     killed.send_signal(signal.SIGKILL)
     killed.communicate(timeout=30)
+    wait_until(lambda: not at_work_in(cache))
     assert not environments.is_installed(lock, PYTHON)
     index.fault = ""
-    # uv outlives its parent and holds the lock, so that nobody builds in the same folder meanwhile.
-    waiting = installing(lock)
-    assert waiting.stdout is not None
-    assert waiting.stdout.readline().startswith(f"waiting process {killed.pid} since")
-    index.released.set()
 
-    assert said(waiting)[-1] == str(environments.environment_path(lock, PYTHON))
+    assert said(installing(lock))[-1] == str(environments.environment_path(lock, PYTHON))
     assert inside(environments.environment_path(lock, PYTHON), "import large") == ""
+
+
+def test_what_a_killed_install_left_is_swept_and_what_others_make_is_not(
+    cache: Path, index: PackageIndex, tmp_path: Path
+) -> None:
+    left, whole = index.lock(tmp_path / "left.lock", "large"), index.lock(tmp_path / "tiny.lock", "tiny")
+    index.fault = "stall"
+    killed = installing(left)
+    assert index.stalled.wait(30)
+    assert leftovers(cache) == [environments.environment_path(left, PYTHON).name]
+    environments.sweep(30)
+    assert leftovers(cache), "its installer lives"
+
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate(timeout=30)
+    environments.sweep(30)
+
+    assert leftovers(cache) == []
+    assert at_work_in(cache) == []
+    index.fault = ""
+    env = environments.install(whole, PYTHON)
+    environments.sweep()
+    assert leftovers(cache) == [env.name]
+
+
+def test_compiling_ends_with_its_installer(cache: Path, index: PackageIndex, tmp_path: Path) -> None:
+    """As uv does: a process of the environment's own Python, that waits here for a file that never comes."""
+    env = environments.install(index.lock(tmp_path / "requirements.lock", "tiny"), PYTHON)
+    waiting = tmp_path / "waiting"
+    code = (
+        "import subprocess, sys; from matcha import tether\n"
+        f"with tether.started([{str(env / 'bin' / 'python')!r}, '-c', {PATIENT!r}, {str(waiting)!r}]) as p:\n"
+        "    p.wait()"
+    )
+    starter = subprocess.Popen([sys.executable, "-c", code])
+    wait_until(waiting.exists)
+    assert len(at_work_in(cache)) >= 2, "the launcher and its command"
+    starter.kill()
+    starter.wait(30)
+    wait_until(lambda: not at_work_in(cache))
+
+
+PATIENT = "import pathlib, signal, sys, time; pathlib.Path(sys.argv[1]).touch(); time.sleep(600)"
 
 
 def test_two_at_once_install_once(cache: Path, index: PackageIndex, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from matcha.environments import InstallProgress
 
 INDEX_SECONDS = 15.0
+SWEEP_SECONDS = 10.0
 Report = Callable[[str, "float | None"], None]
 
 
@@ -34,6 +35,9 @@ class Installer(Protocol):
 
     def finish(self, folders: Iterable[Path]) -> None:
         """Start work that makes later starts faster; returns at once."""
+
+    def sweep(self) -> None:
+        """Remove what killed installs left half-made, once the last of their processes has ended."""
 
     def check(self, environment: Environment) -> None:
         """Raises MatchaError where no Python fits the environment."""
@@ -89,6 +93,11 @@ class UvInstaller:
 
         for folder in folders:
             environments.compile_rest(folder)
+
+    def sweep(self) -> None:
+        from matcha import environments  # noqa: PLC0415
+
+        environments.sweep(SWEEP_SECONDS)
 
     def check(self, environment: Environment) -> None:
         from matcha import environments  # noqa: PLC0415

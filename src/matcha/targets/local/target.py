@@ -254,6 +254,7 @@ class LocalTarget:
             removal.destroy(stack, emit)
         elif self._layout.stack.exists():
             removal.remove_files(self._layout)
+        self._installer.sweep()
 
     def leftovers(self) -> Sequence[str]:
         stack = self._found()
