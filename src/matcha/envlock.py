@@ -86,7 +86,13 @@ def wipe(env: Path) -> None:
     aside = env.with_name(f"{ASIDE}{secrets.token_hex(8)}")
     with contextlib.suppress(FileNotFoundError):
         env.rename(aside)
-    shutil.rmtree(aside, ignore_errors=True)
+    _clear(env.parent)
+
+
+def _clear(folder: Path) -> None:
+    """What anybody moved aside: who did may end before it is removed."""
+    for path in folder.glob(f"{ASIDE}*"):
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def sweep(folder: Path, patience: float) -> None:
@@ -95,11 +101,9 @@ def sweep(folder: Path, patience: float) -> None:
     What worked for a killed one holds the lock a moment longer than that lived. It is waited for, up to
     `patience` seconds each.
     """
-    found = [path for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
-    for path in found:
-        if path.name.startswith(ASIDE):
-            shutil.rmtree(path, ignore_errors=True)
-        elif not (path / MARKER).exists():
+    _clear(folder)
+    for path in list(folder.iterdir()) if folder.is_dir() else ():
+        if path.is_dir() and not (path / MARKER).exists():
             _sweep(path, time.monotonic() + patience)
 
 
