@@ -16,8 +16,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
-from packaging.requirements import InvalidRequirement, Requirement
-
 from matcha.errors import BadInput
 
 _OPTION = re.compile(r"(--[a-z-]+|-[a-z])[\s=]*(.*)")
@@ -151,6 +149,8 @@ def _existing(text: str, place: _Place) -> Path:
 
 
 def _check(text: str, place: _Place) -> None:
+    from packaging.requirements import InvalidRequirement, Requirement  # noqa: PLC0415 - 13 ms
+
     try:
         Requirement(re.split(r"\s+--", text, maxsplit=1)[0])
     except InvalidRequirement as error:
