@@ -79,6 +79,7 @@ BYTECODE_MARKER = "matcha-bytecode"
 BYTECODE_SCRIPT = Path(__file__).resolve().parent / "inside" / "matcha_bytecode.py"
 
 WARM_SECONDS = 300.0
+FORGET_SECONDS = 600.0  # it waits for every other uv that uses the cache
 
 Phase = Literal["waiting", "preparing", "downloading", "installing", "compiling bytecode"]
 
@@ -163,7 +164,7 @@ def reinstall(lock: Path, python: str, *, warm: Iterable[str] = (), report: Repo
 def _forget(packages: list[str], cwd: Path) -> None:
     """Have uv fetch these again: a file that was changed in place is the same file in its own cache."""
     if packages:
-        uvtool.run(["cache", "clean", "--quiet", *packages], cwd=cwd)
+        uvtool.run(["cache", "clean", "--quiet", *packages], cwd=cwd, limit=FORGET_SECONDS)
 
 
 def install_apart(listed: Path, python: Path, folder: Path) -> None:

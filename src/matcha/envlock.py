@@ -18,6 +18,7 @@ from matcha.damage import MARKER
 from matcha.uvtool import AGAIN, CacheUnusable, EnvironmentBusy, EnvironmentFailed
 
 ASIDE = ".aside-"  # begins the names of folders that are being removed
+NAME = re.compile(r"cp\d+-[0-9a-f]{16}")  # of an environment, as `environments.environment_key` makes it
 WAIT_SECONDS = 3600.0
 
 
@@ -103,7 +104,7 @@ def sweep(folder: Path, patience: float) -> None:
     """
     _clear(folder)
     for path in list(folder.iterdir()) if folder.is_dir() else ():
-        if path.is_dir() and not (path / MARKER).exists():
+        if NAME.fullmatch(path.name) and path.is_dir() and not (path / MARKER).exists():
             _sweep(path, time.monotonic() + patience)
 
 

@@ -25,7 +25,7 @@ def main(site: str, file: str) -> None:
     _die_with_parent()
     _end_leftovers(site, Path("runs", program["name"]), entry["tag"], program["name"])
     secrets = secret_values(program)
-    environ = environment(entry, concealed(secrets) if program["conceal"] else secrets)
+    environ = environment(entry, concealed(secrets) if program.get("conceal") else secrets)
     # stdin stays the pipe that supervisord made. It may still watch the number of its own end, from an RPC
     # connection that had it before (supervisor 4.3.0); closing ours would wake it without end.
     os.chdir(program["folder"])
