@@ -15,7 +15,8 @@ placeholders, which the target resolves where it runs the service:
     {files}            directory of the service's `files`
     {live}             directory of the service's `live` files
 
-Secrets have no placeholder: they reach a service as the environment variables that `Service.secrets` names.
+Secrets have no placeholder: they reach a service as the environment variables that `Service.secrets` names,
+or in a pipe.
 """
 
 from __future__ import annotations
@@ -86,8 +87,10 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     """One long-running process.
 
     `command` is what follows the environment's Python interpreter. `secrets` maps an environment variable
-    to the name of a secret that the target generates and keeps. `files` are read at start, so a change
-    restarts the service; `live` files change under the running process. `code` are folders for PYTHONPATH.
+    to the name of a secret that the target generates and keeps. With `conceal` they are kept out of the
+    process's environment, and the process takes them by `matcha_secrets`. `files` are read at start, so a
+    change restarts the service; `live` files change under the running process. `code` are folders for
+    PYTHONPATH.
     `needs` are roles that must be healthy before this starts; `talks_to` those it only calls.
     """
 
@@ -99,6 +102,7 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     health: Probe
     env: dict[str, str] = msgspec.field(default_factory=dict)
     secrets: dict[str, str] = msgspec.field(default_factory=dict)
+    conceal: bool = False
     volumes: tuple[str, ...] = ()
     stores: tuple[str, ...] = ()
     databases: tuple[Database, ...] = ()
@@ -227,7 +231,9 @@ class Component:
         return {}
 
     def holdings(self, access: Access) -> tuple[Holding, ...]:
-        """What destroying the stack would lose. Works on a stopped stack."""
+        """What destroying the stack would lose. Works on a stopped stack, and on one that had the component
+        before: built-in ones are asked always, and find nothing where they never were.
+        """
         return ()
 
 

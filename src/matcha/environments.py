@@ -3,7 +3,8 @@
 An environment lives in `<user cache>/environments/<key>`, where the key is a digest of the lock's content,
 the Python version and the platform. It is made in place, under an advisory lock that names its owner, and
 counts as installed once its marker is written, which is the last thing that happens; the next installer
-wipes one without a marker. uv inherits the lock, so a uv that outlives a killed Matcha keeps others out.
+wipes one without a marker. What fills it ends with the process that asked for it, and holds the lock to its
+end, so nobody builds in the same folder meanwhile.
 
 Set MATCHA_CACHE_DIR to put the cache elsewhere. uv keeps its downloads in its own cache.
 """
@@ -12,7 +13,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -22,18 +22,18 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Literal
+from typing import Literal
 
 import platformdirs
 
-from matcha import lockfiles, pythons, sizes, uvtool
+from matcha import damage, envlock, lockfiles, pythons, sizes, tether, uvtool
+from matcha.damage import MARKER
 from matcha.lockfiles import compile_lock, lock_digest, warm_modules
 from matcha.pythons import python_for
 from matcha.uvtool import (
-    AGAIN,
     CacheUnusable,
     DownloadFailed,
     EnvironmentBusy,
@@ -47,6 +47,7 @@ from matcha.uvtool import (
 )
 
 __all__ = [
+    "MARKER",
     "CacheUnusable",
     "DownloadFailed",
     "EnvironmentBusy",
@@ -64,18 +65,21 @@ __all__ = [
     "environment_key",
     "environment_path",
     "install",
+    "install_apart",
     "is_installed",
     "lock_digest",
     "python_for",
+    "reinstall",
+    "sweep",
     "uv_path",
     "warm_modules",
 ]
 
-MARKER = "matcha-installed.json"
 BYTECODE_MARKER = "matcha-bytecode"
 BYTECODE_SCRIPT = Path(__file__).resolve().parent / "inside" / "matcha_bytecode.py"
 
-WAIT_SECONDS = 3600.0
+WARM_SECONDS = 300.0
+FORGET_SECONDS = 600.0  # it waits for every other uv that uses the cache
 
 Phase = Literal["waiting", "preparing", "downloading", "installing", "compiling bytecode"]
 
@@ -122,11 +126,7 @@ def environment_path(lock: Path, python: str) -> Path:
 
 def is_installed(lock: Path, python: str) -> bool:
     """Cheap: the marker is there, and the Python that the environment was made from has not gone."""
-    return _is_whole(environment_path(lock, python))
-
-
-def _is_whole(env: Path) -> bool:
-    return (env / MARKER).exists() and (env / "bin" / "python").exists()
+    return envlock.is_whole(environment_path(lock, python))
 
 
 # Installing
@@ -140,34 +140,67 @@ def install(lock: Path, python: str, *, warm: Iterable[str] = (), report: Report
     folder is removed and an EnvironmentFailed raised; a rerun goes on from what was downloaded.
     """
     env = environment_path(lock, python)
-    if _is_whole(env):
+    if envlock.is_whole(env):
         return env
     watch = _Watch(lock, env, report)
-    with _exclusive(env, watch) as held:
-        if not _is_whole(env):
+    with envlock.exclusive(env, watch.waiting) as held:
+        if not envlock.is_whole(env):
+            sweep()
             sizes.check_space(lock, env.parent)
             _make(env, lock, python, tuple(warm), watch, held.fileno())
     return env
 
 
+def reinstall(lock: Path, python: str, *, warm: Iterable[str] = (), report: Report | None = None) -> Path:
+    """`install` anew, whatever is there now."""
+    env = environment_path(lock, python)
+    watch = _Watch(lock, env, report)
+    with envlock.exclusive(env, watch.waiting) as held:
+        _forget([each.package for each in damage.find(env) if not each.gone], env.parent)
+        _make(env, lock, python, tuple(warm), watch, held.fileno())
+    return env
+
+
+def _forget(packages: list[str], cwd: Path) -> None:
+    """Have uv fetch these again: a file that was changed in place is the same file in its own cache."""
+    if packages:
+        uvtool.run(["cache", "clean", "--quiet", *packages], cwd=cwd, limit=FORGET_SECONDS)
+
+
+def install_apart(listed: Path, python: Path, folder: Path) -> None:
+    """Install what the requirements file `listed` names, and nothing that they need, into a new `folder`.
+
+    For PYTHONPATH: packages without a hash, built anew each time. Raises EnvironmentFailed.
+    """
+    part = folder.with_name(f".{folder.name}.{os.getpid()}")
+    fresh = ["--quiet", "--no-deps", "--reinstall", "--python", str(python), "--target", str(part)]
+    try:
+        uvtool.run(["pip", "install", *fresh, "--requirements", str(listed)], cwd=folder.parent)
+        with contextlib.suppress(OSError):  # made by somebody else meanwhile
+            part.rename(folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
 def _make(env: Path, lock: Path, python: str, warm: tuple[str, ...], watch: _Watch, held: int) -> None:
-    _wipe(env)
+    envlock.wipe(env)
     _half_made.add(env)
     started = time.monotonic()
     try:
         _fill(env, lock, python, watch, held)
-        _compile_warm(env, warm, watch)
+        _compile_warm(env, warm, watch, held)
         made = {
             "lock": lockfiles.lock_digest(lock),
             "python": python,
+            "packages": damage.packages_in(env),
             "seconds": round(time.monotonic() - started, 1),
         }
         lockfiles.write_whole(env / MARKER, json.dumps(made))
     except OSError as error:
-        _wipe(env)
-        raise _explain(error, env) from error
+        envlock.wipe(env)
+        raise envlock.explain(error, env) from error
     except BaseException:
-        _wipe(env)
+        envlock.wipe(env)
         raise
     finally:
         _half_made.discard(env)
@@ -180,30 +213,33 @@ _half_made: set[Path] = set()
 def _abandon() -> None:
     """Ctrl-C ends the main thread while daemon threads install: they stop here, and leave nothing."""
     if _half_made:
-        uvtool.end_all()
+        tether.end_all()
     for env in tuple(_half_made):
-        _wipe(env)
+        envlock.wipe(env)
 
 
 def _fill(env: Path, lock: Path, python: str, watch: _Watch, held: int) -> None:
     watch.phase("preparing")
-    venv = ["venv", "--no-project", "--python", pythons.interpreter(python), str(env)]
+    # Whoever imports or compiles from a folder that was wiped makes it again, to write bytecode there.
+    venv = ["venv", "--allow-existing", "--no-project", "--python", pythons.interpreter(python), str(env)]
     uvtool.run(venv, cwd=env.parent, tick=watch.tick, hold=held)
     target = ["--python", str(env / "bin" / "python")]
     sync = ["pip", "sync", "--require-hashes", *target, str(lock.absolute())]
     uvtool.run(sync, cwd=env.parent, line=watch.line, tick=watch.tick, hold=held)
 
 
-def _compile_warm(env: Path, modules: tuple[str, ...], watch: _Watch) -> None:
+def _compile_warm(env: Path, modules: tuple[str, ...], watch: _Watch, held: int) -> None:
     """Only saves time, so a module that does not compile is no failure."""
     if not modules:
         return
     watch.phase("compiling bytecode", total=len(modules), unit="modules")
     command = [str(env / "bin" / "python"), "-I", str(BYTECODE_SCRIPT), "warm"]
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        subprocess.run(
-            command, input="\n".join(modules), text=True, capture_output=True, timeout=300, check=False
-        )
+    silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with (
+        contextlib.suppress(subprocess.TimeoutExpired),
+        tether.started(command, hold=(held,), stdin=subprocess.PIPE, **silent) as process,
+    ):
+        process.communicate("\n".join(modules), timeout=WARM_SECONDS)
 
 
 def compile_rest(env: Path) -> None:
@@ -211,7 +247,7 @@ def compile_rest(env: Path) -> None:
 
     Does nothing where that was done before or is being done. Safe to be killed.
     """
-    if (env / BYTECODE_MARKER).exists() or not _is_whole(env):
+    if (env / BYTECODE_MARKER).exists() or not envlock.is_whole(env):
         return
     command = [str(env / "bin" / "python"), "-I", str(BYTECODE_SCRIPT), "rest", str(env / BYTECODE_MARKER)]
     quiet = subprocess.DEVNULL
@@ -229,52 +265,9 @@ def compile_rest(env: Path) -> None:
         )
 
 
-def _wipe(env: Path) -> None:
-    (env / MARKER).unlink(missing_ok=True)  # first: half a wipe must not look installed
-    shutil.rmtree(env, ignore_errors=True)
-
-
-def _explain(error: OSError, env: Path) -> EnvironmentFailed:
-    failed = uvtool.diagnose(f"{error.strerror} (os error {error.errno}): {error.filename or env}")
-    if type(failed) is not EnvironmentFailed:
-        return failed
-    resolution = f"set MATCHA_CACHE_DIR to a folder on a local disk, then {AGAIN}"
-    return CacheUnusable("The cache cannot be used.", details=str(error), resolution=resolution)
-
-
-# One installer at a time
-
-
-@contextlib.contextmanager
-def _exclusive(env: Path, watch: _Watch) -> Iterator[IO[str]]:
-    """Hold the lock of one environment. Raises EnvironmentBusy after an hour, CacheUnusable without locks."""
-    try:
-        env.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        file = env.with_suffix(".lock").open("a+")
-    except OSError as error:
-        raise _explain(error, env) from error
-    with file:
-        _acquire(file, env, watch)
-        file.truncate(0)
-        file.write(f"process {os.getpid()} since {time.strftime('%H:%M:%S')}")
-        file.flush()
-        yield file
-
-
-def _acquire(file: IO[str], env: Path, watch: _Watch) -> None:
-    deadline = time.monotonic() + WAIT_SECONDS
-    while True:
-        try:
-            return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            owner = file.read() or "another process"
-        except OSError as error:
-            raise _explain(error, env) from error
-        if time.monotonic() > deadline:
-            raise EnvironmentBusy(f"{owner} is still installing {env}.", resolution="end it, then " + AGAIN)
-        watch.phase("waiting", detail=owner)
-        time.sleep(0.2)
+def sweep(patience: float = 0.0) -> None:
+    """Remove what killed installs left half-made in the cache; `patience` as `envlock.sweep` has it."""
+    envlock.sweep(cache_root() / "environments", patience)
 
 
 def download_size(wanted: Iterable[tuple[Path, str]]) -> int | None:
@@ -312,6 +305,9 @@ class _Watch:
         self._last = InstallProgress(phase, time.monotonic() - self._started, done, total, unit, detail)
         if self._report:
             self._report(self._last)
+
+    def waiting(self, owner: str) -> None:
+        self.phase("waiting", detail=owner)
 
     def line(self, text: str) -> None:
         if found := re.match(r"Resolved (\d+) package", text):

@@ -45,6 +45,14 @@ def compile_lock(requirements: Iterable[str], *, constraints: Path | None, pytho
         write_whole(output, made.read_text())
 
 
+def split(lock: str) -> tuple[str, str]:
+    """What has hashes in a compiled lock, and what has none: folders and repositories."""
+    entries = [entry for entry in re.split(r"^(?=[^\s#])", lock, flags=re.M) if entry[:1] not in ("", "#")]
+    hashed = ["--hash=" in entry for entry in entries]
+    locked = "".join(entry for entry, has in zip(entries, hashed, strict=True) if has)
+    return locked, "".join(entry for entry, has in zip(entries, hashed, strict=True) if not has)
+
+
 def write_whole(path: Path, text: str) -> None:
     """Atomic: readers see the old content or the new."""
     part = path.with_name(f"{path.name}.part")

@@ -8,32 +8,39 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
 from matcha.component import Component
-from matcha.errors import BadInput, StackFileError, suggest
+from matcha.errors import BadInput, suggest
+from matcha.stackfile import StackFile
 
 FILE = "matcha.yaml"
 KEYS = ("stack", "target", "components", "targets", "models")
 
 Catalogue = Mapping[str, Mapping[str, type[Component]]]  # role -> flavor -> class
+Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+Threshold = Annotated[float, msgspec.Meta(gt=0)]
+Rows = Annotated[int, msgspec.Meta(ge=1)]
 
 
-class ModelSettings(
-    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
-):
+class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="kebab"):
     """Settings of one deployed model, under `models:`.
 
     `sample` is the captured share of traffic, 0..1; `thresholds` are drift thresholds by column.
     """
 
     sensitive: tuple[str, ...] = ()
-    sample: float = 1.0
-    drift_threshold: float | None = None
-    thresholds: dict[str, float] = {}
-    min_rows: int | None = None
+    sample: Share = 1.0
+    drift_threshold: Threshold | None = None
+    thresholds: dict[str, Threshold] = {}
+    min_rows: Rows | None = None
+
+    def written(self) -> dict[str, Any]:
+        """What differs from the defaults, by field."""
+        usual = msgspec.structs.asdict(ModelSettings())
+        return {name: value for name, value in msgspec.structs.asdict(self).items() if value != usual[name]}
 
 
 class Stack(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,40 +54,14 @@ class Stack(msgspec.Struct, frozen=True, kw_only=True):
     models: dict[str, ModelSettings]
 
 
-class _File:
-    """A parsed stack file that knows on which line each key stands."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.data: Any = _parse(path)
-
-    def error(self, keys: tuple[str, ...], message: str, hint: str = "") -> StackFileError:
-        where = f"{self.path.name}:{self.line(keys)}"
-        return StackFileError(
-            f"{where}: {message}", details=f"At {'.'.join(keys) or 'the top'}.", resolution=hint
-        )
-
-    def line(self, keys: tuple[str, ...]) -> int:
-        node, line = self.data, 1
-        for key in keys:
-            try:
-                line = node.lc.key(key)[0] + 1
-                node = node[key]
-            except (AttributeError, KeyError, TypeError):
-                break
-        return int(line)
-
-
 def load(root: Path, catalogue: Catalogue, targets: Iterable[str], target: str | None = None) -> Stack:
     """The stack of the project in `root`; the defaults where it has no file.
 
     Raises StackFileError for anything in the file that is not understood, BadInput for an unknown `target`.
     """
-    path = root / FILE
-    file = _File(path) if path.exists() else None
-    data = _mapping(file, (), file.data if file else None)
-    if file:
-        _check_keys(file, (), data, KEYS)
+    file = StackFile(root / FILE)
+    data = file.mapping((), file.data)
+    file.check_keys((), data, KEYS)
     known = tuple(targets)
     name = _stack_name(file, data, catalogue)
     return Stack(
@@ -93,104 +74,48 @@ def load(root: Path, catalogue: Catalogue, targets: Iterable[str], target: str |
     )
 
 
-def _parse(path: Path) -> Any:
-    from ruamel.yaml import YAML  # noqa: PLC0415 - only where a file exists
-    from ruamel.yaml.error import MarkedYAMLError, YAMLError  # noqa: PLC0415
-
-    try:
-        return YAML(typ="rt").load(path.read_text(encoding="utf-8"))
-    except MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise StackFileError(f"{path.name}:{line}: not valid YAML: {error.problem}") from error
-    except (YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise StackFileError(f"{path.name}: not valid YAML: {error}") from error
-    except OSError as error:
-        raise StackFileError(f"{path.name} cannot be read: {error.strerror}") from error
+def _stack_name(file: StackFile, data: Mapping[str, Any], catalogue: Catalogue) -> str:
+    stacks = {stack for flavors in catalogue.values() for cls in flavors.values() for stack in cls.stacks}
+    return file.one_of(("stack",), data.get("stack", "default"), stacks, "unknown stack {}")
 
 
-def _mapping(file: _File | None, keys: tuple[str, ...], value: Any) -> Mapping[str, Any]:
-    if value is None:
-        return {}
-    if not isinstance(value, Mapping):
-        assert file is not None
-        raise file.error(keys, f"expected a mapping of names to values, found {value!r}")
-    return value
-
-
-def _check_keys(file: _File, keys: tuple[str, ...], data: Mapping[str, Any], known: Iterable[str]) -> None:
-    names = tuple(known)
-    for key in data:
-        if key not in names:
-            raise file.error((*keys, str(key)), f'unknown key "{key}"', suggest(str(key), names))
-
-
-def _stack_name(file: _File | None, data: Mapping[str, Any], catalogue: Catalogue) -> str:
-    name = data.get("stack", "default")
-    known = {stack for flavors in catalogue.values() for cls in flavors.values() for stack in cls.stacks}
-    if file and name not in known:
-        raise file.error(("stack",), f'unknown stack "{name}"', suggest(str(name), known))
-    return str(name)
-
-
-def _target(file: _File | None, data: Mapping[str, Any], known: tuple[str, ...], asked: str | None) -> str:
-    if asked is not None:
-        if asked not in known:
-            raise BadInput(f'Unknown target "{asked}".', resolution=suggest(asked, known))
-        return asked
-    name = data.get("target", "local")
-    if file and name not in known:
-        raise file.error(("target",), f'unknown target "{name}"', suggest(str(name), known))
-    return str(name)
+def _target(file: StackFile, data: Mapping[str, Any], known: tuple[str, ...], asked: str | None) -> str:
+    if asked is None:
+        return file.one_of(("target",), data.get("target", "local"), known, "unknown target {}")
+    if asked not in known:
+        raise BadInput(f'Unknown target "{asked}".', resolution=suggest(asked, known))
+    return asked
 
 
 def _components(
-    file: _File | None, data: Mapping[str, Any], stack: str, catalogue: Catalogue
+    file: StackFile, data: Mapping[str, Any], stack: str, catalogue: Catalogue
 ) -> dict[str, Component]:
     chosen: dict[str, Component] = {}
     for role, flavors in catalogue.items():
         for cls in flavors.values():
             if stack in cls.stacks:
                 chosen[role] = cls(cls.Options())
-    written = _mapping(file, ("components",), data.get("components"))
-    if file:
-        _check_keys(file, ("components",), written, catalogue)
-        for role, value in written.items():
-            if value is None:
-                chosen.pop(role, None)
-            else:
-                chosen[role] = _component(file, role, value, catalogue[role])
-        _check_requirements(file, chosen)
+    written = file.mapping(("components",), data.get("components"))
+    file.check_keys(("components",), written, catalogue)
+    for role, value in written.items():
+        if value is None:
+            chosen.pop(role, None)
+        else:
+            chosen[role] = _component(file, role, value, catalogue[role])
+    _check_requirements(file, chosen)
     return chosen
 
 
-def _component(file: _File, role: str, value: Any, flavors: Mapping[str, type[Component]]) -> Component:
-    options: dict[str, Any] = {}
-    keys: tuple[str, ...] = ("components", role)
-    if isinstance(value, Mapping):
-        options = {str(k): _plain(v) for k, v in value.items()}
-        value = options.pop("flavor", next(iter(flavors)))
-        keys = (*keys, "flavor")
-    if value not in flavors:
-        raise file.error(keys, f'unknown flavor "{value}" for {role}', suggest(str(value), flavors))
-    cls = flavors[value]
-    return cls(convert(file, ("components", role), options, cls.Options))
+def _component(file: StackFile, role: str, value: Any, flavors: Mapping[str, type[Component]]) -> Component:
+    keys = ("components", role)
+    options = dict(value) if isinstance(value, dict) else {}
+    asked = options.pop("flavor", next(iter(flavors))) if isinstance(value, dict) else value
+    where = (*keys, "flavor") if isinstance(value, dict) else keys
+    cls = flavors[file.one_of(where, asked, flavors, f"unknown flavor {{}} for {role}")]
+    return cls(file.convert(keys, options, cls.Options))
 
 
-def convert(file: _File, keys: tuple[str, ...], value: Any, kind: type[Any]) -> Any:
-    """`value` as `kind`, every complaint placed at the key it is about."""
-    known = [field.encode_name for field in msgspec.structs.fields(kind)]
-    for key in value:
-        if key not in known:
-            raise file.error((*keys, key), f'unknown option "{key}"', suggest(key, known))
-    try:
-        return msgspec.convert(value, kind)
-    except msgspec.ValidationError as error:
-        text, _, place = str(error).partition(" - at `$.")
-        inner = tuple(part.split("[")[0] for part in place.rstrip("`").split(".") if part)
-        raise file.error((*keys, *inner), text[:1].lower() + text[1:]) from error
-
-
-def _check_requirements(file: _File, chosen: Mapping[str, Component]) -> None:
+def _check_requirements(file: StackFile, chosen: Mapping[str, Component]) -> None:
     for role, component in chosen.items():
         for needed in component.requires:
             if needed not in chosen:
@@ -201,46 +126,27 @@ def _check_requirements(file: _File, chosen: Mapping[str, Component]) -> None:
                 )
 
 
-def _targets(
-    file: _File | None, data: Mapping[str, Any], known: tuple[str, ...]
-) -> dict[str, dict[str, Any]]:
-    written = _mapping(file, ("targets",), data.get("targets"))
-    if file:
-        _check_keys(file, ("targets",), written, known)
-    return {name: dict(_plain(_mapping(file, ("targets", name), value))) for name, value in written.items()}
+def _targets(file: StackFile, data: Mapping[str, Any], known: tuple[str, ...]) -> dict[str, dict[str, Any]]:
+    written = file.mapping(("targets",), data.get("targets"))
+    file.check_keys(("targets",), written, known)
+    return {name: file.mapping(("targets", name), value) for name, value in written.items()}
 
 
-def target_options(root: Path, name: str, options: Mapping[str, Any], kind: type[Any]) -> Any:
+def target_options(root: Path, name: str, options: Any, kind: type[Any]) -> Any:
     """The options of one target, checked against what it declares."""
-    path = root / FILE
-    if not path.exists():
+    if not options:
         return kind()
-    return convert(_File(path), ("targets", name), options, kind)
+    file, keys = StackFile(root / FILE), ("targets", name)
+    return file.convert(keys, file.mapping(keys, options), kind)
 
 
-def _models(file: _File | None, data: Mapping[str, Any]) -> dict[str, ModelSettings]:
-    written = _mapping(file, ("models",), data.get("models"))
+def _models(file: StackFile, data: Mapping[str, Any]) -> dict[str, ModelSettings]:
+    written = file.mapping(("models",), data.get("models"))
     found: dict[str, ModelSettings] = {}
     for name, value in written.items():
-        assert file is not None
-        keys = ("models", str(name))
-        settings: ModelSettings = convert(file, keys, _plain(_mapping(file, keys, value)), ModelSettings)
-        if not 0 <= settings.sample <= 1:
-            raise file.error((*keys, "sample"), f"expected a share between 0 and 1, found {settings.sample}")
-        found[str(name)] = settings
+        keys = ("models", name)
+        found[name] = file.convert(keys, file.mapping(keys, value), ModelSettings)
     return found
-
-
-def _plain(value: Any) -> Any:
-    """Plain containers and scalars in place of ruamel's, which remember how they were written."""
-    if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in value]
-    for kind in (bool, int, float, str):
-        if isinstance(value, kind):
-            return kind(value)
-    return value
 
 
 def write_default(root: Path, text: str) -> Path:

@@ -29,6 +29,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     """What was made, for whom and where.
 
     `phase` is `changing` while a run is under way (or was killed), `ready` after it, `stopped` after stop.
+    `components` are those it ever had, as `role/flavor`: what they kept stays until `destroy`.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -38,6 +39,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     serial: int = 0
     phase: str = "changing"
     matcha_version: str = ""
+    components: tuple[str, ...] = ()
     resources: dict[str, Record] = msgspec.field(default_factory=dict)
     deployments: dict[str, Deployment] = msgspec.field(default_factory=dict)
     ports: dict[str, int] = msgspec.field(default_factory=dict)

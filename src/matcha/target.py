@@ -80,9 +80,13 @@ class StateStore(Protocol):
 
 
 class Target(Protocol):
-    """Where a stack runs."""
+    """Where a stack runs.
+
+    `in_project`: which stack a project has is written in its folder, so that no option can lead to another.
+    """
 
     name: ClassVar[str]
+    in_project: ClassVar[bool]
 
     def store(self) -> StateStore: ...
 

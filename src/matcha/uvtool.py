@@ -7,13 +7,13 @@ import functools
 import os
 import queue
 import re
-import signal
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from matcha import tether
 from matcha.errors import MatchaError
 
 
@@ -223,8 +223,8 @@ def run(
 ) -> None:
     """Run uv to its end; `line` gets what it says, `tick` is called twice a second.
 
-    `hold` is a file descriptor that uv keeps open: a lock on it stays taken while uv lives, even when
-    this process is killed. Raises EnvironmentFailed or what `diagnose` makes of uv's output.
+    `hold` is a file descriptor that uv keeps open: a lock on it stays taken until uv has ended, which it does
+    when this process is killed. Raises EnvironmentFailed or what `diagnose` makes of uv's output.
     """
     said: list[str] = []
     with _started(arguments, cwd, hold) as process:
@@ -236,46 +236,19 @@ def run(
         raise diagnose("\n".join(said))
 
 
-_running: set[subprocess.Popen[str]] = set()
-
-
-def end_all() -> None:
-    """End every uv that this process started: for a process that ends while its threads still install."""
-    for process in tuple(_running):
-        _end(process)
-
-
-@contextlib.contextmanager
-def _started(arguments: Sequence[str], cwd: Path, hold: int | None) -> Iterator[subprocess.Popen[str]]:
-    """uv in a process group of its own, so that what it builds with ends with it."""
-    with subprocess.Popen(
+def _started(
+    arguments: Sequence[str], cwd: Path, hold: int | None
+) -> contextlib.AbstractContextManager[subprocess.Popen[str]]:
+    """uv with what it builds with, ended when this process ends."""
+    return tether.started(
         [uv_path(), *arguments],
+        hold=() if hold is None else (hold,),
         cwd=cwd,
         env=settings(os.environ),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
-        text=True,
-        errors="replace",
-        start_new_session=True,
-        pass_fds=() if hold is None else (hold,),
-    ) as process:
-        _running.add(process)
-        try:
-            yield process
-        finally:
-            _end(process)
-            _running.discard(process)
-
-
-def _end(process: subprocess.Popen[str]) -> None:
-    for sign in (signal.SIGTERM, signal.SIGKILL):
-        if process.poll() is not None:
-            return
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, sign)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=5)
+    )
 
 
 def _lines(process: subprocess.Popen[str], tick: Callable[[], None], deadline: float) -> Iterator[str]:

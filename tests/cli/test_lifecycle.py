@@ -212,6 +212,30 @@ def test_stop_and_start(stack) -> None:
     assert json.loads(stack("stop", "--output", "json").out) == {"done": "stop", "name": ""}
 
 
+def test_a_broken_file_is_in_the_way_of_what_needs_it_alone(stack) -> None:
+    with stack.file.open("a") as file:
+        file.write("nonsense: 1\n")
+    line = len(stack.file.read_text().splitlines())
+    wrong = f'matcha.yaml:{line}: unknown key "nonsense"'
+    note = f"{wrong}. Going by what is recorded of the stack."
+    refused = stack("provision", "--yes")
+    assert (refused.code, refused.err.splitlines()[0]) == (2, f"Error: {wrong}")
+    status = stack("status")
+    assert status.code == 0
+    assert status.out.splitlines()[:2] == ["Stack default on fake: healthy", note]
+    assert json.loads(stack("status", "--output", "json").out)["notes"] == [note]
+    stopped = stack("stop")
+    assert (stopped.code, stopped.out) == (0, "Stopped; all data is kept.\nNext: matcha start\n")
+    assert stopped.err.endswith(f"] {note}\n")
+    assert stack("force-unlock", "--yes") == (0, "The stack was not locked.\n", f"{note}\n")
+    gone = stack("destroy", "--yes", "--delete-data")
+    assert (gone.code, gone.out.splitlines()[-1]) == (
+        0,
+        "Removed, and checked: nothing of the stack is left.",
+    )
+    assert stack("destroy", "--yes").code == 2
+
+
 def test_logs(stack) -> None:
     said = "mlflow: nothing to say, it is a fake"
     assert stack("logs") == (0, f"mlflow       | {said}\n", "")
@@ -224,6 +248,14 @@ def test_open_prints_the_address_without_a_display(stack) -> None:
     assert stack("open") == stack("open", "mlflow", "--print") == (0, "http://127.0.0.1:9000\n", "")
     assert json.loads(stack("open", "--output", "json").out) == {"url": "http://127.0.0.1:9000"}
     assert stack("open", "dvc").code == 2
+
+
+def test_open_of_a_stack_without_pages(matcha) -> None:
+    matcha.write(kept=["data-version-control"])
+    assert matcha("provision", "--yes").code == 0
+    no_page = "Error: No component of this stack has a page to open.\nNext: matcha get\n"
+    assert matcha("open") == (2, "", no_page)
+    assert matcha("open", "dvc") == (2, "", no_page)
 
 
 @pytest.fixture

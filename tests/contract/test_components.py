@@ -9,6 +9,7 @@ import pytest
 import matcha
 from matcha import planning, registry
 from matcha.component import PLACEHOLDER, PLACEHOLDERS, Component, Deployment, service_digest
+from support.access import FolderAccess
 
 CATALOGUE = registry.component_catalogue()
 COMPONENTS = [cls for flavors in CATALOGUE.values() for cls in flavors.values()]
@@ -79,6 +80,11 @@ def test_environments_are_locked_with_hashes(cls: type[Component]) -> None:
         pins = re.findall(r"^[a-z0-9][\w.-]*(?:\[[^]]*\])?==", lock, re.MULTILINE | re.IGNORECASE)
         assert pins
         assert lock.count("--hash=sha256:") >= len(pins)
+
+
+@each
+def test_it_holds_nothing_of_a_stack_that_never_had_it(cls: type[Component], tmp_path: Path) -> None:
+    assert [held for held in made(cls).holdings(FolderAccess(tmp_path)) if held.count] == []
 
 
 @each

@@ -25,7 +25,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Matcha]:
     try:
         matcha("example", "get", "recommendation", ".")
         with (matcha.project / "requirements.txt").open("a") as file:
-            file.write("pytest\nhumanize\n")
+            file.write("pytest\nhumanize\n./own\n")
         shutil.copytree(JOBS, matcha.project, dirs_exist_ok=True)
         matcha("provision", "--yes")
         yield matcha

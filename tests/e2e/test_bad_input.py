@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import socket
 import subprocess
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+import httpx
 import pytest
 
 from support.matcha import Matcha
@@ -71,7 +73,15 @@ def said(done: subprocess.CompletedProcess[str]) -> str:
             ("components.model-deployer.max-body-mb", "int"),
         ),
         ("components: {experiment-tracker: null}\n", 1, ("experiment-tracker", "needs")),
-        ("models:\n  movie:\n    sample: 2\n", 3, ("models.movie.sample", "between 0 and 1")),
+        ("models:\n  movie:\n    sample: 2\n", 3, ("models.movie.sample", "<= 1.0, found 2")),
+        ("stack: [default]\n", 1, ("unknown stack", 'Did you mean "default"?')),
+        ("components: {pipeline: [zenml]}\n", 1, ("components.pipeline", "zenml")),
+        ("components:\n  pipeline:\n    flavor: [a]\n", 3, ("components.pipeline.flavor", "zenml")),
+        (
+            "targets:\n  local:\n    ports:\n      mlflow: 99999\n",
+            4,
+            ("targets.local.ports.mlflow", "<= 65535, found 99999"),
+        ),
         ("targets:\n  local:\n    port: {}\n", 3, ("targets.local.port", 'Did you mean "ports"?')),
         ("stack: [default\n", 2, ("not valid YAML",)),
     ],
@@ -111,6 +121,23 @@ def test_unknown_names_are_told_with_what_exists(
     stack: Matcha, command: tuple[str, ...], code: int | None, words: str
 ) -> None:
     assert words in said(stack(*command, code=code))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("-r nothere.txt\n", "requirements.txt:1: there is no file nothere.txt"),
+        ("numpy\na b c\n", "requirements.txt:2: not a requirement: a b c"),
+        ("-r requirements.txt\n", "requirements.txt:1: requirements.txt includes itself"),
+    ],
+)
+def test_requirements_that_are_none_are_told_by_line(small: Matcha, text: str, words: str) -> None:
+    listed = small.project / "requirements.txt"
+    listed.write_text(text)
+    try:
+        assert words in said(small("run", "--", "python", "-c", "", code=2))
+    finally:
+        listed.unlink()
 
 
 @pytest.mark.parametrize(
@@ -177,6 +204,26 @@ def test_a_record_that_cannot_be_read_is_named_and_kept(small: Matcha, text: str
         record.write_bytes(good)
         for copy in record.parent.glob("state.json.corrupt-*"):
             copy.unlink()
+
+
+# Destroying by mistake
+
+
+ALONE = "components: {pipeline: null, model-deployer: null, monitoring: null, experiment-tracker: null}\n"
+
+
+@pytest.mark.parametrize("text", [SMALL, ALONE, "nonsense: 1\n"], ids=["named", "taken out", "broken"])
+def test_the_only_copy_of_runs_is_known_whatever_the_file_says(small: Matcha, text: str) -> None:
+    tracker = small.url("experiment-tracker", "tracking-url")
+    httpx.post(f"{tracker}/api/2.0/mlflow/runs/create", json={"experiment_id": "0"}).raise_for_status()
+    file = small.project / "matcha.yaml"
+    file.write_text(text)
+    try:
+        error = said(small("destroy", "--yes", code=1))
+    finally:
+        file.write_text(SMALL)
+    assert re.search(r"only copy of \d+ runs?\.", error)
+    assert small.json("status")["healthy"] is True
 
 
 # Two at once, and what one of them left

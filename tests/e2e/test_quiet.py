@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from matcha.api import _models, training
+from matcha.api import _models, _workspace
 from support.jobs import JOBS
 from support.matcha import COMMAND, Matcha
 
@@ -105,7 +105,7 @@ with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as link:
 
 
 def test_no_process_talks_to_another_machine(stack: Matcha, watch: Path, tmp_path: Path) -> None:
-    _models.install(training.workspace_environment())  # with `stack`, all that would be fetched is here
+    _models.install(_workspace.environment())  # with `stack`, all that would be fetched is here
     matcha = Matcha(tmp_path / "project", tmp_path / "home")
     shutil.copytree(JOBS, matcha.project, dirs_exist_ok=True)
     script = f'matcha() {{ {shlex.join(COMMAND)} "$@"; }}\n{WORK}'

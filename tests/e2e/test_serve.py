@@ -302,6 +302,9 @@ def test_a_model_with_other_packages_has_its_own_process_at_the_same_address(
     assert stack.json("predict", "older", "--json", '[{"x": 1.0}]')["predictions"] == ["1.7.2"]
     added = {name: pid for name, pid in stack.services().items() if name not in before}
     assert len(added) == 1
+    serving = {"mlserver": before["mlserver"], **added}
+    for secret in stack.secrets().values():
+        assert not [n for n, pid in serving.items() if secret in str(psutil.Process(pid).environ())]
     assert {name: stack.services()[name] for name in before} == before
     assert answer(credit) == FIRST
 

@@ -74,6 +74,33 @@ def test_a_job_has_what_the_project_requires(stack: Matcha) -> None:
     assert stack("run", "--", "python", "-c", script).stdout.splitlines()[-1] == f"4,000 {version}"
 
 
+def test_a_job_has_the_projects_own_packages_as_they_are_now(stack: Matcha) -> None:
+    assert "./own" in (stack.project / "requirements.txt").read_text()
+    script = "import own, humanize; print(own.answer)"
+    code = stack.project / "own" / "own.py"
+    before = code.read_text()
+    try:
+        for answer in ("as it is", "as it was changed"):
+            code.write_text(f"answer = {answer!r}\n")
+            done = stack("run", "--", "python", "-c", script)
+            assert done.stdout.splitlines()[-1] == answer
+    finally:
+        code.write_text(before)
+
+
+def test_a_job_runs_where_the_user_is(stack: Matcha, tmp_path: Path) -> None:
+    below = stack.project / "a folder" / "below"
+    below.mkdir(parents=True)
+    (below / "where.py").write_text("import os, sys; print(os.getcwd(), os.environ['PYTHONPATH'], sep='\\n')")
+    mine = str(tmp_path / "mine")
+    done = stack("run", "--", "python", "where.py", where=below, env={"PYTHONPATH": mine})
+    assert done.stdout.splitlines()[0] == str(below)
+    assert done.stdout.splitlines()[1].split(os.pathsep)[0] == str(stack.project)
+    assert done.stdout.splitlines()[1].split(os.pathsep)[-1] == mine
+    elsewhere = stack("--project", str(stack.project), "run", "--", "pwd", where=tmp_path)
+    assert elsewhere.stdout.splitlines() == [str(stack.project)]
+
+
 def test_the_training_data_is_kept_as_the_reference(stack: Matcha, trained: Trained) -> None:
     for run_id in trained.runs:
         assert artifacts(stack, run_id, "matcha") == ["matcha/reference.parquet"]

@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
-from serving_bench import TOKEN, Bench, body, credit, maker, stop_all, tensor
+from serving_bench import CAPTURE_TOKEN, TOKEN, Bench, body, credit, maker, stop_all, tensor
 from serving_malformed import CASES, array, changed, good, two, typed
 
 pytestmark = pytest.mark.stack
@@ -31,6 +31,14 @@ def server(
     assert not any(errors.values()), errors
     yield bench
     stop_all(made)
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="only Linux shows it as a file")
+def test_what_a_model_runs_finds_no_token_in_the_environment(server: Bench) -> None:
+    environ = Path(f"/proc/{server.running.pid}/environ").read_bytes()
+    assert b"MATCHA_MODELS_DIR" in environ
+    assert TOKEN.encode() not in environ
+    assert CAPTURE_TOKEN.encode() not in environ
 
 
 # Requests

@@ -43,11 +43,12 @@ class Matcha:
         stdin: str = "",
         timeout: float = LONG,
         env: Mapping[str, str] | None = None,
+        where: Path | None = None,
     ) -> subprocess.CompletedProcess[str]:
         """Run to the end; fails the test, showing all output, for another exit code than `code`."""
         done = subprocess.run(
             [*COMMAND, *args],
-            cwd=self.project,
+            cwd=where or self.project,
             env={**self.env, **(env or {})},
             input=stdin,
             capture_output=True,

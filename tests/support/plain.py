@@ -62,6 +62,9 @@ class NothingToInstall:
     def is_whole(self, environment: Environment, folder: Path) -> bool:
         return (folder / "bin" / "python").exists()
 
+    def damage(self, folder: Path) -> str:
+        return ""
+
     def install(self, environment: Environment, report: Any) -> Path:
         report("installing", 0.5)
         home = self.folder / environment.name
@@ -76,6 +79,9 @@ class NothingToInstall:
     def finish(self, folders: Iterable[Path]) -> None:
         self.finished.extend(folders)
 
+    def sweep(self) -> None:
+        """Nothing is ever half-made."""
+
     def check(self, environment: Environment) -> None:
         if environment.python == "<3":
             raise MatchaError("No Python fits.", resolution="install another")
@@ -87,8 +93,8 @@ class NothingToInstall:
     def cache(self) -> Path:
         return self.folder / "not made yet"
 
-    def repair(self, environment: Environment, folder: Path, report: Any) -> Path:
-        (folder / "bin" / "python").unlink(missing_ok=True)
+    def repair(self, environment: Environment, report: Any) -> Path:
+        (self.folder / environment.name / "bin" / "python").unlink(missing_ok=True)
         return self.install(environment, report)
 
 

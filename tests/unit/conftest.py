@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from local_stack import Bench
+
+from support.package_index import PackageIndex, serving, wheel
 
 
 @pytest.fixture
@@ -34,3 +37,23 @@ def bench(tmp_path: Path, user_folders: Path) -> Iterator[Callable[..., Bench]]:
         if one.project.exists():
             one.reopen()
             one.target.destroy(one.events.append)
+
+
+@pytest.fixture
+def index() -> Iterator[PackageIndex]:
+    with serving(PackageIndex(tiny=wheel("tiny"), large=wheel("large", 2_500_000))) as served:
+        yield served
+
+
+@pytest.fixture
+def cache(tmp_path: Path, index: PackageIndex, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Matcha's and uv's caches of this test alone; nothing but the test's index is asked."""
+    for name in [name for name in os.environ if name.startswith(("UV_", "PIP_", "MATCHA_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("MATCHA_CACHE_DIR", str(tmp_path / "a cache"))
+    monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "uv"))
+    monkeypatch.setenv("UV_DEFAULT_INDEX", index.url)
+    monkeypatch.setenv("UV_HTTP_RETRIES", "0")
+    monkeypatch.setenv("UV_NO_CONFIG", "1")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    return tmp_path / "a cache"

@@ -29,7 +29,7 @@ class Bench:
         lock = envs / "plain.lock"
         lock.write_text("")
         self.environment = Environment(name="plain", lock=lock)
-        self.installer = NothingToInstall(envs)
+        self.installer: Any = NothingToInstall(envs)
         self.events: list[Event] = []
         self.reopen(**options)
 

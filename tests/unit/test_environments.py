@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -14,11 +15,12 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
-from matcha import environments, lockfiles, pythons, sizes, uvtool
+from matcha import damage, environments, lockfiles, pythons, requirements, sizes, uvtool
 from matcha.environments import InstallProgress
-from support.package_index import PackageIndex, serving, wheel
+from support.package_index import PackageIndex
 
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 INSTALL = """
@@ -32,26 +34,6 @@ try:
 except environments.EnvironmentFailed as error:
     print(type(error).__name__)
 """
-
-
-@pytest.fixture
-def index() -> Iterator[PackageIndex]:
-    with serving(PackageIndex(tiny=wheel("tiny"), large=wheel("large", 2_500_000))) as served:
-        yield served
-
-
-@pytest.fixture
-def cache(tmp_path: Path, index: PackageIndex, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Matcha's and uv's caches of this test alone; nothing but the test's index is asked."""
-    for name in [name for name in os.environ if name.startswith(("UV_", "PIP_", "MATCHA_"))]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("MATCHA_CACHE_DIR", str(tmp_path / "a cache"))
-    monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "uv"))
-    monkeypatch.setenv("UV_DEFAULT_INDEX", index.url)
-    monkeypatch.setenv("UV_HTTP_RETRIES", "0")
-    monkeypatch.setenv("UV_NO_CONFIG", "1")
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    return tmp_path / "a cache"
 
 
 def inside(env: Path, code: str) -> str:
@@ -177,6 +159,81 @@ def test_an_environment_whose_python_has_gone_is_made_again(
     environments.install(lock, PYTHON)
 
     assert inside(env, "import tiny; print(tiny.inner.answer)") == "42"
+
+
+def in_site(env: Path, name: str) -> Path:
+    return next(env.glob("lib/python*/site-packages")) / name
+
+
+def gone(env: Path) -> None:
+    in_site(env, "tiny").rename(env / "tiny")
+
+
+def gone_with_its_description(env: Path) -> None:
+    gone(env)
+    shutil.rmtree(in_site(env, "tiny-1.0.dist-info"))
+
+
+def emptied_in_uvs_cache_as_well(env: Path) -> None:
+    in_site(env, "tiny/inner.py").write_text("")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (gone, "tiny/__init__.py of tiny is missing"),
+        (gone_with_its_description, "tiny-1.0.dist-info of tiny is missing"),
+        (emptied_in_uvs_cache_as_well, "tiny/inner.py of tiny is not what was installed"),
+    ],
+)
+def test_an_environment_that_lost_files_is_found_and_made_again(
+    cache: Path, index: PackageIndex, tmp_path: Path, spoil: Callable[[Path], None], said: str
+) -> None:
+    lock = index.lock(tmp_path / "requirements.lock")
+    env = environments.install(lock, PYTHON, warm=("tiny.inner",))
+    assert damage.find(env) == []
+    spoil(env)
+    assert [str(found) for found in damage.find(env)] == [said]
+    assert environments.install(lock, PYTHON) == env, "which looks at the marker alone"
+    assert damage.find(env)
+
+    assert environments.reinstall(lock, PYTHON) == env
+
+    assert damage.find(env) == []
+    assert inside(env, "import tiny; print(tiny.inner.answer)") == "42"
+
+
+def test_an_environment_is_made_again_under_a_process_that_writes_into_it(
+    cache: Path, index: PackageIndex, tmp_path: Path
+) -> None:
+    """As a server does that starts: its modules' bytecode, in folders that it makes again."""
+    lock = index.lock(tmp_path / "requirements.lock")
+    env = environments.install(lock, PYTHON)
+    folder, done = in_site(env, "tiny"), threading.Event()
+
+    def write() -> None:
+        while not done.is_set():
+            for number in range(200):
+                with contextlib.suppress(OSError):
+                    folder.mkdir(parents=True, exist_ok=True)
+                    (folder / f"{number}.tmp").touch()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        for _ in range(5):
+            environments.reinstall(lock, PYTHON)
+            assert inside(env, "import tiny; print(tiny.inner.answer)") == "42"
+    finally:
+        done.set()
+        writer.join()
+    assert [path.name for path in env.parent.iterdir() if path.is_dir()] == [env.name]
+
+
+def test_looking_for_damage_ends_in_time(cache: Path, index: PackageIndex, tmp_path: Path) -> None:
+    env = environments.install(index.lock(tmp_path / "requirements.lock"), PYTHON)
+    gone(env)
+    assert damage.find(env, seconds=-1) == []
 
 
 def test_a_list_of_warm_modules_is_read(tmp_path: Path) -> None:
@@ -312,26 +369,78 @@ def test_a_cache_that_cannot_be_made(
 # Kills and company
 
 
-def test_a_killed_install_leaves_nothing_that_counts_and_the_next_one_finishes(
+def at_work_in(cache: Path) -> list[psutil.Process]:
+    """Processes that have to do with this cache."""
+
+    def is_one(process: psutil.Process) -> bool:
+        with contextlib.suppress(psutil.Error):
+            return process.pid != os.getpid() and str(cache) in " ".join(process.cmdline())
+        return False
+
+    return [process for process in psutil.process_iter() if is_one(process)]
+
+
+def test_a_killed_install_ends_with_all_its_processes_and_the_next_one_finishes(
     cache: Path, index: PackageIndex, tmp_path: Path
 ) -> None:
     lock = index.lock(tmp_path / "requirements.lock", "large")
     index.fault = "stall"
     killed = installing(lock)
     assert index.stalled.wait(30)
+    assert at_work_in(cache)
 
     killed.send_signal(signal.SIGKILL)
     killed.communicate(timeout=30)
+    wait_until(lambda: not at_work_in(cache))
     assert not environments.is_installed(lock, PYTHON)
     index.fault = ""
-    # uv outlives its parent and holds the lock, so that nobody builds in the same folder meanwhile.
-    waiting = installing(lock)
-    assert waiting.stdout is not None
-    assert waiting.stdout.readline().startswith(f"waiting process {killed.pid} since")
-    index.released.set()
 
-    assert said(waiting)[-1] == str(environments.environment_path(lock, PYTHON))
+    assert said(installing(lock))[-1] == str(environments.environment_path(lock, PYTHON))
     assert inside(environments.environment_path(lock, PYTHON), "import large") == ""
+
+
+def test_what_a_killed_install_left_is_swept_and_what_others_make_is_not(
+    cache: Path, index: PackageIndex, tmp_path: Path
+) -> None:
+    left, whole = index.lock(tmp_path / "left.lock", "large"), index.lock(tmp_path / "tiny.lock", "tiny")
+    index.fault = "stall"
+    killed = installing(left)
+    assert index.stalled.wait(30)
+    assert leftovers(cache) == [environments.environment_path(left, PYTHON).name]
+    environments.sweep(30)
+    assert leftovers(cache), "its installer lives"
+
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate(timeout=30)
+    environments.sweep(30)
+
+    assert leftovers(cache) == []
+    assert at_work_in(cache) == []
+    index.fault = ""
+    env = environments.install(whole, PYTHON)
+    (cache / "environments" / "mine").mkdir()
+    environments.sweep()
+    assert sorted(leftovers(cache)) == [env.name, "mine"]
+
+
+def test_compiling_ends_with_its_installer(cache: Path, index: PackageIndex, tmp_path: Path) -> None:
+    """As uv does: a process of the environment's own Python, that waits here for a file that never comes."""
+    env = environments.install(index.lock(tmp_path / "requirements.lock", "tiny"), PYTHON)
+    waiting = tmp_path / "waiting"
+    code = (
+        "import subprocess, sys; from matcha import tether\n"
+        f"with tether.started([{str(env / 'bin' / 'python')!r}, '-c', {PATIENT!r}, {str(waiting)!r}]) as p:\n"
+        "    p.wait()"
+    )
+    starter = subprocess.Popen([sys.executable, "-c", code])
+    wait_until(waiting.exists)
+    assert len(at_work_in(cache)) >= 2, "the launcher and its command"
+    starter.kill()
+    starter.wait(30)
+    wait_until(lambda: not at_work_in(cache))
+
+
+PATIENT = "import pathlib, signal, sys, time; pathlib.Path(sys.argv[1]).touch(); time.sleep(600)"
 
 
 def test_two_at_once_install_once(cache: Path, index: PackageIndex, tmp_path: Path) -> None:
@@ -500,6 +609,76 @@ def test_requirements_that_contradict_the_constraints_are_told_with_the_reason(
     assert "tiny>=2" in raised.value.details
     assert raised.value.resolution
     assert not (tmp_path / "never").exists()
+
+
+BACKEND = """
+import zipfile
+
+INFO = {
+    "METADATA": "Metadata-Version: 2.1\\nName: lib\\nVersion: 1.0\\nRequires-Dist: tiny\\n",
+    "WHEEL": "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n",
+    "RECORD": "lib.py,,\\n",
+}
+
+def build_wheel(folder, config_settings=None, metadata_directory=None):
+    name = "lib-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(folder + "/" + name, "w") as wheel:
+        wheel.write("lib.py")
+        for file, text in INFO.items():
+            wheel.writestr("lib-1.0.dist-info/" + file, text)
+    return name
+"""
+
+
+@pytest.fixture
+def lib(tmp_path: Path) -> Path:
+    """A source folder that needs `tiny` and builds without any other package."""
+    folder = tmp_path / "a lib"
+    folder.mkdir()
+    build = 'requires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
+    project = '[project]\nname = "lib"\nversion = "1.0"\ndependencies = ["tiny"]\n'
+    (folder / "pyproject.toml").write_text(f"{project}[build-system]\n{build}")
+    (folder / "backend.py").write_text(BACKEND)
+    (folder / "lib.py").write_text("from tiny import inner\nanswer = inner.answer\n")
+    return folder
+
+
+def test_a_source_folder_is_installed_apart_as_it_is_now(
+    cache: Path, index: PackageIndex, tmp_path: Path, lib: Path
+) -> None:
+    whole, lock, rest = (tmp_path / name for name in ("whole", "lock", "rest"))
+    environments.compile_lock([lib.as_uri(), "large"], constraints=None, python=PYTHON, output=whole)
+    locked, unlocked = lockfiles.split(whole.read_text())
+    lock.write_text(locked)
+    rest.write_text(unlocked)
+    assert [line.split("==")[0] for line in locked.splitlines() if "==" in line] == ["large", "tiny"]
+    python = environments.install(lock, PYTHON) / "bin" / "python"
+
+    def answer(folder: str) -> str:
+        environments.install_apart(rest, python, tmp_path / folder)
+        environ = {**os.environ, "PYTHONPATH": str(tmp_path / folder)}
+        command = [python, "-c", "import lib; print(lib.answer)"]
+        return subprocess.run(command, env=environ, text=True, stdout=subprocess.PIPE, check=True).stdout
+
+    assert answer("first") == "42\n"
+    before = requirements.fingerprint(lib)
+    (lib / "lib.py").write_text("answer = 'another'\n")
+    assert requirements.fingerprint(lib) != before
+    assert answer("second") == "another\n"
+    assert sorted(p.name for p in (tmp_path / "second").glob("*.py")) == ["lib.py"]
+    assert not list(tmp_path.glob(".second*"))
+
+
+def test_what_a_source_folder_says_of_itself_is_told_apart_from_its_code(lib: Path) -> None:
+    told, seen = requirements.metadata(lib), requirements.fingerprint(lib)
+    (lib / "build").mkdir()
+    (lib / "build" / "lib.py").touch()
+    assert requirements.fingerprint(lib) == seen
+    (lib / "lib.py").write_text("answer = 0\n")
+    assert requirements.fingerprint(lib) != seen
+    assert requirements.metadata(lib) == told
+    (lib / "pyproject.toml").write_text("[project]\n")
+    assert requirements.metadata(lib) != told
 
 
 # uv's settings and output

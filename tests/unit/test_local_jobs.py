@@ -51,6 +51,34 @@ def test_cores_bound_the_threads_of_numeric_libraries(tmp_path: Path) -> None:
     assert found["PATH"].split(os.pathsep)[0] == str(PYTHON.parent)
 
 
+def test_what_the_user_set_stays_behind_what_the_stack_sets(tmp_path: Path) -> None:
+    user = {"PATH": "/bin", "PYTHONPATH": "/mine:/yours", "CUDA_VISIBLE_DEVICES": "3", "STACK": "another"}
+    stack = {"PYTHONPATH": "/project", "STACK": "this"}
+    found = jobs.environment(job("x", folder=tmp_path, env=stack, gpu=1), user)
+    assert found["PYTHONPATH"] == "/project:/mine:/yours"
+    assert found["CUDA_VISIBLE_DEVICES"] == "3"
+    assert found["STACK"] == "this"
+    without = jobs.environment(job("x", folder=tmp_path, env=stack, gpu=1), {"PATH": "/bin"})
+    assert without["PYTHONPATH"] == "/project"
+    assert "CUDA_VISIBLE_DEVICES" not in without
+
+
+@pytest.mark.parametrize(
+    ("chosen", "left"),
+    [
+        (None, ["A", "B"]),
+        ("", []),
+        ("-1", []),
+        ("1", ["B"]),
+        ("1, 0", ["B", "A"]),
+        ("0,7,1", ["A"]),
+        ("MIG-1a,MIG-2b,MIG-3c", ["MIG-1a", "MIG-2b", "MIG-3c"]),
+    ],
+)
+def test_gpus_that_the_user_left_visible(chosen: str | None, left: list[str]) -> None:
+    assert jobs.visible(["A", "B"], chosen) == left
+
+
 @pytest.mark.parametrize(
     ("text", "size"),
     [("512", 512), ("2K", 2000), ("1.5Gi", 3 * 2**29), ("8Gi", 2**33), ("1T", 10**12)],
@@ -82,10 +110,14 @@ def test_gpus_are_those_the_driver_lists(tmp_path: Path, monkeypatch: pytest.Mon
     tool.write_text("#!/bin/sh\necho 'NVIDIA A'\necho 'NVIDIA B'\n")
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     assert jobs.gpus() == ["NVIDIA A", "NVIDIA B"]
     jobs.check(job("x", folder=tmp_path, gpu=2))
     with pytest.raises(BadInput, match=r"3 GPUs asked for, found 2: NVIDIA A, NVIDIA B\."):
         jobs.check(job("x", folder=tmp_path, gpu=3))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    with pytest.raises(BadInput, match="2 GPUs asked for, found 1: NVIDIA B; CUDA_VISIBLE_DEVICES is '1'"):
+        jobs.check(job("x", folder=tmp_path, gpu=2))
 
 
 RUNNER = """

@@ -13,13 +13,17 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
 from local_stack import Bench, traces, web
 
-from matcha.component import Database, Service
+from matcha.component import Database, Environment, Service
+from matcha.targets.local.installer import UvInstaller
+
+if TYPE_CHECKING:  # a killed run imports this file without the folder that this is in
+    from support.package_index import PackageIndex
 
 Make = Callable[..., Bench]
 SEED = os.environ.get("MATCHA_KILL_SEED") or str(random.randrange(10**6))
@@ -34,6 +38,24 @@ print("begins", flush=True)
 Bench(Path(sys.argv[2]), Path(sys.argv[3])).provision(*services())
 print("done", flush=True)
 """
+
+
+INSTALLING = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from local_stack import Bench
+from test_local_kills import installing
+installing(Bench(Path(sys.argv[2]), Path(sys.argv[3])), Path(sys.argv[4])).provision()
+"""
+
+
+def installing(one: Bench, lock: Path) -> Bench:
+    """The project with an environment that is really installed."""
+    one.installer = UvInstaller()
+    one.environment = Environment(name="plain", lock=lock)
+    one.reopen()
+    return one
 
 
 def services() -> tuple[Service, ...]:
@@ -120,3 +142,23 @@ def _nothing_is_left(one: Bench, user_folders: Path) -> None:
     assert list(one.project.iterdir()) == []
     assert traces(user_folders) == []
     assert _processes_in(one.project) == []
+
+
+def test_a_run_that_was_killed_while_it_installed_leaves_no_process_and_no_half_made_environment(
+    bench: Make, user_folders: Path, cache: Path, index: PackageIndex, tmp_path: Path
+) -> None:
+    lock = index.lock(tmp_path / "requirements.lock", "large")
+    one = installing(bench(), lock)
+    index.fault = "stall"
+    command = [sys.executable, "-c", INSTALLING, str(Path(__file__).parent)]
+    run = subprocess.Popen([*command, *map(str, (one.project, one.envs, lock))])
+    assert index.stalled.wait(60)
+    run.send_signal(signal.SIGKILL)
+    run.wait()
+    assert list((cache / "environments").glob("*/bin")), "it was half-made"
+
+    assert one.destroy() == []
+
+    assert _processes_in(cache) == []
+    assert [path for path in (cache / "environments").iterdir() if path.is_dir()] == []
+    _nothing_is_left(one, user_folders)

@@ -21,10 +21,13 @@ import psutil
 import pytest
 from local_stack import SERVER, Bench, traces, web
 
+from matcha import inside
 from matcha.component import Database, Port, Probe, service_digest
 from matcha.errors import BadInput, ComponentFailed, MatchaError, NotProvisioned
 from matcha.events import silent
 from matcha.state import State
+from matcha.targets.local.home import find_stack, inherit, user_layout
+from matcha.targets.local.layout import Layout
 from matcha.targets.local.ports import is_free
 
 Make = Callable[..., Bench]
@@ -86,6 +89,35 @@ def test_secrets_stand_in_no_file_of_the_project_and_no_argv(bench: Make) -> Non
     assert value not in b"\0".join(p.read_bytes() for p in Path("/proc").glob("[0-9]*/cmdline") if p.exists())
     shown = "\n".join(one.target.logs("web", lines=50, follow=False))
     assert "the secret is ********" in shown
+
+
+TAKING = """
+import json, sys
+from matcha_secrets import take
+sys.argv.append(json.dumps(take(("TOKEN",))))
+"""
+
+
+@pytest.mark.parametrize("conceal", [True, False], ids=["in a pipe", "as variables"])
+def test_secrets_that_a_service_takes_stand_in_its_environment_nowhere(bench: Make, conceal: bool) -> None:
+    """Also where the target only sets variables: the process starts again."""
+    one = bench()
+    taking = web(
+        secrets={"TOKEN": "t"},
+        conceal=conceal,
+        code=(inside.FOLDER,),
+        files={"server.py": f"{TAKING}\n{SERVER}"},
+    )
+    state = one.provision(taking)
+    told = one.ask(f"http://127.0.0.1:{state.ports['web/http']}/")
+    value = one.target.access(state).secret("t")
+    assert told["args"][-1] == f'{{"TOKEN": "{value}"}}'
+    assert value not in str(told["env"])
+    assert not [name for name in told["env"] if name.startswith("MATCHA_SECRETS")]
+    if Path("/proc/self/environ").exists():
+        assert value.encode() not in Path(f"/proc/{told['pid']}/environ").read_bytes()
+        assert b"MATCHA_STACK_TAG" in Path(f"/proc/{told['pid']}/environ").read_bytes()
+    assert one.target.status(state)[0].restarts == 0
 
 
 def test_status_tells_what_runs(bench: Make) -> None:
@@ -403,6 +435,16 @@ def test_a_lost_record_keeps_the_data_and_its_secrets(bench: Make) -> None:
     assert one.ask(f"http://127.0.0.1:{again.ports['web/http']}/")["env"]["TOKEN"] == value
     one.destroy()
     assert not [p for p in psutil.process_iter() if _is_supervisor_of(p, state.stack_id)]
+
+
+def test_what_a_lost_record_had_claimed_is_given_up(bench: Make) -> None:
+    one = bench()
+    state = one.provision(web())
+    lost = find_stack(Layout(one.project), user_layout(), one.store)
+    assert lost is not None
+    assert lost.ports.held(lost.claimant) == (state.ports["web/http"],)
+    inherit(Layout(one.project), user_layout(), "another")
+    assert lost.ports.held(lost.claimant) == ()
 
 
 def test_a_copy_of_a_project_is_refused(bench: Make, tmp_path: Path) -> None:

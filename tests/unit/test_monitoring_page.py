@@ -179,7 +179,7 @@ def test_options_reach_the_service_as_its_rules() -> None:
     assert json.loads(made.live["deployments.json"])[0]["name"] == "movie"
 
 
-@pytest.mark.parametrize("wrong", [{"min_rows": 0}, {"drift_threshold": 0}, {"interval_minutes": -1}])
+@pytest.mark.parametrize("wrong", [{"min-rows": 0}, {"drift-threshold": 0}, {"interval-minutes": -1}])
 def test_options_that_cannot_work_are_refused(wrong: dict[str, Any]) -> None:
-    with pytest.raises(msgspec.ValidationError):
+    with pytest.raises(msgspec.ValidationError, match=rf"- at `\$\.{next(iter(wrong))}`"):
         msgspec.convert(wrong, Options)

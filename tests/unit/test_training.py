@@ -9,35 +9,6 @@ import pytest
 
 from matcha.api import training
 from matcha.component import Component
-from matcha.errors import BadInput
-
-
-def test_without_files_a_project_asks_for_nothing(tmp_path: Path) -> None:
-    assert training.own_requirements(tmp_path) == []
-
-
-def test_requirements_with_comments_options_and_other_files(tmp_path: Path) -> None:
-    (tmp_path / "more.txt").write_text("b>=2\n")
-    (tmp_path / "requirements.txt").write_text("# mine\na==1  # why\n\n-r more.txt\n-c limits.txt\n")
-    assert training.own_requirements(tmp_path) == ["a==1", "b>=2"]
-
-
-def test_the_project_table_comes_before_requirements(tmp_path: Path) -> None:
-    (tmp_path / "requirements.txt").write_text("a\n")
-    (tmp_path / "pyproject.toml").write_text('[project]\nname = "x"\ndependencies = ["b>=1", "c"]\n')
-    assert training.own_requirements(tmp_path) == ["b>=1", "c"]
-
-
-def test_a_project_table_without_dependencies_leaves_requirements(tmp_path: Path) -> None:
-    (tmp_path / "requirements.txt").write_text("a\n")
-    (tmp_path / "pyproject.toml").write_text("[tool.ruff]\nline-length = 100\n")
-    assert training.own_requirements(tmp_path) == ["a"]
-
-
-def test_a_broken_project_file_is_named(tmp_path: Path) -> None:
-    (tmp_path / "pyproject.toml").write_text("[project\n")
-    with pytest.raises(BadInput, match=r"pyproject\.toml is not valid TOML"):
-        training.own_requirements(tmp_path)
 
 
 class Options(msgspec.Struct):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
+from matcha.api import types
 from matcha.api.types import (
     ComponentStatus,
     DeployResult,
@@ -19,6 +21,7 @@ from matcha.api.types import (
     ServedModel,
     StackStatus,
 )
+from matcha.cli.commands import PANELS
 from matcha.component import Deployment, Output
 from matcha.errors import BadInput
 from matcha.planning import Plan, Step
@@ -145,3 +148,13 @@ def test_yaml_reads_back() -> None:
 
     values = {"pipeline": {"server-url": "http://127.0.0.1:1", "password": "'\"\n: #", "empty": ""}}
     assert YAML(typ="safe").load(documents.to_yaml(values)) == values
+
+
+STRUCTS = [s for s in vars(types).values() if isinstance(s, type) and s.__module__ == types.__name__]
+
+
+@pytest.mark.parametrize("struct", STRUCTS, ids=lambda s: s.__name__)
+def test_a_result_is_described_by_the_fields_it_has(struct: Any) -> None:
+    named = set(re.findall(r"`(\w+)`", struct.__dict__.get("__doc__") or ""))
+    commands = {name for names in PANELS.values() for name in names}
+    assert named - commands <= {field.name for field in msgspec.structs.fields(struct)}

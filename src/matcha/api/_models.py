@@ -60,15 +60,20 @@ def reference(opened: Project, state: State, version: ModelVersion, emit: Emit) 
     if not version.run_id:
         return "", "No run is known for this model, so there is no training data to measure drift against."
     emit(Event("deployment", "progress", "looking for its training data"))
-    said = log_references(opened, state, ["--run", version.run_id])
+    said = log_references(opened, state, ["--run", version.run_id], opened.root)
     status = said.get("status", "failed")
     if status in ("logged", "exists"):
         return REFERENCE, ""
     return "", str(said.get("message") or "The training data could not be sampled for drift.")
 
 
-def log_references(opened: Project, state: State, arguments: Sequence[str]) -> dict[str, object]:
-    """Run the reference script; its JSON. Never raises for what it finds: a model deploys without one too."""
+def log_references(
+    opened: Project, state: State, arguments: Sequence[str], folder: Path
+) -> dict[str, object]:
+    """Run the reference script; its JSON. Never raises for what it finds: a model deploys without one too.
+
+    Relative paths of datasets are looked for in `folder`.
+    """
     environment, code = opened.registry.toolbox()
     access = opened.target.access(state)
     variables = {n: o.value for c in opened.components for n, o in c.client_env(access).items()}
@@ -82,7 +87,7 @@ def log_references(opened: Project, state: State, arguments: Sequence[str]) -> d
             text=True,
             timeout=600,
             check=False,
-            cwd=opened.root,
+            cwd=folder,
         )
         return dict(json.loads(done.stdout.strip().rpartition("\n")[2]))
     except (subprocess.TimeoutExpired, ValueError):

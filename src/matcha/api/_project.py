@@ -71,11 +71,10 @@ class Project:
         return tuple(self._with_settings(d) for d in recorded)
 
     def _with_settings(self, deployment: Deployment) -> Deployment:
-        written = self.stack.models.get(deployment.name)
-        if written is None:
+        chosen = self.stack.models.get(deployment.name)
+        if chosen is None:
             return deployment
-        settings: dict[str, Any] = msgspec.to_builtins(written)
-        return msgspec.structs.replace(deployment, settings={**deployment.settings, **settings})
+        return msgspec.structs.replace(deployment, settings={**deployment.settings, **chosen.written()})
 
     def _model_environments(
         self, state: State | None, deployments: Sequence[Deployment]

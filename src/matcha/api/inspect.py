@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from matcha.api._project import Folder, Project, open_project
+from matcha.api._recorded import open_recorded
 from matcha.api.types import ComponentStatus, StackStatus
 from matcha.component import Component, Output
 from matcha.errors import BadInput, NotProvisioned, suggest
@@ -14,7 +15,8 @@ from matcha.target import LockInfo, ServiceStatus
 
 def status(project: Folder = ".", *, target: str | None = None) -> StackStatus:
     """Condition of every component, probed now. Raises NotProvisioned where there is no stack."""
-    opened = open_project(project, target)
+    said: list[str] = []
+    opened = open_recorded(project, target, lambda event: said.append(event.message))
     state = opened.state()
     services = {s.name: s for s in opened.target.status(state)}
     deployments = opened.deployments(state)
@@ -27,6 +29,7 @@ def status(project: Folder = ".", *, target: str | None = None) -> StackStatus:
         healthy=all(c.healthy for c in components) and state.phase == "ready",
         components=tuple(components),
         lock=_holder(lock),
+        notes=tuple(said),
     )
 
 
@@ -157,6 +160,8 @@ def url(component: str | None = None, *, project: Folder = ".", target: str | No
     opened = open_project(project, target)
     state = opened.state()
     pages = {c.role: c for c in opened.components if c.services(opened.deployments(state))}
+    if not pages:
+        raise BadInput("No component of this stack has a page to open.", resolution="matcha get")
     flavors = {c.flavor: c.role for c in pages.values()}
     wanted = component or ("monitoring" if "monitoring" in pages else next(iter(pages)))
     role = flavors.get(wanted, wanted)

@@ -8,12 +8,13 @@ from collections.abc import Callable
 import msgspec
 
 from matcha import engine, planning, spec
+from matcha.api import _recorded
 from matcha.api._project import Folder, Project, open_project
 from matcha.api._template import DEFAULT
 from matcha.api.inspect import outputs_of
 from matcha.api.types import Destroyed, Destruction, Provisioned
 from matcha.component import Holding
-from matcha.errors import AddressTaken, MatchaError, NotProvisioned, StateUnreadable, WouldLoseData
+from matcha.errors import AddressTaken, MatchaError, StateUnreadable, WouldLoseData
 from matcha.events import Emit, Event, silent
 from matcha.planning import Plan
 from matcha.state import State
@@ -97,7 +98,8 @@ def _record_choice(opened: Project, target: str | None, emit: Emit) -> None:
 def _apply(opened: Project, token: str, emit: Emit) -> None:
     state = opened.store.read() or opened.new_state()
     journal = engine.Journal(opened.store, state, token)
-    journal.change(lambda s: s.next(phase="changing", stack=opened.stack.name))
+    had = tuple(dict.fromkeys((*state.components, *_recorded.names(opened.components))))
+    journal.change(lambda s: s.next(phase="changing", stack=opened.stack.name, components=had))
     for attempt in range(1, ATTEMPTS + 1):
         try:
             _run_once(opened, journal, emit)
@@ -123,7 +125,7 @@ def stop(
     project: Folder = ".", *, target: str | None = None, emit: Emit = silent, lock_wait: float = LOCK_WAIT
 ) -> None:
     """Stop every process; all data stays. Raises NotProvisioned where there is no stack."""
-    opened = open_project(project, target)
+    opened = _recorded.open_recorded(project, target, emit)
     opened.state()
     with engine.locked(opened.store, "stop", wait=lock_wait, emit=emit) as token:
         opened.target.stop(emit)
@@ -149,15 +151,18 @@ def destroy(
 ) -> Destroyed:
     """Remove all of the stack and prove it. Works on a half-made one, and on nothing.
 
+    A stack file that is not understood is only said, as for `stop`, `status` and `force_unlock`.
+
     `confirm` is asked with what would go; where it is None and data would be lost, `delete_data` has to be
     set, otherwise WouldLoseData is raised. Raises MatchaError naming what is left when something is.
     """
-    opened = open_project(project, target)
+    opened = _recorded.open_recorded(project, target, emit)
     state = _readable(opened, delete_data, emit)
     belongings = tuple(opened.target.belongings())
     if state is None and not belongings:
         return Destroyed(nothing=True)
-    going = Destruction(belongings=belongings, holdings=_holdings(opened, state))
+    held = tuple(_counted(holding) for holding in _recorded.holdings(opened, state))
+    going = Destruction(belongings=belongings, holdings=held)
     if going.holdings and not delete_data and confirm is None:
         raise _would_lose(going)
     if confirm and not confirm(going):
@@ -192,14 +197,6 @@ def _would_lose(going: Destruction) -> WouldLoseData:
     )
 
 
-def _holdings(opened: Project, state: State | None) -> tuple[str, ...]:
-    if state is None:
-        return ()
-    access = opened.target.access(state)
-    held = [h for component in opened.components for h in component.holdings(access) if h.count]
-    return tuple(_counted(h) for h in held)
-
-
 def _counted(held: Holding) -> str:
     """Holdings are named in the plural."""
     if held.count < 0:
@@ -207,9 +204,6 @@ def _counted(held: Holding) -> str:
     return f"{held.count} {held.what if held.count > 1 else held.what.removesuffix('s')}"
 
 
-def force_unlock(project: Folder = ".", *, target: str | None = None) -> LockInfo | None:
+def force_unlock(project: Folder = ".", *, target: str | None = None, emit: Emit = silent) -> LockInfo | None:
     """Break the lock; what it was, or None where there was none."""
-    return open_project(project, target).store.break_lock()
-
-
-__all__ = ["NotProvisioned", "destroy", "force_unlock", "init", "plan", "provision", "start", "stop"]
+    return _recorded.open_recorded(project, target, emit).store.break_lock()

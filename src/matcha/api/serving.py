@@ -15,7 +15,7 @@ from matcha.api import rows as reading
 from matcha.api._project import Folder, Project, open_project
 from matcha.api.lifecycle import LOCK_WAIT
 from matcha.api.types import DeployResult, Prediction, ServedModel
-from matcha.component import Deployment, ModelVersion, digest_of
+from matcha.component import Deployment, ModelVersion
 from matcha.errors import BadInput, MatchaError, NotFound, suggest
 from matcha.events import Emit, Event, silent
 from matcha.planning import make, only_for
@@ -255,6 +255,3 @@ def monitor(
     if take_in:
         opened.server.flush(access)
     return [dict(opened.monitor.report(access, n, take_in)) for n in names]
-
-
-__all__ = ["deploy", "digest_of", "models", "monitor", "predict", "undeploy"]

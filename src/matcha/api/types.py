@@ -42,12 +42,15 @@ class ComponentStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StackStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """`lock` says who is changing the stack; `notes` that its file is not understood, and why."""
+
     stack: str
     target: str
     phase: str
     healthy: bool
     components: tuple[ComponentStatus, ...]
     lock: str = ""
+    notes: tuple[str, ...] = ()
 
 
 class DeployResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,7 +87,7 @@ class Destruction(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Destroyed(msgspec.Struct, frozen=True, kw_only=True):
-    """`nothing` where there was no stack; `leftovers` is empty, or destroy would have raised."""
+    """`nothing` where there was no stack; `removed` are lines of what was there, all proved gone."""
 
     nothing: bool = False
     cancelled: bool = False

@@ -29,7 +29,7 @@ def command(
     question = f"Break the lock of {folder}? A command that is still at work would fail."
     if not yes and not screen.ask(question, default=False, instead=again("--yes")):
         return
-    broken = api.force_unlock(folder, target=target)
+    broken = api.force_unlock(folder, target=target, emit=lambda event: screen.note(event.message))
     if output == Output.json:
         screen.show_json(_document(broken))
     elif broken:

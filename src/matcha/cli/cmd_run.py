@@ -8,7 +8,7 @@ import typer
 
 from matcha.cli import screen
 from matcha.cli.options import Project, Target
-from matcha.cli.place import project_folder
+from matcha.cli.place import folder_inside, project_folder
 
 if TYPE_CHECKING:
     from matcha.events import Event
@@ -35,7 +35,8 @@ def command(
     """Run your code against the stack.
 
     It runs in an environment that has the stack's client libraries and what the project requires, with the
-    stack's variables set. The exit code is its own.
+    stack's variables set, in the folder that you are in, or in the project's where that is another one. The
+    exit code is its own.
     """
     from matcha import api
 
@@ -47,4 +48,13 @@ def command(
             if event.phase in ("done", "failed"):
                 display.pause()  # the command's own output may follow at once
 
-        return api.run(cmd, project=folder, target=target, gpu=gpu, cpu=cpu, memory=memory, emit=emit)
+        return api.run(
+            cmd,
+            project=folder,
+            target=target,
+            folder=folder_inside(folder),
+            gpu=gpu,
+            cpu=cpu,
+            memory=memory,
+            emit=emit,
+        )

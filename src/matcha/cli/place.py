@@ -27,6 +27,12 @@ def project_folder(asked: Path | None) -> Path:
     return next((folder for folder in (here, *here.parents) if (folder / FILE).is_file()), here)
 
 
+def folder_inside(project: Path) -> Path:
+    """The current folder where it is in the project, else the project's own."""
+    here = Path.cwd().resolve()
+    return here if here.is_relative_to(project.resolve()) else project
+
+
 def folder_to_change(asked: Path | None) -> Path:
     """`project_folder`, said aloud where it is not the current one: the next thing done there may matter."""
     folder = project_folder(asked)

@@ -33,6 +33,7 @@ def status_lines(status: StackStatus, paper: Paper) -> list[Line]:
     return [
         line(f"Stack {status.stack} on {status.target}: ", _verdict(status)),
         *([line(f"Being changed by {status.lock}.")] if status.lock else []),
+        *(each for note in status.notes for each in wrap(note, paper.width)),
         line(),
         *table(COLUMNS, rows, paper),
         *_complaints(status, paper),

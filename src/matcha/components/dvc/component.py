@@ -26,7 +26,6 @@ class DVC(Component):
     role = "data-version-control"
     flavor = "dvc"
     clients = ("dvc",)
-    clients = ("dvc",)
     title = "DVC"
     version = VERSION
     Options: ClassVar[type[msgspec.Struct]] = Options

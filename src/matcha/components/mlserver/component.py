@@ -143,6 +143,7 @@ def _service(**special: Any) -> Service:
     return Service(
         # Live, and not ready: a server that loads models is not ill, and must not be restarted for it.
         health=Probe(path="/v2/health/live"),
+        conceal=True,  # it runs the code of models
         volumes=("models",),
         code=(HERE / "inside", inside.FOLDER),
         resources=Resources(cpu=0.5, memory=400),

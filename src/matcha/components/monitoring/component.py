@@ -35,12 +35,12 @@ _Positive = Annotated[float, msgspec.Meta(gt=0)]
 _Rows = Annotated[int, msgspec.Meta(ge=1)]
 
 
-class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """`interval_minutes` and `window_rows`: a window is made by itself when either is reached.
+class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, rename="kebab"):
+    """`interval-minutes` and `window-rows`: a window is made by itself when either is reached.
 
-    `min_rows`: fewer rows give no verdict. `drift_threshold`: the least difference that counts, in standard
+    `min-rows`: fewer rows give no verdict. `drift-threshold`: the least difference that counts, in standard
     deviations (Wasserstein distance); raised by itself where windows are too small to tell it from chance.
-    `retention_days` and `retention_rows` (for each version): captures beyond are removed.
+    `retention-days` and `retention-rows` (for each version): captures beyond are removed.
     """
 
     interval_minutes: _Positive = 60
@@ -84,7 +84,7 @@ class Monitoring(Component):
                 },
                 secrets={"MATCHA_CAPTURE_TOKEN": TOKEN},
                 volumes=("captures",),
-                files={"settings.json": _json(self.options)},
+                files={"settings.json": _json(msgspec.structs.asdict(self.options))},
                 live={"deployments.json": _json(deployments)},
                 code=(HERE / "inside", inside.FOLDER),
                 talks_to=("experiment-tracker",),

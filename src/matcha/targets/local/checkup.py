@@ -12,7 +12,7 @@ from matcha.component import Environment
 from matcha.errors import MatchaError
 from matcha.events import silent
 from matcha.state import State
-from matcha.targets.local import doctor, look, removal
+from matcha.targets.local import doctor, look, mending, removal
 from matcha.targets.local.describe import ports_of
 from matcha.targets.local.doctor import MACHINE, Check, Finding, Patient, fine, ill
 from matcha.targets.local.filestore import FileStore
@@ -42,26 +42,28 @@ def lock(patient: Patient) -> Iterable[Finding]:
 
 
 def environments(patient: Patient) -> Iterable[Finding]:
-    """Those that were installed for this stack: complete, and with a Python that starts."""
+    """Those that were installed for this stack: every file of them, and a Python that starts."""
     if patient.stack is None:
         return
     notes = patient.stack.notes.environments()
-    for environment in patient.environments:
-        note = notes.get(environment.name)
-        if note and (reason := _broken(patient, environment, note)):
-            yield ill(
-                "environments",
-                f"The environment of {environment.name} is broken: {reason}",
-                "matcha doctor --fix",
-                _reinstall(patient, environment, note),
-            )
-    if notes and not any(_broken(patient, e, notes[e.name]) for e in patient.environments if e.name in notes):
-        yield fine("environments", f"{len(notes)} installed and whole.")
+    looked_at = [(e, notes[e.name]) for e in patient.environments if e.name in notes]
+    broken = [(e, reason) for e, note in looked_at if (reason := _broken(patient, e, note))]
+    for environment, reason in broken:
+        yield ill(
+            "environments",
+            f"The environment of {environment.name} is broken: {reason}",
+            "matcha doctor --fix",
+            _reinstall(patient, environment, reason),
+        )
+    if looked_at and not broken:
+        yield fine("environments", f"{len(looked_at)} installed and whole.")
 
 
 def _broken(patient: Patient, environment: Environment, note: EnvironmentNote) -> str:
     if not patient.installer.is_whole(environment, Path(note.path)):
         return f"{note.path} is not complete."
+    if missing := patient.installer.damage(Path(note.path)):
+        return f"{missing}."
     try:
         done = subprocess.run(
             [note.python, "-I", "-c", ""],
@@ -76,9 +78,10 @@ def _broken(patient: Patient, environment: Environment, note: EnvironmentNote) -
     return f"its Python does not start ({last})." if done.returncode else ""
 
 
-def _reinstall(patient: Patient, environment: Environment, note: EnvironmentNote) -> Callable[[], object]:
+def _reinstall(patient: Patient, environment: Environment, why: str) -> Callable[[], object]:
     def mend() -> None:
-        patient.installer.repair(environment, Path(note.path), lambda _message, _fraction: None)
+        assert patient.stack is not None
+        mending.reinstall(patient.stack, patient.installer, environment, why)
 
     return mend
 

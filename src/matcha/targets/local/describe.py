@@ -71,6 +71,7 @@ def describe(service: Service, python: Path, where: Places, layout: Layout, secr
         stop_seconds=service.stop_seconds,
         health=health,
         digest="",
+        conceal=service.conceal,
     )
     digest = digest_of((program, files, code_digests(service)))
     return Made(

@@ -144,7 +144,7 @@ def inherit(layout: Layout, user: UserLayout, stack_id: str) -> None:
     """
     for other in (Stack(layout, user, i) for i in stacks_of(layout, user) if i != stack_id):
         other.supervisor.shutdown()
-        other.ports.drop(other.id)
+        other.ports.drop(other.claimant)
         remove_tree(other.runtime)
         if layout.stack.exists() and not user.stack(stack_id).exists():
             other.user.stack(other.id).rename(user.stack(stack_id))

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from matcha.component import Environment
+from matcha.events import Emit, Event
 
 if TYPE_CHECKING:
     from matcha.environments import InstallProgress
 
 INDEX_SECONDS = 15.0
+SWEEP_SECONDS = 10.0
 Report = Callable[[str, "float | None"], None]
 
 
@@ -21,6 +23,9 @@ class Installer(Protocol):
 
     def is_whole(self, environment: Environment, folder: Path) -> bool:
         """Whether the environment that was once made in `folder` can still be used. Cheap."""
+
+    def damage(self, folder: Path) -> str:
+        """What of the packages in an environment is missing or changed; empty where nothing is."""
 
     def install(self, environment: Environment, report: Report) -> Path:
         """Its folder. Idempotent; safe to be killed, and to run in several processes at once."""
@@ -31,6 +36,9 @@ class Installer(Protocol):
     def finish(self, folders: Iterable[Path]) -> None:
         """Start work that makes later starts faster; returns at once."""
 
+    def sweep(self) -> None:
+        """Remove what killed installs left half-made, once the last of their processes has ended."""
+
     def check(self, environment: Environment) -> None:
         """Raises MatchaError where no Python fits the environment."""
 
@@ -40,8 +48,8 @@ class Installer(Protocol):
     def cache(self) -> Path:
         """The folder that environments are made in."""
 
-    def repair(self, environment: Environment, folder: Path, report: Report) -> Path:
-        """`install` anew, whatever is in the folder."""
+    def repair(self, environment: Environment, report: Report) -> Path:
+        """`install` anew, whatever is there; its folder."""
 
 
 class UvInstaller:
@@ -51,6 +59,13 @@ class UvInstaller:
         from matcha import environments  # noqa: PLC0415 - slow to import, and `status` never asks
 
         return (folder / environments.MARKER).exists() and (folder / "bin" / "python").exists()
+
+    def damage(self, folder: Path) -> str:
+        from matcha import damage  # noqa: PLC0415
+
+        found = damage.find(folder)
+        more = f", and {len(found) - 1} more packages are broken" if len(found) > 1 else ""
+        return f"{found[0]}{more}" if found else ""
 
     def install(self, environment: Environment, report: Report) -> Path:
         from matcha import environments  # noqa: PLC0415
@@ -79,6 +94,11 @@ class UvInstaller:
         for folder in folders:
             environments.compile_rest(folder)
 
+    def sweep(self) -> None:
+        from matcha import environments  # noqa: PLC0415
+
+        environments.sweep(SWEEP_SECONDS)
+
     def check(self, environment: Environment) -> None:
         from matcha import environments  # noqa: PLC0415
 
@@ -99,11 +119,29 @@ class UvInstaller:
 
         return environments.cache_root()
 
-    def repair(self, environment: Environment, folder: Path, report: Report) -> Path:
+    def repair(self, environment: Environment, report: Report) -> Path:
         from matcha import environments  # noqa: PLC0415
 
-        (folder / environments.MARKER).unlink(missing_ok=True)
-        return self.install(environment, report)
+        def tell(progress: InstallProgress) -> None:
+            report(*_told(progress))
+
+        python = environments.python_for(environment.python)
+        warm = environments.warm_modules(environment.warm)
+        return environments.reinstall(environment.lock, python, warm=warm, report=tell)
+
+
+class Telling:
+    """Progress of an install as events; what was said already is not said again."""
+
+    def __init__(self, environment: str, emit: Emit) -> None:
+        self._subject = f"environment/{environment}"
+        self._emit = emit
+        self._said = ""
+
+    def __call__(self, message: str, fraction: float | None) -> None:
+        if message != self._said:
+            self._said = message
+            self._emit(Event(self._subject, "progress", message, fraction=fraction))
 
 
 def _download(size: int) -> str:

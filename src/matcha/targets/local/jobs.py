@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import psutil
@@ -46,9 +46,11 @@ def check(job: Job) -> None:
 def _check_gpus(wanted: int) -> None:
     if not wanted:
         return
-    found = gpus()
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    found = visible(gpus(), chosen)
     if wanted > len(found):
         what = f"found {len(found)}: {', '.join(found)}" if found else "found none (nvidia-smi lists no GPU)"
+        what = what if chosen is None else f"{what}; CUDA_VISIBLE_DEVICES is {chosen!r}"
         raise BadInput(
             f"{wanted} GPU{'s' if wanted > 1 else ''} asked for, {what}.",
             resolution="Run without --gpu, or on a target that has GPUs.",
@@ -87,22 +89,36 @@ def gpus() -> list[str]:
     return [line.strip() for line in done.stdout.splitlines() if line.strip()] if done.returncode == 0 else []
 
 
+def visible(found: Sequence[str], chosen: str | None) -> list[str]:
+    """Those of `found` that CUDA_VISIBLE_DEVICES leaves, as CUDA reads it: up to a word that names none."""
+    if chosen is None:
+        return list(found)
+    kept: list[str] = []
+    for word in map(str.strip, chosen.split(",")):
+        if word.startswith(("GPU-", "MIG-")):
+            kept.append(word)
+        elif word.isdigit() and int(word) < len(found):
+            kept.append(found[int(word)])
+        else:
+            break
+    return kept
+
+
 def environment(job: Job, inherited: Mapping[str, str]) -> dict[str, str]:
-    """The job's variables: the user's own, the stack's on top, its Python first on PATH."""
-    home = job.python.parent.parent
+    """The job's variables: the user's own, the stack's on top; in paths the stack's come first."""
     own = {k: v for k, v in inherited.items() if k not in ("PYTHONHOME", "PYTHONDONTWRITEBYTECODE")}
     path = [str(job.python.parent), own.get("PATH", ""), str(Path(sys.executable).parent)]
+    modules = [job.env.get("PYTHONPATH", ""), own.get("PYTHONPATH", "")]
     variables = {
         **own,
         **job.env,
-        "VIRTUAL_ENV": str(home),
+        "VIRTUAL_ENV": str(job.python.parent.parent),
         "PATH": os.pathsep.join(path),
+        "PYTHONPATH": os.pathsep.join(filter(None, modules)),
         "PYTHONUNBUFFERED": own.get("PYTHONUNBUFFERED", "1"),
     }
     if job.cpu is not None:
         variables |= dict.fromkeys(THREADS, str(max(1, int(job.cpu))))
-    if job.gpu:
-        variables["CUDA_VISIBLE_DEVICES"] = ",".join(str(n) for n in range(job.gpu))
     return variables
 
 

@@ -1,7 +1,8 @@
 """Becomes a program: `python -I -S launcher.py SITE FILE`, run by supervisord in the supervisor's home.
 
 Standard library alone, and nothing of Matcha: it runs at every start of every program. FILE is what
-`programs.write` made. Values of secrets go from their file into the environment and nowhere else.
+`programs.write` made. Values of secrets go from their file into the environment, or into a pipe where the
+program asks for that, and nowhere else.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ def main(site: str, file: str) -> None:
     program = entry["program"]
     _die_with_parent()
     _end_leftovers(site, Path("runs", program["name"]), entry["tag"], program["name"])
-    environ = environment(entry, secret_values(program))
+    secrets = secret_values(program)
+    environ = environment(entry, concealed(secrets) if program.get("conceal") else secrets)
     # stdin stays the pipe that supervisord made. It may still watch the number of its own end, from an RPC
     # connection that had it before (supervisor 4.3.0); closing ours would wake it without end.
     os.chdir(program["folder"])
@@ -39,6 +41,15 @@ def secret_values(program: dict[str, Any]) -> dict[str, str]:
     if missing:
         raise LookupError(f"no such secret: {', '.join(missing)}")
     return {variable: values[name] for variable, name in program["secrets"].items()}
+
+
+def concealed(secrets: dict[str, str]) -> dict[str, str]:
+    """The variable that names a pipe with them, as `matcha_secrets.take` reads it."""
+    reading, writing = os.pipe()
+    os.set_inheritable(reading, True)
+    with os.fdopen(writing, "w") as pipe:
+        json.dump(secrets, pipe)
+    return {"MATCHA_SECRETS_FD": str(reading)}
 
 
 def environment(entry: dict[str, Any], secrets: dict[str, str]) -> dict[str, str]:

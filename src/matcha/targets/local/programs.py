@@ -44,7 +44,8 @@ class Program(msgspec.Struct, frozen=True, kw_only=True):
     """One supervised process.
 
     `name` is letters, digits, `-`, `_` and `.`. `secrets` maps an environment variable to the name of a
-    value in `secrets_file` (a JSON object), read at every start of the process. `env` is added to a small
+    value in `secrets_file` (a JSON object), read at every start of the process; with `conceal` they come in a
+    pipe instead, as `matcha.inside.matcha_secrets` takes them. `env` is added to a small
     part of the caller's own environment. `folder` is the working directory (made if absent); `log` takes
     stdout and stderr, and is rotated beside itself. `digest` is the caller's mark, handed back in
     `ProgramStatus`.
@@ -60,6 +61,7 @@ class Program(msgspec.Struct, frozen=True, kw_only=True):
     stop_seconds: int
     health: HealthCheck | None
     digest: str
+    conceal: bool = False
 
 
 class ProgramStatus(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,12 +8,10 @@ from pathlib import Path
 
 import msgspec
 
-from matcha.component import Service
+from matcha.component import PLACEHOLDER, Service
 from matcha.errors import MatchaError, suggest
 from matcha.targets.local.ports import HOST
 
-# JSON never matches: a name would stand in quotes.
-_PLACEHOLDER = re.compile(r"\{([a-z][a-z0-9-]*)(?::([A-Za-z0-9_./-]*))?\}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _KNOWN = (
     "port:NAME", "bind", "url:ROLE", "address:ROLE.PORT", "hosts", "volume:NAME", "store:AREA",
@@ -48,7 +46,7 @@ def resolve(text: str, places: Places, *, json: bool = False) -> str:
         value = _value(match, places, text)
         return msgspec.json.encode(value).decode()[1:-1] if json else value
 
-    return _PLACEHOLDER.sub(replace, text)
+    return PLACEHOLDER.sub(replace, text)
 
 
 def secret_names(service: Service) -> dict[str, str]:

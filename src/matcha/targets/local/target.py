@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 import msgspec
 
 from matcha.component import Access, Environment, Service, service_digest
-from matcha.errors import BadInput, NotProvisioned, suggest
+from matcha.errors import BadInput, ComponentFailed, NotProvisioned, suggest
 from matcha.events import Emit, Event
 from matcha.state import State
 from matcha.target import Job, Seen, ServiceStatus, Snapshot
-from matcha.targets.local import home, logs, look, removal
+from matcha.targets.local import home, logs, look, mending, removal
 from matcha.targets.local.access import LocalAccess
 from matcha.targets.local.describe import Made, describe, places, ports_of
 from matcha.targets.local.files import private_folder
 from matcha.targets.local.filestore import FileStore
 from matcha.targets.local.home import Stack
-from matcha.targets.local.installer import Installer, UvInstaller
+from matcha.targets.local.installer import Installer, Telling, UvInstaller
 from matcha.targets.local.launch import lay_out, refuse_taken_ports, wait_healthy, write_files
 from matcha.targets.local.layout import Layout
 from matcha.targets.local.notes import EnvironmentNote, ServiceNote
@@ -45,6 +45,7 @@ class LocalTarget:
     """`matcha.target.Target` for the folder `project`. `installer` makes the environments."""
 
     name: ClassVar[str] = "local"
+    in_project: ClassVar[bool] = True
     Options: ClassVar[type[LocalOptions]] = LocalOptions
 
     def __init__(
@@ -143,7 +144,7 @@ class LocalTarget:
     # -- the steps -------------------------------------------------------------------------------------
 
     def install(self, environment: Environment, emit: Emit) -> None:
-        folder = self._installer.install(environment, _Telling(f"environment/{environment.name}", emit))
+        folder = self._installer.install(environment, Telling(environment.name, emit))
         note = EnvironmentNote(name=environment.name, digest=environment.digest, path=str(folder))
         self._known().notes.keep(note)
         self._new.append(folder)
@@ -160,7 +161,16 @@ class LocalTarget:
         made = self._made(stack, service)
         lay_out(stack, service, made)
         self._run(stack, service, environment, made)
-        wait_healthy(stack, service, made, emit)
+        try:
+            wait_healthy(stack, service, made, emit)
+        except ComponentFailed as error:
+            if not (broken := mending.broken(stack, self._installer, environment, error)):
+                raise
+            stack.supervisor.drop(service.name)  # it would be in the way, trying again and again
+            mending.reinstall(stack, self._installer, environment, broken, emit)
+            made = self._made(stack, service)
+            self._run(stack, service, environment, made)
+            wait_healthy(stack, service, made, emit)
         return ports_of(service.name, self._recorded().ports)
 
     def _run(self, stack: Stack, service: Service, environment: Environment, made: Made) -> None:
@@ -244,6 +254,7 @@ class LocalTarget:
             removal.destroy(stack, emit)
         elif self._layout.stack.exists():
             removal.remove_files(self._layout)
+        self._installer.sweep()
 
     def leftovers(self) -> Sequence[str]:
         stack = self._found()
@@ -280,17 +291,3 @@ class LocalTarget:
         if state is None:
             raise NotProvisioned
         return state
-
-
-class _Telling:
-    """Progress of an install as events; what was said already is not said again."""
-
-    def __init__(self, subject: str, emit: Emit) -> None:
-        self._subject = subject
-        self._emit = emit
-        self._said = ""
-
-    def __call__(self, message: str, fraction: float | None) -> None:
-        if message != self._said:
-            self._said = message
-            self._emit(Event(self._subject, "progress", message, fraction=fraction))

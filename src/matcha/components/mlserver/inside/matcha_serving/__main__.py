@@ -14,10 +14,13 @@ from pathlib import Path
 def main(arguments: list[str]) -> None:
     """Ends the process itself: a prediction that hangs in a thread would keep the interpreter."""
     sys.path[:] = [entry for entry in sys.path if entry not in ("", str(Path.cwd()))]
+    from matcha_secrets import take  # type: ignore[import-not-found]
+
     from . import config
 
+    secrets = take(config.SECRETS)
     config.quiet(os.environ)
-    found = config.read(arguments, os.environ)
+    found = config.read(arguments, os.environ, secrets)
     config.workdir(found.models / ".work")
     _use_uvloop()
     asyncio.run(_serve(found))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,10 +32,9 @@ class Config:
     max_body: int = 32 * 2**20
 
 
-def read(arguments: Sequence[str], env: MutableMapping[str, str]) -> Config:
-    """Takes the secrets out of `env`, so that the code of a model does not find them there."""
+def read(arguments: Sequence[str], env: Mapping[str, str], secrets: Mapping[str, str]) -> Config:
     found = _parser().parse_args(arguments)
-    token, capture_token = (env.pop(name, "") for name in SECRETS)
+    token, capture_token = (secrets.get(name, "") for name in SECRETS)
     listed = env.get("MATCHA_DEPLOYMENTS", "")
     return Config(
         bind=found.bind,

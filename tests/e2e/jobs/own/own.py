@@ -1,0 +1,1 @@
+answer = "as it was"
