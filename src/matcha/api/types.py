@@ -41,12 +41,27 @@ class ComponentStatus(msgspec.Struct, frozen=True, kw_only=True):
     detail: str = ""
 
 
+class ModelStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """One deployed model: whether it answers, and otherwise why not (`detail`)."""
+
+    name: str
+    uri: str
+    healthy: bool
+    detail: str = ""
+
+
 class StackStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """`healthy`: every component is, every deployed model answers, and the last provision finished.
+
+    Models of a stopped stack are not asked, and left out.
+    """
+
     stack: str
     target: str
     phase: str
     healthy: bool
     components: tuple[ComponentStatus, ...]
+    models: tuple[ModelStatus, ...] = ()
     lock: str = ""
 
 
