@@ -296,7 +296,17 @@ class ModelServer(Protocol):
         """The environment, named `model-<digest>`, of models that brought this lock."""
 
     def publish(self, access: Access, deployments: Sequence[Deployment]) -> Sequence[LoadResult]:
-        """Make exactly these models answer, without failing a request of those that stay."""
+        """Make exactly these models answer, without failing a request of those that stay.
+
+        Where a model does not load, what answered under its name before goes on answering. Raises
+        ComponentFailed where the server itself does not answer.
+        """
+
+    def served(self, access: Access, deployments: Sequence[Deployment]) -> Sequence[LoadResult]:
+        """Which of these models answer now. Reads only, asks once, and gives up after two seconds.
+
+        Never raises: where nobody can be asked, that is the error of each model.
+        """
 
     def flush(self, access: Access) -> None:
         """Have everything captured so far reach the monitor, as far as both are up."""

@@ -15,9 +15,9 @@ from contextlib import contextmanager, suppress
 import msgspec
 
 from matcha.component import Component, Deployment, ModelServer
-from matcha.errors import ComponentFailed, MatchaError
+from matcha.errors import MatchaError, NotServed
 from matcha.events import Emit, Event
-from matcha.planning import Plan, Step, Wanted
+from matcha.planning import UNFINISHED, Plan, Step, Wanted
 from matcha.state import Record, State
 from matcha.target import StateStore, Target
 
@@ -123,11 +123,17 @@ class Work:
         self._record(f"setup/{role}", component.setup_digest())
 
     def _deployments(self, _: str) -> None:
+        """Raises NotServed, after the rest was done, for models that do not load."""
+        self._journal.change(unserved)
         for service in self._wanted.services:
             if service.live:
                 self._target.refresh(service)
-        publish(self._target, self._components.values(), self._wanted.deployments, self._journal.state)
+        failed = publish(
+            self._target, self._components.values(), self._wanted.deployments, self._journal.state
+        )
         self._record("deployments", self._digest("deployments"))
+        if failed:
+            raise NotServed(failed)
 
     def _digest(self, key: str) -> str:
         return next(r.digest for r in self._wanted.resources if r.key == key)
@@ -139,18 +145,21 @@ class Work:
 
 def publish(
     target: Target, components: Iterable[Component], deployments: Sequence[Deployment], state: State
-) -> None:
-    """Have the model server serve exactly `deployments`. Raises ComponentFailed naming those that fail."""
-    for server in components:
-        if not isinstance(server, ModelServer):
-            continue
-        results = server.publish(target.access(state), deployments)
-        if bad := [r for r in results if r.error]:
-            raise ComponentFailed(
-                f"{', '.join(r.name for r in bad)} could not be loaded for serving.",
-                details="\n".join(f"{r.name}: {r.error}" for r in bad),
-                resolution="matcha logs model-deployer",
-            )
+) -> dict[str, str]:
+    """Have the model server serve exactly `deployments`; why, by name, of those that do not load.
+
+    Raises ComponentFailed where the server does not answer.
+    """
+    servers = [c for c in components if isinstance(c, ModelServer)]
+    results = [r for server in servers for r in server.publish(target.access(state), deployments)]
+    return {r.name: r.error for r in results if r.error}
+
+
+def unserved(state: State) -> State:
+    """`state` with a mark that what is served is being changed, so that whatever ends this run, the next
+    one serves what is recorded.
+    """
+    return state.with_resource("deployments", Record(digest=UNFINISHED, at=now()))
 
 
 def now() -> str:
@@ -161,12 +170,17 @@ class StepFailed(msgspec.Struct, frozen=True):
     step: Step
     error: Exception
 
+    @property
+    def stops(self) -> bool:
+        return not isinstance(self.error, MatchaError) or self.error.stops
+
 
 def run(plan: Plan, do: Callable[[Step], None], emit: Emit, *, workers: int = 6) -> None:
     """Run every step once those it needs are done.
 
     After a failure nothing new starts, what is under way is awaited, and the first error is raised with the
-    others' messages in its details. Removals come last.
+    others' messages in its details. An error that does not stop the run is raised at its end. Removals come
+    last.
     """
     emit = tolerant(emit)
     scheduler = _Scheduler(plan.steps)
@@ -174,17 +188,17 @@ def run(plan: Plan, do: Callable[[Step], None], emit: Emit, *, workers: int = 6)
     failures: list[StepFailed] = []
     running = 0
     while True:
-        while not failures and running < workers and (step := scheduler.next()):
+        while not any(f.stops for f in failures) and running < workers and (step := scheduler.next()):
             threading.Thread(target=_attempt, args=(step, do, emit, results), daemon=True).start()
             running += 1
         if not running:
             break
         step, error = results.get()
         running -= 1
-        if error is None:
-            scheduler.finished(step)
-        else:
+        if error is not None:
             failures.append(StepFailed(step, error))
+        if error is None or not failures[-1].stops:
+            scheduler.finished(step)
     for step in scheduler.waiting():
         emit(Event(step.key, "skipped", "not started, an earlier step failed"))
     if failures:
@@ -231,6 +245,8 @@ def _attempt(
 
 
 def _raise(failures: Sequence[StepFailed]) -> None:
+    """The first, of those that stopped the run where one did."""
+    failures = sorted(failures, key=lambda f: not f.stops)
     first = failures[0].error
     others = [f"{f.step.key}: {f.error}" for f in failures[1:]]
     if isinstance(first, MatchaError):

@@ -6,7 +6,8 @@
     ├── NotFound                    exit 1: a name that the stack's servers do not know
     ├── NotProvisioned              exit 1: there is no running stack to ask
     ├── ComponentFailed             exit 1: a service did not become healthy; carries its last log lines
-    │   └── AddressTaken            another program took its port; the next try gets another
+    │   ├── AddressTaken            another program took its port; the next try gets another
+    │   └── NotServed               deployed models do not answer; all else that was to be done is done
     ├── Locked                      exit 1: somebody else is changing the stack
     ├── StateUnreadable             exit 1: the record of the stack is corrupt or newer than this Matcha
     └── WouldLoseData               exit 1: destroy without --delete-data
@@ -17,13 +18,17 @@ Errors are printed once, by `matcha.cli.main`; nothing below it prints.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 
 class MatchaError(Exception):
-    """What happened (`message`), why (`details`) and what to type next (`resolution`)."""
+    """What happened (`message`), why (`details`) and what to type next (`resolution`).
+
+    `stops`: whether a run that meets it in one step starts no others.
+    """
 
     exit_code = 1
+    stops = True
 
     def __init__(self, message: str, *, details: str = "", resolution: str = "", docs_url: str = "") -> None:
         super().__init__(message)
@@ -61,6 +66,20 @@ class ComponentFailed(MatchaError):
 
 class AddressTaken(ComponentFailed):
     """Another program took a service's port between its claim and its start."""
+
+
+class NotServed(ComponentFailed):
+    """`models`: why, by the name of each model that does not answer."""
+
+    stops = False
+
+    def __init__(self, models: Mapping[str, str]) -> None:
+        super().__init__(
+            f"{', '.join(models)} could not be loaded for serving.",
+            details="\n".join(f"{name}: {why}" for name, why in models.items()),
+            resolution="matcha logs model-deployer",
+        )
+        self.models = dict(models)
 
 
 class Locked(MatchaError):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Literal
 
 import msgspec
@@ -13,6 +13,7 @@ from matcha.state import State
 from matcha.target import Seen, Snapshot
 
 Action = Literal["create", "update", "start", "repair", "remove"]
+UNFINISHED = "unfinished"  # the digest recorded while a recorded resource is being changed
 
 
 class Resource(msgspec.Struct, frozen=True, kw_only=True):
@@ -20,7 +21,7 @@ class Resource(msgspec.Struct, frozen=True, kw_only=True):
 
     `parts` are the keys a target shows it under (its own key where empty). `recorded` resources cannot be
     seen on the target (a registration inside a server): the state says whether they were made; they are
-    made again with any of `remade_with`.
+    made again with any of `remade_with`, and when one of their `parts`, which may be asked for, is ill.
     """
 
     key: str
@@ -126,9 +127,15 @@ def _resources(
             key="deployments",
             digest=digest_of([d.digest for d in deployments]),
             needs=needs,
+            parts=tuple(model_key(d.name) for d in deployments),
             recorded=True,
             remade_with=needs,
         )
+
+
+def model_key(name: str) -> str:
+    """The key under which a snapshot shows whether a deployed model answers."""
+    return f"model/{name}"
 
 
 def _service_resource(
@@ -170,7 +177,10 @@ def make(stack: str, target: str, wanted: Wanted, snapshot: Snapshot, state: Sta
 
 
 def _step(resource: Resource, snapshot: Snapshot, state: State | None, steps: dict[str, Step]) -> Step | None:
-    verdict = _recorded(resource, state, steps) if resource.recorded else _seen(resource, snapshot)
+    if resource.recorded:
+        verdict = _recorded(resource, state, steps) or _ill(resource, snapshot)
+    else:
+        verdict = _seen(resource, snapshot)
     if verdict is None and state and resource.key not in state.resources:
         verdict = _unrecorded(resource.key)
     if verdict is None:
@@ -193,11 +203,22 @@ def _recorded(resource: Resource, state: State | None, steps: dict[str, Step]) -
             return None
         return "create", "not done yet"
     if record.digest != resource.digest:
-        return "update", "changed"
+        return "update", "the last change was not finished" if record.digest == UNFINISHED else "changed"
     # A model server that was only started has its models to load again.
     with_start = resource.key == "deployments"
     remade = [k for k in resource.remade_with if k in steps and (with_start or steps[k].action != "start")]
     return ("update", f"{remade[0]} is made anew") if remade else None
+
+
+def _ill(resource: Resource, snapshot: Snapshot) -> tuple[Action, str] | None:
+    """For parts of a recorded resource that were asked and are not well."""
+    shown = {key: snapshot.resources[key] for key in resource.parts if key in snapshot.resources}
+    ill = [
+        f"{key.partition('/')[2]}: {s.detail or s.condition}"
+        for key, s in shown.items()
+        if s.condition != "running"
+    ]
+    return ("repair", "; ".join(ill)) if ill else None
 
 
 def _seen(resource: Resource, snapshot: Snapshot) -> tuple[Action, str] | None:
@@ -233,13 +254,31 @@ def _removals(wanted: Wanted, snapshot: Snapshot, state: State | None) -> list[S
 
 def only_for(plan: Plan, key: str, wanted: Wanted) -> Plan:
     """The part of `plan` that the resource `key` needs, itself included; removals stay."""
+    kept = _needed(key, wanted) | {key}
+    return _part(plan, lambda s: s.key in kept or s.action == "remove")
+
+
+def before(plan: Plan, key: str, wanted: Wanted) -> Plan:
+    """The part of `plan` that has to be done before anything is done about the resource `key`."""
+    kept = _needed(key, wanted)
+    return _part(plan, lambda s: s.key in kept and s.action != "remove")
+
+
+def removals(plan: Plan) -> Plan:
+    return _part(plan, lambda s: s.action == "remove")
+
+
+def _part(plan: Plan, keep: Callable[[Step], bool]) -> Plan:
+    return msgspec.structs.replace(plan, steps=tuple(s for s in plan.steps if keep(s)))
+
+
+def _needed(key: str, wanted: Wanted) -> set[str]:
     needs = {r.key: r.needs for r in wanted.resources}
-    kept, open_ = set[str](), [key]
+    found, open_ = set[str](), list(needs.get(key, ()))
     while open_:
-        kept.add(found := open_.pop())
-        open_ += [need for need in needs.get(found, ()) if need not in kept]
-    steps = tuple(s for s in plan.steps if s.key in kept or s.action == "remove")
-    return msgspec.structs.replace(plan, steps=steps)
+        found.add(need := open_.pop())
+        open_ += [n for n in needs.get(need, ()) if n not in found]
+    return found
 
 
 def in_order(resources: Sequence[Resource]) -> list[Resource]:

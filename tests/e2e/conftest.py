@@ -39,6 +39,19 @@ def trained(stack: Matcha) -> Trained:
     return Trained(stack("run", "--", "python", "credit.py", "--epochs", "3").stdout)
 
 
+@pytest.fixture(scope="session")
+def credit(stack: Matcha, trained: Trained) -> str:
+    """The address of version 1, deployed under its own name."""
+    stack("deploy", "models:/credit/1")
+    return stack.predict_url("credit")
+
+
+@pytest.fixture(scope="session")
+def older(stack: Matcha) -> None:
+    """A model that wants other packages than the serving environment's: registered, and in a folder."""
+    stack("run", "--", "python", "older.py")
+
+
 @pytest.fixture
 def fresh(tmp_path: Path) -> Iterator[Matcha]:
     """An empty project; whatever a test made of it is destroyed."""

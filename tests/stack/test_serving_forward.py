@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from serving_bench import CAPTURE_TOKEN, Load, Make, Receiver, body, credit, free_ports, tensor
+from serving_bench import CAPTURE_TOKEN, TOKEN, Load, Make, Receiver, body, credit, free_ports, tensor
 from serving_malformed import NAMES, changed, good
 
 from matcha import environments
@@ -84,21 +84,63 @@ def test_a_model_of_another_environment_answers_behind_the_same_address(
     assert refused.status_code == 400
     assert "'years'" in refused.json()["error"]
 
-    failed = child.put(here, {**away, "uri": "models:/credit/99", "version": "99"})["credit"]
-    assert failed
-    assert main.put(here, {**away, "uri": "models:/credit/99", "version": "99"})["credit"]
+    missing = {**away, "uri": "models:/credit/99", "version": "99"}
+    failed = child.put(here, missing)
+    assert "goes on answering" not in failed["credit"], "the main server says what people's requests get"
+    told = main.put(here, missing, failed=failed)
+    assert told == {"texts": "", "credit": f"{failed['credit']} (version 2 goes on answering)"}
     assert main.infer("credit", body(*good())).json()["model_version"] == "2"
+    assert main.shown() == {"texts": "", "credit": told["credit"]}
+    main.put(here, away)
+    child.put(here, away)
+    assert main.shown() == {"texts": "", "credit": ""}
 
     child.kill()
     down = main.infer("credit", body(*good()))
     assert down.status_code == 503
     assert "environment" in down.json()["error"]
+    assert main.shown()["credit"] == "the process of its environment does not answer"
     child.write_live(here, away)
     child.start().wait_ready("credit")
     assert main.infer("credit", body(*good())).status_code == 200
+    assert main.shown() == {"texts": "", "credit": ""}
     main.stop()
     assert {line["d"] for line in receiver.wait(3)} == {"credit"}
     assert len(receiver.lines) == 3, "captured once each, by the main server"
+
+
+def test_a_name_stays_as_it_is_where_another_process_could_not_load(make_server: Make) -> None:
+    """Whether it was served here, by yet another process, or not at all."""
+    child = make_server("child", MATCHA_ENVIRONMENT="other").start()
+    main = make_server("main").start()
+    away = {"environment": "other", "forward": child.url}
+    bad = {"name": "credit", "uri": "models:/credit/99", "version": "99", **away}
+    main.put(credit(1))
+    assert main.put(bad, failed={"credit": "no such version"}) == {
+        "credit": "no such version (version 1 goes on answering)"
+    }
+    assert main.infer("credit", body(*good())).json()["model_version"] == "1"
+    fresh = {**bad, "name": "fresh"}
+    assert main.put(credit(1), fresh, failed={"fresh": "no"}) == {"credit": "", "fresh": "no"}
+    assert main.infer("fresh", body(*good())).status_code == 404
+    assert main.shown() == {"credit": "", "fresh": "no"}
+    assert main.put_raw({"deployments": [], "failed": ["credit"]}, TOKEN).status_code == 400
+    assert main.shown() == {"credit": "", "fresh": "no"}
+
+
+def test_it_is_shown_what_the_process_of_another_environment_lacks(make_server: Make) -> None:
+    """The main server came up first, or the other one could not load what it is asked for."""
+    child = make_server("child", MATCHA_ENVIRONMENT="other").start()
+    main = make_server("main").start()
+    away = {"environment": "other", "forward": child.url}
+    main.put(credit(2, **away))
+    assert main.shown() == {"credit": "the process of its environment has not loaded it yet"}
+    child.put({**credit(99), **away})
+    assert "99" in main.shown()["credit"]
+    child.put({**credit(1), **away})
+    assert main.shown() == {"credit": "its process serves version 1"}
+    child.put(credit(2, **away))
+    assert main.shown() == {"credit": ""}
 
 
 def test_a_model_moves_between_environments_without_losing_a_request(make_server: Make) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
-from serving_bench import TOKEN, Bench, Load, Make, body, credit, free_ports, tensor, versions
+from serving_bench import Bench, Load, Make, body, credit, free_ports, tensor, versions
 from serving_malformed import changed, good
 
 from support.matcha import until
@@ -164,9 +164,7 @@ def test_what_comes_late_is_tried_again(make_server: Make, serving_models: Path,
     assert httpx.get(f"{bench.url}/v2/models/late").status_code == 404
     (tmp_path / "late").symlink_to(serving_models / "texts")
     bench.wait_ready("late")
-    headers = {"Authorization": f"Bearer {TOKEN}"}
-    shown = httpx.get(f"{bench.url}/matcha/deployments", headers=headers).json()
-    assert {e["name"]: e["error"] for e in shown} == {
+    assert bench.shown() == {
         "credit": "ConnectionError: the experiment tracker does not answer",
         "late": "",
     }

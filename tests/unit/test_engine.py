@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from matcha.engine import Journal, locked, run
-from matcha.errors import ComponentFailed, Locked
+from matcha.errors import ComponentFailed, Locked, NotServed
 from matcha.events import Event, silent
 from matcha.planning import Plan, Step
 from matcha.state import Record, State
@@ -56,6 +56,37 @@ def test_every_failure_is_told() -> None:
     with pytest.raises(ComponentFailed) as caught:
         run(plan(("a",), ("b",)), do, silent)
     assert {caught.value.message, caught.value.details.split(": ")[1]} == {"a broke", "b broke"}
+
+
+def test_models_that_are_not_served_stop_nothing_and_are_told_at_the_end() -> None:
+    order: list[str] = []
+
+    def do(step: Step) -> None:
+        order.append(step.key)
+        if step.key == "deployments":
+            raise NotServed({"movie": "no such file"})
+
+    events: list[Event] = []
+    steps = (("deployments",), ("later", "deployments"))
+    gone = Step(key="service/old", action="remove", reason="")
+    made = plan(*steps)
+    with pytest.raises(NotServed, match="movie could not be loaded") as caught:
+        run(Plan(stack="s", target="fake", steps=(*made.steps, gone)), do, events.append)
+    assert order == ["deployments", "later", "service/old"]
+    assert [e.subject for e in events if e.phase == "failed"] == ["deployments"]
+    assert caught.value.details == "movie: no such file"
+
+
+def test_an_error_that_stopped_the_run_comes_first() -> None:
+    both = threading.Barrier(2, timeout=5)
+
+    def do(step: Step) -> None:
+        both.wait()
+        raise NotServed({"movie": "no such file"}) if step.key == "deployments" else ComponentFailed("down")
+
+    with pytest.raises(ComponentFailed, match="down") as caught:
+        run(plan(("deployments",), ("service/a",)), do, silent)
+    assert caught.value.details == "deployments: movie could not be loaded for serving."
 
 
 def test_removals_wait_for_everything_else() -> None:

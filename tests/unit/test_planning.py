@@ -7,7 +7,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from matcha.errors import MatchaError
-from matcha.planning import Resource, Wanted, in_order, make
+from matcha.planning import Resource, Wanted, before, in_order, make, only_for, removals
 from matcha.state import Record, State
 from matcha.target import Seen, Snapshot
 
@@ -21,7 +21,7 @@ def resource(case: dict[str, Any], key: str) -> Resource:
         digest=digest,
         needs=tuple(needs),
         parts=tuple(case.get("parts", {}).get(key, ())),
-        recorded=key.startswith("setup/"),
+        recorded=key.startswith("setup/") or key == "deployments",
         remade_with=tuple(case.get("remade", {}).get(key, ())),
     )
 
@@ -60,6 +60,18 @@ def test_steps_wait_only_for_steps_of_the_plan() -> None:
     case = {"wanted": {"environment/a": "e1", "service/a": "d1 environment/a"}}
     plan = make("default", "fake", wanted(case), Snapshot({"environment/a": Seen("present", "e1")}), None)
     assert [(s.key, s.needs) for s in plan.steps] == [("service/a", ())]
+
+
+def test_parts_of_a_plan_are_what_a_resource_needs() -> None:
+    case = {"wanted": {"e": "e1", "service/s": "d1 e", "deployments": "m1 service/s", "service/other": "o1"}}
+    found = wanted(case)
+    state = State(stack_id="s", stack="default", target="fake")
+    plan = make("default", "fake", found, Snapshot({"service/old": Seen("running")}), state)
+    keys = ["e", "service/s", "deployments", "service/other", "service/old"]
+    assert [s.key for s in plan.steps] == keys
+    assert [s.key for s in only_for(plan, "deployments", found).steps] == [*keys[:3], "service/old"]
+    assert [s.key for s in before(plan, "deployments", found).steps] == keys[:2]
+    assert [s.key for s in removals(plan).steps] == ["service/old"]
 
 
 def test_a_circle_of_needs_is_named() -> None:

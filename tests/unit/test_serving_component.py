@@ -29,10 +29,17 @@ AWAY = Deployment(
 
 
 class Process:
-    """Stands for a serving process: remembers what it was told, answers with `errors` by name."""
+    """Stands for a serving process: remembers what it was told, answers with `errors` by name, which it adds
+    to those that it is told of, and shows `shown`.
+    """
 
     def __init__(
-        self, log: list[tuple[str, dict[str, Any]]], name: str, errors: dict[str, str], status: int = 200
+        self,
+        log: list[tuple[str, dict[str, Any]]],
+        name: str,
+        errors: dict[str, str],
+        status: int = 200,
+        shown: Any = (),
     ):
         class Handler(BaseHTTPRequestHandler):
             def do_PUT(self) -> None:
@@ -41,7 +48,15 @@ class Process:
                     (name, {**told, "authorization": self.headers["Authorization"], "path": self.path})
                 )
                 names = [d["name"] for d in told["deployments"] if name == "main" or d["environment"]]
-                text = json.dumps([{"name": n, "error": errors.get(n, "")} for n in names]).encode()
+                known = {**errors, **told.get("failed", {})}
+                self.answer([{"name": n, "error": known.get(n, "")} for n in names])
+
+            def do_GET(self) -> None:
+                log.append((name, {"authorization": self.headers["Authorization"], "path": self.path}))
+                self.answer(shown)
+
+            def answer(self, content: Any) -> None:
+                text = json.dumps(content).encode()
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(text)))
                 self.end_headers()
@@ -143,7 +158,7 @@ def test_only_addresses_are_placeholders_in_the_list() -> None:
 def test_children_load_first_and_let_go_last(processes: dict[str, Process], log: list[Any]) -> None:
     access = Reach(model_deployer=processes["main"].url, serving_01234567=processes["child"].url)
     assert publish(access, HERE, AWAY) == {"here": "", "away": "no package torch"}
-    assert [(name, told["unload"]) for name, told in log] == [
+    assert [(name, told.get("unload", True)) for name, told in log] == [
         ("child", False),
         ("main", True),
         ("child", True),
@@ -153,9 +168,20 @@ def test_children_load_first_and_let_go_last(processes: dict[str, Process], log:
     assert log[1][1]["deployments"][1]["forward"] == processes["child"].url
 
 
-def test_a_child_that_is_down_fails_its_own_models_only(processes: dict[str, Process]) -> None:
+def test_what_a_child_could_not_load_is_left_alone(processes: dict[str, Process], log: list[Any]) -> None:
+    """The main server keeps what answers under that name, and nobody tries a second time."""
+    access = Reach(model_deployer=processes["main"].url, serving_01234567=processes["child"].url)
+    publish(access, HERE, AWAY)
+    failed = {"away": "no package torch"}
+    assert [told.get("failed") for _, told in log] == [None, failed, failed]
+
+
+def test_a_child_that_is_down_fails_its_own_models_only(
+    processes: dict[str, Process], log: list[Any]
+) -> None:
     access = Reach(model_deployer=processes["main"].url)
     errors = publish(access, HERE, AWAY)
+    assert log[0][1]["failed"] == {"away": errors["away"]}
     assert errors["here"] == ""
     assert "serving-01234567 is not running" in errors["away"]
 
@@ -175,6 +201,44 @@ def test_a_refusal_is_a_failure(log: list[Any]) -> None:
     finally:
         refusing.close()
     assert "401" in raised.value.details
+
+
+SHOWN = {"name": "here", "uri": "models:/a/1", "version": "1", "error": ""}
+
+
+@pytest.mark.parametrize(
+    ("shown", "trouble"),
+    [
+        ([SHOWN], ""),
+        ([], "It is not loaded yet."),
+        ([{**SHOWN, "uri": "", "version": "", "error": "no such file"}], "no such file"),
+        ([{**SHOWN, "error": "the process of its environment does not answer"}], "the process of its"),
+        ([{**SHOWN, "uri": "models:/a/2", "version": "2"}], "models:/a/2 answers in its place"),
+        ("no list", "does not answer"),
+        ([{"name": "here"}], "does not answer"),
+    ],
+)
+def test_the_main_server_says_which_models_answer(log: list[Any], shown: Any, trouble: str) -> None:
+    process = Process(log, "main", {}, shown=shown)
+    try:
+        [found] = component().served(Reach(model_deployer=process.url), (HERE,))  # type: ignore[arg-type]
+    finally:
+        process.close()
+    assert (found.name, found.error) == ("here", trouble) if not trouble else trouble in found.error
+    assert log == [("main", {"authorization": "Bearer the serving-token", "path": "/matcha/deployments"})]
+
+
+def test_where_nobody_can_be_asked_no_model_answers(log: list[Any]) -> None:
+    refusing = Process(log, "main", {}, status=401)
+    try:
+        refused = component().served(Reach(model_deployer=refusing.url), (HERE, AWAY))  # type: ignore[arg-type]
+    finally:
+        refusing.close()
+    assert [r.error for r in refused] == ["The model server does not answer."] * 2
+    [closed] = component().served(Reach(model_deployer=refusing.url), (HERE,))  # type: ignore[arg-type]
+    assert closed.error == "The model server does not answer."
+    [never] = component().served(Reach(), (HERE,))  # type: ignore[arg-type]
+    assert never.error == "The model-deployer is not running yet."
 
 
 def test_the_address_of_a_model() -> None:

@@ -16,6 +16,7 @@ from matcha.api.types import (
     DeployResult,
     Destroyed,
     Finding,
+    ModelStatus,
     Prediction,
     Provisioned,
     ServedModel,
@@ -58,6 +59,7 @@ STATUS = StackStatus(
             role="experiment-tracker", flavor="mlflow", title="MLflow", condition="running", healthy=True
         ),
     ),
+    models=(ModelStatus(name="movie", uri="models:/movie/3", healthy=True),),
 )
 PROVISIONED = documents.provisioned(Provisioned(plan=PLAN, outputs=OUTPUTS, seconds=1.23456))
 

@@ -12,6 +12,7 @@ from matcha.api.types import (
     Destroyed,
     Destruction,
     Finding,
+    ModelStatus,
     Prediction,
     Provisioned,
     ServedModel,
@@ -129,10 +130,18 @@ def component(title: str, condition: Any = "running", **more: Any) -> ComponentS
     )
 
 
-def stack(*components: ComponentStatus, phase: str = "ready", lock: str = "") -> StackStatus:
-    healthy = all(c.healthy for c in components) and phase == "ready"
+def stack(
+    *components: ComponentStatus, phase: str = "ready", lock: str = "", models: tuple[ModelStatus, ...] = ()
+) -> StackStatus:
+    well = all(c.healthy for c in components) and all(m.healthy for m in models)
     return StackStatus(
-        stack="default", target="local", phase=phase, healthy=healthy, components=components, lock=lock
+        stack="default",
+        target="local",
+        phase=phase,
+        healthy=well and phase == "ready",
+        components=components,
+        models=models,
+        lock=lock,
     )
 
 
@@ -178,6 +187,17 @@ def test_status_says_what_is_wrong_and_what_to_type() -> None:
         "\n"
         "Next: matcha provision\n"
     )
+
+
+def test_status_names_models_that_do_not_answer() -> None:
+    movie = ModelStatus(name="movie", uri="models:/movie/1", healthy=True)
+    credit = ModelStatus(name="credit", uri="gone", healthy=False, detail="there is no model at gone")
+    lines = text(statuses.status_lines(stack(DVC, models=(movie, credit)), Paper())).splitlines()
+    assert lines[0] == "Stack default on local: 1 model does not answer"
+    assert lines[-3:] == ["Model credit: there is no model at gone", "", "Next: matcha provision"]
+    assert "movie" not in "".join(lines)
+    two = text(statuses.status_lines(stack(DVC, models=(credit, credit)), Paper())).splitlines()
+    assert two[0] == "Stack default on local: 2 models do not answer"
 
 
 def test_a_stopped_stack_is_to_be_started() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from matcha.api import _served
 from matcha.api._project import Folder, Project, open_project
 from matcha.api._recorded import open_recorded
 from matcha.api.types import ComponentStatus, StackStatus
@@ -14,20 +15,27 @@ from matcha.target import LockInfo, ServiceStatus
 
 
 def status(project: Folder = ".", *, target: str | None = None) -> StackStatus:
-    """Condition of every component, probed now. Raises NotProvisioned where there is no stack."""
+    """Condition of every component and deployed model, probed now.
+
+    Raises NotProvisioned where there is no stack.
+    """
     said: list[str] = []
     opened = open_recorded(project, target, lambda event: said.append(event.message))
     state = opened.state()
+    asked = _served.asking(opened, state)
     services = {s.name: s for s in opened.target.status(state)}
     deployments = opened.deployments(state)
     components = [_component_status(c, state, c.services(deployments), services) for c in opened.components]
     lock = opened.store.lock()
+    models = asked()
+    well = all(c.healthy for c in components) and all(m.healthy for m in models)
     return StackStatus(
         stack=state.stack,
         target=state.target,
         phase=state.phase,
-        healthy=all(c.healthy for c in components) and state.phase == "ready",
+        healthy=well and state.phase == "ready",
         components=tuple(components),
+        models=models,
         lock=_holder(lock),
         notes=tuple(said),
     )

@@ -8,13 +8,19 @@ from collections.abc import Callable
 import msgspec
 
 from matcha import engine, planning, spec
-from matcha.api import _recorded
+from matcha.api import _recorded, _served
 from matcha.api._project import Folder, Project, open_project
 from matcha.api._template import DEFAULT
 from matcha.api.inspect import outputs_of
 from matcha.api.types import Destroyed, Destruction, Provisioned
 from matcha.component import Holding
-from matcha.errors import AddressTaken, MatchaError, StateUnreadable, WouldLoseData
+from matcha.errors import (
+    AddressTaken,
+    MatchaError,
+    NotServed,
+    StateUnreadable,
+    WouldLoseData,
+)
 from matcha.events import Emit, Event, silent
 from matcha.planning import Plan
 from matcha.state import State
@@ -41,7 +47,7 @@ def plan(project: Folder = ".", *, target: str | None = None) -> Plan:
 
 def _plan(opened: Project, state: State | None) -> Plan:
     wanted = opened.wanted(state)
-    snapshot = opened.target.observe(state, wanted.services)
+    snapshot = _served.observe(opened, state, wanted)
     made = planning.make(opened.stack.name, opened.target.name, wanted, snapshot, state)
     if not made.steps:
         return made
@@ -60,7 +66,8 @@ def provision(
     """Make the target match the stack: the first time, after a change, and as the repair of anything.
 
     Safe to kill at any moment and to run again. Raises Locked when somebody else is at it for longer than
-    `lock_wait` seconds, ComponentFailed with a service's last log lines.
+    `lock_wait` seconds, ComponentFailed with a service's last log lines, and, after all else is done,
+    NotServed for deployed models that do not load.
     """
     opened = open_project(project, target)
     began = time.monotonic()
@@ -100,6 +107,26 @@ def _apply(opened: Project, token: str, emit: Emit) -> None:
     journal = engine.Journal(opened.store, state, token)
     had = tuple(dict.fromkeys((*state.components, *_recorded.names(opened.components))))
     journal.change(lambda s: s.next(phase="changing", stack=opened.stack.name, components=had))
+    try:
+        _run(opened, journal, emit)
+    except NotServed as error:
+        _finish(opened, journal)
+        error.resolution = _ways_out(error)
+        raise
+    _finish(opened, journal)
+
+
+def _ways_out(error: NotServed) -> str:
+    name = next(iter(error.models))
+    return f"matcha deploy MODEL --name {name}, or matcha undeploy {name}"
+
+
+def _finish(opened: Project, journal: engine.Journal) -> None:
+    journal.change(lambda s: s.next(phase="ready"))
+    opened.target.settle()
+
+
+def _run(opened: Project, journal: engine.Journal, emit: Emit) -> None:
     for attempt in range(1, ATTEMPTS + 1):
         try:
             _run_once(opened, journal, emit)
@@ -108,8 +135,6 @@ def _apply(opened: Project, token: str, emit: Emit) -> None:
             if attempt == ATTEMPTS:
                 raise
             emit(Event("stack", "note", f"{error.message} Trying again with another port."))
-    journal.change(lambda s: s.next(phase="ready"))
-    opened.target.settle()
 
 
 def _run_once(opened: Project, journal: engine.Journal, emit: Emit) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from matcha import engine, inference
-from matcha.api import _models
+from matcha.api import _models, _switching
 from matcha.api import rows as reading
 from matcha.api._project import Folder, Project, open_project
 from matcha.api.lifecycle import LOCK_WAIT
@@ -18,9 +18,9 @@ from matcha.api.types import DeployResult, Prediction, ServedModel
 from matcha.component import Deployment, ModelVersion
 from matcha.errors import BadInput, MatchaError, NotFound, suggest
 from matcha.events import Emit, Event, silent
-from matcha.planning import make, only_for
 from matcha.state import State
 
+RUNS_CODE = "Loading a model runs its code: deploy what you trust."
 NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,50}[a-z0-9])?$")
 
 
@@ -41,7 +41,8 @@ def deploy(
     own behind the same address. Loading a model runs its code: deploy what you trust.
 
     Raises BadInput for a malformed URI or name, NotFound for a model the registry does not know, and
-    ComponentFailed when the model cannot be loaded; what was served before goes on answering then.
+    ComponentFailed when the model cannot be loaded; what was served before goes on answering then. Killed,
+    it is as if it had never begun, or had ended: `provision` sees to that.
     """
     opened = open_project(project, target)
     _require_running(opened)
@@ -50,21 +51,12 @@ def deploy(
     chosen = _name(name, version)
     with engine.locked(opened.store, f"deploy {chosen}", wait=lock_wait, emit=emit) as token:
         journal = engine.Journal(opened.store, opened.state(), token)
-        previous = journal.state.deployments.get(chosen)
         deployment, notes = _describe(opened, journal.state, version, model, chosen, sensitive, emit)
-        journal.change(lambda s: s.with_deployment(deployment))
+        emit(Event("deployment", "note", RUNS_CODE))
         emit(Event("deployment", "progress", f"serving {deployment.uri}"))
-        try:
-            converge(opened, journal, emit)
-        except BaseException:
-            journal.change(lambda s: _put_back(s, chosen, previous))
-            raise
+        others = _others(_switching.switch(opened, journal, deployment, emit))
     emit(Event("deployment", "done", f"{chosen} serves {deployment.uri}"))
-    return _result(opened, deployment, notes)
-
-
-def _put_back(state: State, name: str, previous: Deployment | None) -> State:
-    return state.with_deployment(previous) if previous else state.without_deployment(name)
+    return _result(opened, deployment, (*notes, *others))
 
 
 def _require_running(opened: Project) -> None:
@@ -116,18 +108,6 @@ def _describe(
     return deployment, tuple(notes)
 
 
-def converge(opened: Project, journal: engine.Journal, emit: Emit) -> None:
-    """Apply what the deployments of the journal's state need; everything else is left alone."""
-    wanted = opened.wanted(journal.state)
-    claimed = opened.target.begin(journal.state, wanted.services)
-    journal.change(lambda s: s.next(ports=claimed.ports, facts=claimed.facts))
-    snapshot = opened.target.observe(journal.state, wanted.services)
-    made = make(opened.stack.name, opened.target.name, wanted, snapshot, journal.state)
-    work = engine.Work(opened.target, opened.components, wanted, journal, emit)
-    engine.run(only_for(made, "deployments", wanted), work.do, emit)
-    journal.change(lambda s: s.next(phase="ready"))
-
-
 def _result(opened: Project, deployment: Deployment, notes: Sequence[str]) -> DeployResult:
     url = opened.server.predict_url(opened.access(), deployment.name)
     if not deployment.signature.get("inputs"):
@@ -157,7 +137,13 @@ def undeploy(
         journal = engine.Journal(opened.store, opened.state(), token)
         _deployment(journal.state, name)
         journal.change(lambda s: s.without_deployment(name))
-        converge(opened, journal, emit)
+        for said in _others(_switching.converge(opened, journal, emit)):
+            emit(Event("deployment", "note", said))
+
+
+def _others(unserved: Mapping[str, str]) -> tuple[str, ...]:
+    """What is to be said of other deployments that do not answer."""
+    return tuple(f"{name}, which is deployed too, does not answer: {why}" for name, why in unserved.items())
 
 
 def _deployment(state: State, name: str) -> Deployment:

@@ -41,14 +41,28 @@ class ComponentStatus(msgspec.Struct, frozen=True, kw_only=True):
     detail: str = ""
 
 
+class ModelStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """One deployed model: whether it answers, and otherwise why not (`detail`)."""
+
+    name: str
+    uri: str
+    healthy: bool
+    detail: str = ""
+
+
 class StackStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """`lock` says who is changing the stack; `notes` that its file is not understood, and why."""
+    """`healthy`: every component is, every deployed model answers, and the last provision finished.
+
+    Models of a stopped stack are not asked, and left out. `lock` says who is changing the stack; `notes`
+    that its file is not understood, and why.
+    """
 
     stack: str
     target: str
     phase: str
     healthy: bool
     components: tuple[ComponentStatus, ...]
+    models: tuple[ModelStatus, ...] = ()
     lock: str = ""
     notes: tuple[str, ...] = ()
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import msgspec
 
 from matcha import spec
-from matcha.api import training
-from matcha.api._project import Folder, open_project
+from matcha.api import _served, training
+from matcha.api._project import Folder, Project, open_project
 from matcha.api.types import Finding
 from matcha.errors import BadInput, NotFound, StateUnreadable, suggest
 from matcha.target import Doctor
@@ -24,6 +24,7 @@ def doctor(project: Folder = ".", *, target: str | None = None, fix: bool = Fals
     """Every check of this machine and stack; with `fix`, what can be mended is mended first."""
     opened = open_project(project, target)
     found = list(_stack_findings(opened, fix)) if isinstance(opened.target, Doctor) else []
+    found += _model_findings(opened)
     clients = training.client_mismatches(opened.components)
     found.append(
         Finding(
@@ -36,10 +37,7 @@ def doctor(project: Folder = ".", *, target: str | None = None, fix: bool = Fals
     return found
 
 
-def _stack_findings(opened: object, fix: bool) -> list[Finding]:
-    from matcha.api._project import Project  # noqa: PLC0415
-
-    assert isinstance(opened, Project)
+def _stack_findings(opened: Project, fix: bool) -> list[Finding]:
     assert isinstance(opened.target, Doctor)
     try:
         state = opened.store.read()
@@ -50,6 +48,23 @@ def _stack_findings(opened: object, fix: bool) -> list[Finding]:
     return [
         msgspec.convert(f, Finding, from_attributes=True)
         for f in opened.target.examine(state, environments, fix=fix)
+    ]
+
+
+def _model_findings(opened: Project) -> list[Finding]:
+    """Whether the deployed models answer; nothing where none can be asked."""
+    try:
+        models = _served.asking(opened, opened.store.read())()
+    except StateUnreadable:
+        return []
+    ill = [m for m in models if not m.healthy]
+    if models and not ill:
+        return [Finding(check="models", ok=True, message=f"{len(models)} deployed and answering.")]
+    return [
+        Finding(
+            check="models", ok=False, message=f"{m.name} does not answer: {m.detail}", fix="matcha provision"
+        )
+        for m in ill
     ]
 
 

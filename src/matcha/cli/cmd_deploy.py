@@ -37,7 +37,9 @@ def command(
     from matcha.views.serving import deploy_lines
 
     folder = folder_to_change(project)
-    with screen.progress(f"Deploying {model}", plain=output == Output.json) as display:
+    with screen.progress(
+        f"Deploying {model}", plain=output == Output.json, mend="matcha provision"
+    ) as display:
         result = api.deploy(
             model, name=name, sensitive=sensitive or (), project=folder, target=target, emit=display.emit
         )

@@ -16,7 +16,8 @@ def command(
 ) -> int:
     """Show how each component is.
 
-    Its state, address, version and memory. The exit code is 0 only if all are healthy.
+    Its state, address, version and memory, and which deployed models do not answer. The exit code is 0 only
+    if all are healthy and every model answers.
     """
     from matcha import api
     from matcha.views.statuses import status_lines

@@ -26,7 +26,9 @@ def command(
     from matcha.views.documents import DoneDocument
 
     folder = folder_to_change(project)
-    with screen.progress(f"Undeploying {name}", plain=output == Output.json) as display:
+    with screen.progress(
+        f"Undeploying {name}", plain=output == Output.json, resume="matcha provision"
+    ) as display:
         api.undeploy(name, project=folder, target=target, emit=display.emit)
     if output == Output.json:
         screen.show_json(DoneDocument("undeploy", name))

@@ -79,8 +79,11 @@ def _answer(prompt: str) -> str:
 
 
 @contextmanager
-def progress(heading: str, *, plain: bool = False, resume: str = "") -> Iterator[Any]:
-    """A display for the events of a command; `resume` is what goes on after an interruption."""
+def progress(heading: str, *, plain: bool = False, resume: str = "", mend: str = "") -> Iterator[Any]:
+    """A display for the events of a command.
+
+    After an interruption `resume` is the command that goes on, or `mend` the one that puts things in order.
+    """
     from matcha.cli.place import titles
     from matcha.views.live import display
 
@@ -89,7 +92,8 @@ def progress(heading: str, *, plain: bool = False, resume: str = "") -> Iterator
         yield shown
     except KeyboardInterrupt:
         shown.close()
-        note(f"Interrupted. What was done stays; {resume} goes on from there." if resume else "Interrupted.")
+        advice = f" What was done stays; {resume} goes on from there." if resume else ""
+        note(f"Interrupted.{advice}" + (f" {mend} puts things in order." if mend else ""))
         raise
     finally:
         shown.close()

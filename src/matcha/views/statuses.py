@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from matcha.api.types import ComponentStatus, StackStatus
-from matcha.views.format import duration, size
+from matcha.views.format import duration, plural, size
 from matcha.views.text import Column, Line, Paper, Span, Style, line, table, wrap
 
 STYLES: dict[str, Style] = {
@@ -28,7 +28,7 @@ COLUMNS = (
 
 
 def status_lines(status: StackStatus, paper: Paper) -> list[Line]:
-    """A row a component, then what is said of those that are not well."""
+    """A row a component, then what is said of those, and of deployed models, that are not well."""
     rows = [_row(component) for component in status.components]
     return [
         line(f"Stack {status.stack} on {status.target}: ", _verdict(status)),
@@ -45,10 +45,11 @@ def _verdict(status: StackStatus) -> Span:
         return Span("healthy", "green")
     if status.phase == "stopped":
         return Span("stopped", "yellow")
-    ill = sum(1 for component in status.components if not component.healthy)
-    if not ill:
-        return Span("unfinished", "yellow")
-    return Span(f"{ill} of {len(status.components)} not healthy", "red")
+    if ill := sum(1 for component in status.components if not component.healthy):
+        return Span(f"{ill} of {len(status.components)} not healthy", "red")
+    if silent := sum(1 for model in status.models if not model.healthy):
+        return Span(f"{plural(silent, 'model')} {'does' if silent == 1 else 'do'} not answer", "red")
+    return Span("unfinished", "yellow")
 
 
 def _row(component: ComponentStatus) -> tuple[Span, ...]:
@@ -65,8 +66,9 @@ def _row(component: ComponentStatus) -> tuple[Span, ...]:
 
 
 def _complaints(status: StackStatus, paper: Paper) -> list[Line]:
-    said = [c for c in status.components if c.detail and not c.healthy]
-    lines = [each for c in said for each in wrap(f"{c.title}: {c.detail}", paper.width)]
+    said = [f"{c.title}: {c.detail}" for c in status.components if c.detail and not c.healthy]
+    said += [f"Model {m.name}: {m.detail}" for m in status.models if not m.healthy]
+    lines = [each for text in said for each in wrap(text, paper.width)]
     resolution = next_command(status)
     return [
         *([line(), *lines] if lines else []),

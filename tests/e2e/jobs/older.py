@@ -1,4 +1,6 @@
-"""Registers `older`: it wants another scikit-learn than the serving environment's, and says which it got."""
+"""Registers `older`, and saves it in a folder: it wants another scikit-learn than the serving environment's,
+and says which it got.
+"""
 
 import mlflow
 import pandas as pd
@@ -15,11 +17,7 @@ class Model(mlflow.pyfunc.PythonModel):
 
 signature = ModelSignature(Schema([ColSpec("double", "x")]), Schema([ColSpec("string")]))
 needs = [f"mlflow=={mlflow.__version__}", "scikit-learn==1.7.2", "pandas", "cloudpickle"]
+made = {"python_model": Model(), "signature": signature, "pip_requirements": needs}
 with mlflow.start_run():
-    mlflow.pyfunc.log_model(
-        name="model",
-        python_model=Model(),
-        signature=signature,
-        pip_requirements=needs,
-        registered_model_name="older",
-    )
+    mlflow.pyfunc.log_model(name="model", registered_model_name="older", **made)
+mlflow.pyfunc.save_model("saved older", **made)

@@ -131,6 +131,9 @@ class MLServer(Component):
     def publish(self, access: Access, deployments: Sequence[Deployment]) -> Sequence[LoadResult]:
         return publishing.publish(access, self.role, deployments)
 
+    def served(self, access: Access, deployments: Sequence[Deployment]) -> Sequence[LoadResult]:
+        return publishing.served(access, self.role, deployments)
+
     def flush(self, access: Access) -> None:
         publishing.flush(access, access.url(self.role))
 

@@ -1,24 +1,38 @@
 """Tells the serving processes what to serve.
 
 The order keeps every model answering: children load what is new to them, then the main server swaps, and
-only then children let go of what nobody forwards to them any more.
+only then children let go of what nobody forwards to them any more. The main server is told what a child could
+not load, and leaves those names as they are.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import msgspec
 
+from matcha import plainhttp
 from matcha.component import PLACEHOLDER, Access, Deployment, LoadResult
-from matcha.errors import ComponentFailed, NotProvisioned
+from matcha.errors import ComponentFailed, MatchaError, NotProvisioned
 
 TOKEN = "serving-token"  # noqa: S105 - the name of a secret
 PATH = "/matcha/deployments"
 FLUSH_PATH = "/matcha/flush"
 SECONDS = 1800.0  # a model may be gigabytes
+ASK_SECONDS = 2.0
+SILENT = "The model server does not answer."
 SENT = ("name", "uri", "model", "version", "run_id", "environment", "signature", "settings")
+
+
+class Shown(msgspec.Struct, frozen=True):
+    """What the main server says of one model; `uri` is empty where none answers under the name."""
+
+    name: str
+    uri: str
+    version: str
+    error: str
 
 
 def child_role(digest: str) -> str:
@@ -47,41 +61,69 @@ def publish(access: Access, role: str, deployments: Sequence[Deployment]) -> tup
     """Raises ComponentFailed where the main server does not answer; a silent child fails its own models."""
     children = sorted({d.environment for d in deployments if d.environment})
     text = access.inside(body(deployments))
-    errors: dict[str, str] = {}
+    failed: dict[str, str] = {}
     for digest in children:
-        errors |= _ask_child(access, digest, deployments, text, unload=False)
-    told = _put(access, access.url(role), text)
+        failed |= _ask_child(access, digest, deployments, text, {"unload": False})
+    told = _put(access, access.url(role), text, {"failed": failed})
+    late: dict[str, str] = {}
     for digest in children:
-        errors |= _ask_child(access, digest, deployments, text, unload=True)
-    return tuple(LoadResult(d.name, errors.get(d.name) or told.get(d.name, "")) for d in deployments)
+        late |= _ask_child(access, digest, deployments, text, {"failed": failed})
+    return tuple(LoadResult(d.name, told.get(d.name) or late.get(d.name, "")) for d in deployments)
+
+
+def served(access: Access, role: str, deployments: Sequence[Deployment]) -> tuple[LoadResult, ...]:
+    """The main server knows of the models that it forwards for, too."""
+    try:
+        shown = {entry.name: entry for entry in _shown(access, access.url(role))}
+    except MatchaError as error:
+        return tuple(LoadResult(d.name, error.message) for d in deployments)
+    except (OSError, ValueError, msgspec.MsgspecError):
+        return tuple(LoadResult(d.name, SILENT) for d in deployments)
+    return tuple(LoadResult(d.name, _trouble(d, shown.get(d.name))) for d in deployments)
+
+
+def _shown(access: Access, url: str) -> list[Shown]:
+    answer = plainhttp.get(f"{url}{PATH}", ASK_SECONDS, _authorized(access))
+    if answer.status != 200:
+        raise ValueError(f"it answers {answer.status}")
+    return msgspec.json.decode(answer.body, type=list[Shown])
+
+
+def _trouble(deployment: Deployment, entry: Shown | None) -> str:
+    """Why the deployment does not answer; empty where it does."""
+    if entry is None:
+        return "It is not loaded yet."
+    if entry.error or (entry.uri, entry.version) == (deployment.uri, deployment.version):
+        return entry.error
+    return f"{entry.uri} answers in its place."
 
 
 def flush(access: Access, url: str) -> None:
     """Have what was captured handed on. A server that does not answer has nothing to hand on now."""
     import httpx  # noqa: PLC0415
 
-    headers = {"Authorization": f"Bearer {access.secret(TOKEN)}"}
+    headers = _authorized(access)
     with contextlib.suppress(httpx.HTTPError):
         httpx.post(f"{url}{FLUSH_PATH}", headers=headers, timeout=10, trust_env=False)
 
 
 def _ask_child(
-    access: Access, digest: str, deployments: Sequence[Deployment], text: str, *, unload: bool
+    access: Access, digest: str, deployments: Sequence[Deployment], text: str, how: Mapping[str, Any]
 ) -> dict[str, str]:
     """Errors by name of this environment's models."""
     try:
-        told = _put(access, access.url(child_role(digest)), text, unload=unload)
+        told = _put(access, access.url(child_role(digest)), text, how)
     except (ComponentFailed, NotProvisioned) as error:
         return {d.name: error.message for d in deployments if d.environment == digest}
     return {name: error for name, error in told.items() if error}
 
 
-def _put(access: Access, url: str, text: str, *, unload: bool = True) -> Mapping[str, str]:
+def _put(access: Access, url: str, text: str, how: Mapping[str, Any]) -> Mapping[str, str]:
     """Error (empty: none) by name. Waits until the models are loaded."""
     import httpx  # noqa: PLC0415 - 0.1 s that other commands need not pay
 
-    content = msgspec.json.encode({**msgspec.json.decode(text), "unload": unload})
-    headers = {"Authorization": f"Bearer {access.secret(TOKEN)}", "Content-Type": "application/json"}
+    content = msgspec.json.encode({**msgspec.json.decode(text), **how})
+    headers = {**_authorized(access), "Content-Type": "application/json"}
     timeout = httpx.Timeout(SECONDS, connect=10)
     try:
         answer = httpx.put(f"{url}{PATH}", content=content, headers=headers, timeout=timeout, trust_env=False)
@@ -92,5 +134,9 @@ def _put(access: Access, url: str, text: str, *, unload: bool = True) -> Mapping
     return {result["name"]: result["error"] for result in answer.json()}
 
 
+def _authorized(access: Access) -> dict[str, str]:
+    return {"Authorization": f"Bearer {access.secret(TOKEN)}"}
+
+
 def _failed(details: str) -> ComponentFailed:
-    return ComponentFailed("The model server does not answer.", details=details, resolution="matcha status")
+    return ComponentFailed(SILENT, details=details, resolution="matcha status")

@@ -1,7 +1,8 @@
 """The list of deployments over HTTP, for the holder of the token only.
 
-    PUT /matcha/deployments   {"deployments": [...], "unload": true} -> [{"name": ..., "error": ""}, ...]
-    GET /matcha/deployments   what is served now
+    PUT /matcha/deployments   {"deployments": [...], "unload": true, "failed": {name: why}}
+                              -> [{"name": ..., "error": ""}, ...]
+    GET /matcha/deployments   what is served now -> [{"name", "uri", "version", "error"}, ...]
     POST /matcha/flush        hand on what was captured -> {"flushed": true}, false where that takes too long
 
 MLServer's own load and unload are refused: what they change would be gone after a restart.
@@ -30,7 +31,7 @@ from starlette.requests import Request
 from .answers import error
 from .capture import Capture
 from .deployment import Malformed
-from .deployments import Deployments, entries_of
+from .deployments import Deployments, entries_of, failed_of
 
 PATH = "/matcha/deployments"
 FLUSH_PATH = "/matcha/flush"
@@ -53,14 +54,15 @@ class Admin:
             return _refused()
         try:
             body = json.loads(await request.body())
-            entries = entries_of(body)
+            entries, failed = entries_of(body), failed_of(body)
         except (ValueError, RecursionError, Malformed) as found:
             return error(400, str(found))
-        results = await self._deployments.apply(entries, unload=body.get("unload") is not False)
+        unload = body.get("unload") is not False
+        results = await self._deployments.apply(entries, unload=unload, failed=failed)
         return JSONResponse([asdict(result) for result in results])
 
     async def get(self, request: Request) -> JSONResponse:
-        return JSONResponse(self._deployments.show()) if self._may(request) else _refused()
+        return JSONResponse(await self._deployments.show()) if self._may(request) else _refused()
 
     async def flush(self, request: Request) -> JSONResponse:
         if not self._may(request):
@@ -87,7 +89,7 @@ class Repository(ModelRepositoryHandlers):
         self._deployments = deployments
 
     async def index(self, payload: RepositoryIndexRequest) -> RepositoryIndexResponse:
-        items = [_item(entry) for entry in self._deployments.show()]
+        items = [_item(entry) for entry in await self._deployments.show()]
         shown = [i for i in items if i.state == State.READY] if payload.ready else items
         return RepositoryIndexResponse(root=shown)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from .forward import ForwardRuntime, Peers
 from .runtime import ModelRuntime, Shared
 
 DOWNLOADS = 4
+NOTHING: Mapping[str, str] = {}
 logger = logging.getLogger("mlserver.matcha")
 
 
@@ -64,11 +65,17 @@ class Deployments:
         self._errors: dict[str, str] = {}
         self.applied = 0  # how often a list was
 
-    async def apply(self, entries: Sequence[Any], *, unload: bool = True) -> list[Result]:
-        """Results in the order of `entries`. `unload=False` leaves models that are not in the list alone."""
+    async def apply(
+        self, entries: Sequence[Any], *, unload: bool = True, failed: Mapping[str, str] = NOTHING
+    ) -> list[Result]:
+        """Results in the order of `entries`. `unload=False` leaves models that are not in the list alone.
+
+        `failed` are names that another process could not load, and why: they stay as they are here.
+        """
         async with self._changing:
             wanted, results = self._parsed(entries)
-            found = await asyncio.gather(*(self._ensure(d) for d in wanted))
+            results.update({n: self._kept(n, failed[n]) for n in results if n in failed})
+            found = await asyncio.gather(*(self._ensure(d) for d in wanted if d.name not in failed))
             results.update({r.name: r for r in found})
             if unload:
                 await self._unload(set(results))
@@ -89,11 +96,13 @@ class Deployments:
                 logger.error("%s is not served: %s", result.name, result.error)
         return results
 
-    def show(self) -> list[dict[str, str]]:
+    async def show(self) -> list[dict[str, str]]:
         """Everything served or wanted here, for a person and for MLServer's repository index."""
+        serving = [(name, deployment) for name, (deployment, _) in self._serving.items()]
+        troubles = await asyncio.gather(*(self._trouble(name) for name, _ in serving))
         shown = [
-            {"name": name, "uri": d.uri, "version": d.version, "error": self._errors.get(name, "")}
-            for name, (d, _) in self._serving.items()
+            {"name": name, "uri": d.uri, "version": d.version, "error": trouble}
+            for (name, d), trouble in zip(serving, troubles, strict=True)
         ]
         failed = [
             {"name": name, "uri": "", "version": "", "error": error}
@@ -101,6 +110,16 @@ class Deployments:
             if name not in self._serving
         ]
         return sorted([*shown, *failed], key=lambda entry: entry["name"])
+
+    async def _trouble(self, name: str) -> str:
+        """Why what is wanted under a name that is served does not answer; empty where it does."""
+        if error := self._errors.get(name, ""):
+            return error
+        try:
+            model = await self.registry.get_model(name)
+        except ModelNotFound:
+            return ""  # unloaded at this moment
+        return await model.trouble() if isinstance(model, ForwardRuntime) else ""
 
     def _parsed(self, entries: Sequence[Any]) -> tuple[list[Deployment], dict[str, Result]]:
         """What this process is to serve, and a place for the result of each, in the order of the list."""
@@ -128,13 +147,14 @@ class Deployments:
             return Result(name, str(error))
         except Exception as error:  # noqa: BLE001 - whatever a model raises is its own failure
             logger.error("%s could not be loaded:\n%s", name, plain.trace(error))
-            kept = (
-                f" (version {self._serving[name][0].version} goes on answering)"
-                if name in self._serving
-                else ""
-            )
-            return Result(name, plain.error(error) + kept)
+            return self._kept(name, plain.error(error))
         return Result(name)
+
+    def _kept(self, name: str, error: str) -> Result:
+        """Says what goes on answering. Only the main server does: it is the one that people ask."""
+        if name not in self._serving or self._environment:
+            return Result(name, error)
+        return Result(name, f"{error} (version {self._serving[name][0].version} goes on answering)")
 
     async def _load(self, deployment: Deployment) -> None:
         forwarded = self._forwarded(deployment)
@@ -200,6 +220,14 @@ def entries_of(body: Any) -> list[Any]:
     if not isinstance(entries, list):
         raise Malformed('expected {"deployments": [...]}')
     return entries
+
+
+def failed_of(body: Any) -> dict[str, str]:
+    """Raises Malformed for what is not a table of text."""
+    failed = body.get("failed", {})
+    if not isinstance(failed, dict) or not all(isinstance(why, str) and why for why in failed.values()):
+        raise Malformed('expected "failed": {name: why}')
+    return failed
 
 
 def _name(entry: Any) -> str:

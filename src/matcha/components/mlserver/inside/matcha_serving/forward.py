@@ -25,6 +25,8 @@ from .runtime import Served, Shared
 
 ANSWER = aiohttp.ClientTimeout(total=300, sock_connect=5)
 ASK = aiohttp.ClientTimeout(total=5)
+LOOK = aiohttp.ClientTimeout(total=1)  # somebody waits for `matcha status`
+UNREACHABLE = (aiohttp.ClientError, asyncio.TimeoutError, OSError, ValueError)
 
 
 class Peers:
@@ -55,6 +57,13 @@ class Peers:
         async with self.session.get(url, timeout=ASK) as answer:
             return answer.status, await answer.read()
 
+    async def index(self, url: str) -> list[dict[str, Any]]:
+        """What the process at `url` has loaded, and what it could not. Raises UNREACHABLE."""
+        async with self.session.post(
+            f"{url.rstrip('/')}/v2/repository/index", json={}, timeout=LOOK
+        ) as answer:
+            return list(orjson.loads(await answer.read())) if answer.status == 200 else []
+
     async def close(self) -> None:
         if self._session is not None:
             await self._session.close()
@@ -82,9 +91,22 @@ class ForwardRuntime(Served):
         try:
             status, body = await self._peers.get(self._url)
             versions = orjson.loads(body).get("versions") if status == 200 else None
-        except (aiohttp.ClientError, asyncio.TimeoutError, OSError, ValueError):
+        except UNREACHABLE:
             return ""
         return str(versions[0]) if versions else ""
+
+    async def trouble(self) -> str:
+        """Why the other process does not serve this version now; empty where it does."""
+        try:
+            shown = await self._peers.index(self.deployment.forward)
+        except UNREACHABLE:
+            return "the process of its environment does not answer"
+        found = next((entry for entry in shown if entry["name"] == self.deployment.name), None)
+        if found is None:
+            return "the process of its environment has not loaded it yet"
+        if found["state"] != "READY" or (found.get("version") or "") != self.deployment.version:
+            return found.get("reason") or f"its process serves version {found.get('version')}"
+        return ""
 
     async def answer(self, payload: InferenceRequest, reading: Reading) -> InferenceResponse:
         try:
