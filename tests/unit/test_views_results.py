@@ -333,6 +333,15 @@ def test_a_bar_passes_the_threshold_exactly_when_the_score_does() -> None:
     ]
 
 
+def test_an_extreme_score_is_short_and_its_bar_full() -> None:
+    found = report(column("broken", 1.7e308), column("far", 123456.789), column("near", 0.1))
+    assert text(monitoring.report_lines(found, Paper())).splitlines()[4:7] == [
+        "broken  1.70e+308  ████████████│████████████      0.200  drift  wasserstein",
+        "far      1.23e+05  ████████████│████████████      0.200  drift  wasserstein",
+        "near        0.100  ██████      │                  0.200         wasserstein",
+    ]
+
+
 @pytest.mark.parametrize("width", [60, 80])
 def test_monitor_fits_narrow_terminals(width: int) -> None:
     found = report(column("a_column_with_a_long_name_of_its_own", 0.3), column("b", 0.1))

@@ -239,7 +239,10 @@ def _reason(response: Any) -> str:
 def monitor(
     name: str | None = None, *, take_in: bool = True, project: Folder = ".", target: str | None = None
 ) -> list[dict[str, Any]]:
-    """The current window of one deployment, or of all, after taking in what was captured since the last."""
+    """The verdict that stands of one deployment, or of all, after taking in what was captured since the last.
+
+    Rows too few for a verdict wait for the next window. A version just deployed has no verdict.
+    """
     opened = open_project(project, target)
     state = opened.state()
     if name is not None:
