@@ -195,6 +195,71 @@ def test_a_reader_that_goes_away_is_no_error(stack) -> None:
     assert (process.wait(timeout=60), err) == (1, b"")
 
 
+OUTPUTS = (
+    ["--help"],
+    ["--version"],
+    ["status"],
+    ["status", "--output", "json"],
+    ["status", "--help"],
+    ["get"],
+    ["get", "experiment-tracker", "flavor"],
+    ["logs"],
+    ["plan"],
+    ["doctor"],
+    ["env"],
+    ["provision", "--yes"],
+)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no full device")
+@pytest.mark.parametrize("arguments", OUTPUTS, ids=" ".join)
+@pytest.mark.parametrize(
+    ("redirection", "why"),
+    [(">&-", "Bad file descriptor"), (">/dev/full", "No space left on device")],
+    ids=["closed", "full"],
+)
+def test_a_stdout_that_takes_nothing(stack, arguments: list[str], redirection: str, why: str) -> None:
+    for buffering in ({}, {"PYTHONUNBUFFERED": "1"}):
+        done = stack.redirected(redirection, *arguments, **buffering)
+        assert (done.code, done.out) == (1, "")
+        assert done.err.endswith(f"Error: The output cannot be written.\n  {why}\n")
+        assert "Traceback" not in done.err
+        assert "Internal" not in done.err
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no full device")
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [(["nosuch"], 2), (["status"], 0), (["provision", "--yes"], 0), (["get", "nosuch", "--debug"], 2)],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+@pytest.mark.parametrize("redirection", ["2>&-", "2>/dev/full"])
+def test_a_stderr_that_takes_nothing_changes_nothing(
+    stack, arguments: list[str], code: int, redirection: str
+) -> None:
+    done = stack.redirected(redirection, *arguments)
+    assert (done.code, done.err) == (code, "")
+
+
+@pytest.mark.parametrize("redirection", [">&- 2>&-", "<&- >&- 2>&-"])
+def test_with_no_stream_at_all_there_is_an_exit_code(stack, redirection: str) -> None:
+    for arguments, code in ((["status"], 1), (["nosuch"], 2), (["destroy"], 2)):
+        done = stack.redirected(redirection, *arguments)
+        assert done == (code, "", "")
+
+
+def test_an_error_as_json_that_cannot_be_written_keeps_its_code(stack) -> None:
+    done = stack.redirected(">&-", "get", "nosuch", "--output", "json")
+    assert (done.code, done.out) == (2, "")
+    assert done.err == "Error: The output cannot be written.\n  Bad file descriptor\n"
+
+
+def test_a_closed_stdin_is_at_its_end(stack) -> None:
+    done = stack.redirected("<&-", "destroy")
+    assert (done.code, done.out) == (2, "")
+    assert "no terminal to ask on" in done.err
+
+
 def test_schemas_are_published_by_name(matcha) -> None:
     done = matcha("schema")
     assert done.out.splitlines() == sorted(SCHEMAS)
