@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from matcha.component import Component
-from matcha.errors import BadInput, StackFileError, suggest
+from matcha.errors import BadInput, MatchaError, StackFileError, suggest
 
 FILE = "matcha.yaml"
 KEYS = ("stack", "target", "components", "targets", "models")
@@ -244,7 +244,7 @@ def _plain(value: Any) -> Any:
 
 
 def write_default(root: Path, text: str) -> Path:
-    """Writes the file where there is none. Raises BadInput where there is one."""
+    """Writes the file where there is none. Raises BadInput where there is one, MatchaError if it cannot."""
     path = root / FILE
     try:
         with path.open("x", encoding="utf-8") as handle:
@@ -254,7 +254,9 @@ def write_default(root: Path, text: str) -> Path:
             f"{FILE} exists already.", resolution=f"Edit {path.name}, or remove it first."
         ) from error
     except OSError as error:
-        raise BadInput(f"{FILE} cannot be written here: {error.strerror}.") from error
+        raise MatchaError(
+            f"{FILE} cannot be written in {root}: {error.strerror}.", resolution="matcha doctor"
+        ) from error
     return path
 
 

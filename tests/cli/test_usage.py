@@ -14,6 +14,7 @@ from matcha import __version__
 from matcha.cli import commands
 from matcha.views.documents import SCHEMAS
 
+ENTRY = [sys.executable, "-c", "from matcha.cli.main import run; run()"]
 NAMES = [name for names in commands.PANELS.values() for name in names]
 
 
@@ -141,11 +142,48 @@ def test_a_mistake_of_matchas_own_says_how_to_report_it(matcha) -> None:
         assert ("Traceback" in done.stderr) == bool(options)
 
 
+@pytest.mark.parametrize(
+    "arguments", [["status"], ["init"], ["example", "get", "recommendation"], ["provision", "--yes"]]
+)
+def test_a_folder_that_was_removed(matcha, arguments: list[str]) -> None:
+    line = f"mkdir gone && cd gone && rmdir ../gone && exec {shlex.join([*ENTRY, *arguments])}"
+    done = subprocess.run(
+        ["sh", "-c", line], cwd=matcha.folder, capture_output=True, text=True, timeout=60, check=False
+    )
+    said = "Error: The folder that you are in was removed.\nNext: Go to another one: cd\n"
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", said)
+
+
+@pytest.mark.skipif(
+    not Path("/sys/kernel").is_dir(), reason="needs a folder that takes no files, from root too"
+)
+def test_folders_that_take_no_files(matcha) -> None:
+    done = matcha("example", "get", "recommendation", "/sys/kernel/recommendation")
+    assert (done.code, done.out) == (1, "")
+    assert done.err.startswith("Error: The example cannot be written to /sys/kernel/recommendation.\n")
+    done = matcha("init", "--project", "/sys/kernel")
+    assert (done.code, done.out) == (1, "")
+    assert done.err.startswith("Error: matcha.yaml cannot be written in /sys/kernel: ")
+    matcha.file.write_text(matcha.file.read_text().replace("target: fake", "target: local"))
+    done = matcha("provision", "--yes", XDG_DATA_HOME="/sys/kernel")
+    assert (done.code, done.out) == (1, "")
+    assert "Error: The system refused: " in done.err
+    assert done.err.endswith("\n  /sys/kernel/matcha\nNext: matcha doctor\n")
+    done = matcha("doctor", XDG_DATA_HOME="/sys/kernel")
+    assert "/sys/kernel takes no files, for what is kept of your stacks" in done.out
+
+
 def test_unknown_names(matcha) -> None:
     assert matcha("status", "--target", "fak") == (
         2,
         "",
         'Error: Unknown target "fak".\nDid you mean "fake"?\n',
+    )
+    done = matcha("example", "get", "recomendation")
+    assert done == (
+        2,
+        "",
+        'Error: There is no example "recomendation".\nDid you mean "recommendation"?\n',
     )
     done = matcha("status", "--project", "nowhere")
     assert (done.code, done.err.splitlines()[0]) == (2, "Error: nowhere is not a folder.")

@@ -33,8 +33,27 @@ def test_a_job_that_a_signal_ended(tmp_path: Path) -> None:
 
 
 def test_a_command_that_does_not_exist(tmp_path: Path) -> None:
-    with pytest.raises(NotFound, match="no-such-command"):
+    with pytest.raises(NotFound, match="no-such-command") as refused:
         jobs.run(job("no-such-command", folder=tmp_path))
+    assert refused.value.exit_code == 127
+
+
+@pytest.mark.parametrize(
+    ("text", "mode", "why", "advice"),
+    [
+        ("#!/bin/sh\nexit 0\n", 0o644, "Permission denied", "chmod +x ./fail"),
+        ("exit 0\n", 0o755, "Exec format error", "first line"),
+        ("#!/no/such/interpreter\n", 0o755, "No such file or directory", "first line"),
+    ],
+)
+def test_a_command_that_is_no_program(tmp_path: Path, text: str, mode: int, why: str, advice: str) -> None:
+    (tmp_path / "fail").write_text(text)
+    (tmp_path / "fail").chmod(mode)
+    with pytest.raises(jobs.CannotRun) as refused:
+        jobs.run(job("./fail", folder=tmp_path))
+    assert refused.value.message == f"./fail cannot be run: {why}."
+    assert advice in refused.value.resolution
+    assert refused.value.exit_code == 126
 
 
 def test_the_job_runs_in_its_folder_with_its_python_first(tmp_path: Path) -> None:

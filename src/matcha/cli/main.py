@@ -7,6 +7,7 @@ operation failed, 2 bad input or usage, 130 interrupted.
 
 from __future__ import annotations
 
+import errno
 import signal
 import sys
 from collections.abc import Sequence
@@ -22,6 +23,22 @@ from matcha.errors import BadInput, MatchaError
 
 UsageError: Any = typer.BadParameter.__mro__[1]  # of click, or of the copy of it inside newer typers
 REPORT = "Matcha's developers"
+# What a machine says of permissions, disks and limits, which no code can do anything about.
+THE_MACHINES = frozenset(
+    getattr(errno, name)
+    for name in (
+        "EACCES",
+        "EPERM",
+        "EROFS",
+        "ENOSPC",
+        "EDQUOT",
+        "EMFILE",
+        "ENFILE",
+        "EIO",
+        "ENOMEM",
+        "EAGAIN",
+    )
+)
 
 app = typer.Typer(
     cls=Commands,
@@ -95,6 +112,11 @@ def _usage(problem: Any) -> BadInput:
 
 
 def _internal(problem: Exception) -> MatchaError:
+    if isinstance(problem, OSError) and problem.errno in THE_MACHINES:
+        where = str(problem.filename or "")
+        return MatchaError(
+            f"The system refused: {problem.strerror}.", details=where, resolution="matcha doctor"
+        )
     return MatchaError(
         f"Internal error: {type(problem).__name__}: {problem}",
         details="This is a mistake in Matcha, not in what you did.",

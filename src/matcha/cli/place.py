@@ -7,9 +7,19 @@ import sys
 from pathlib import Path
 
 from matcha.cli import screen
-from matcha.errors import BadInput
+from matcha.errors import BadInput, MatchaError
 
 FILE = "matcha.yaml"
+
+
+def current() -> Path:
+    """The folder that the command was typed in. Raises MatchaError where it was removed."""
+    try:
+        return Path.cwd()
+    except FileNotFoundError as error:
+        raise MatchaError(
+            "The folder that you are in was removed.", resolution="Go to another one: cd"
+        ) from error
 
 
 def project_folder(asked: Path | None) -> Path:
@@ -23,14 +33,14 @@ def project_folder(asked: Path | None) -> Path:
                 f"{asked} is not a folder.", resolution="Name the project's folder after --project."
             )
         return asked.resolve()
-    here = Path.cwd()
+    here = current()
     return next((folder for folder in (here, *here.parents) if (folder / FILE).is_file()), here)
 
 
 def folder_to_change(asked: Path | None) -> Path:
     """`project_folder`, said aloud where it is not the current one: the next thing done there may matter."""
     folder = project_folder(asked)
-    if asked is None and folder != Path.cwd():
+    if asked is None and folder != current():
         screen.note(f"In {folder}, the nearest folder upwards with a {FILE}.")
     return folder
 

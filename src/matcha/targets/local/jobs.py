@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -13,7 +15,7 @@ from pathlib import Path
 
 import psutil
 
-from matcha.errors import BadInput, NotFound
+from matcha.errors import BadInput, MatchaError, NotFound
 from matcha.target import Job
 
 UNITS = {
@@ -29,6 +31,18 @@ UNITS = {
 }
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "LOKY_MAX_CPU_COUNT")
 GRACE = 10.0  # seconds between passing a signal on and killing the job's process group
+
+
+class NoCommand(NotFound):
+    """There is no such command; the exit code is a shell's."""
+
+    exit_code = 127
+
+
+class CannotRun(MatchaError):
+    """The system refuses to run the command; the exit code is a shell's."""
+
+    exit_code = 126
 
 
 def check(job: Job) -> None:
@@ -110,18 +124,38 @@ def run(job: Job) -> int:
     """Run the job to its end in its own process group; 128 + N where signal N ended it.
 
     Ctrl-C and SIGTERM are passed on to the whole group, which is killed if it outlives the grace period.
-    Raises NotFound for a command that does not exist.
+    Raises NoCommand for a command that does not exist, CannotRun for one that is no program.
     """
     variables = environment(job, os.environ)
     program = shutil.which(job.command[0], path=variables["PATH"]) or _in_folder(job)
     if program is None:
-        raise NotFound(f'There is no command "{job.command[0]}" in the job\'s environment.')
-    child = subprocess.Popen(
-        [program, *job.command[1:]], cwd=job.folder, env=variables, start_new_session=not sys.stdin.isatty()
-    )
+        raise NoCommand(f'There is no command "{job.command[0]}" in the job\'s environment.')
+    child = _start(program, job, variables)
     with _Forwarding(child, own_group=not sys.stdin.isatty()):
         code = child.wait()
     return code if code >= 0 else 128 - code
+
+
+def _start(program: str, job: Job, variables: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    try:
+        return subprocess.Popen(
+            [program, *job.command[1:]],
+            cwd=job.folder,
+            env=variables,
+            start_new_session=not sys.stdin.isatty(),
+        )
+    except OSError as error:
+        raise CannotRun(
+            f"{job.command[0]} cannot be run: {error.strerror}.", resolution=_advice(error, job.command[0])
+        ) from error
+
+
+def _advice(error: OSError, name: str) -> str:
+    if error.errno == errno.EACCES:
+        return f"chmod +x {shlex.quote(name)}"
+    if error.errno in (errno.ENOEXEC, errno.ENOENT):
+        return f"Name its interpreter in its first line, or run it with one: matcha run -- python {name}"
+    return ""
 
 
 def _in_folder(job: Job) -> str | None:
