@@ -17,6 +17,7 @@ import psutil
 
 from matcha.errors import BadInput, MatchaError, NotFound
 from matcha.target import Job
+from matcha.targets.local import sweep
 
 UNITS = {
     "": 1,
@@ -30,6 +31,8 @@ UNITS = {
     "Ti": 2**40,
 }
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "LOKY_MAX_CPU_COUNT")
+MARK = sweep.JOB  # the variable of a job's processes that names its stack
+LONGEST = 60  # characters of a job's command that are shown
 GRACE = 10.0  # seconds between passing a signal on and killing the job's process group
 
 
@@ -134,6 +137,32 @@ def run(job: Job) -> int:
     with _Forwarding(child, own_group=not sys.stdin.isatty()):
         code = child.wait()
     return code if code >= 0 else 128 - code
+
+
+def titles(stack_id: str) -> list[str]:
+    """The jobs of the stack that run, one line each; also those whose `matcha run` was killed."""
+    found = {process.pid: process for process in sweep.tagged(stack_id, mark=MARK)}
+    return [_title(process) for process in found.values() if _parent(process) not in found]
+
+
+def _parent(process: psutil.Process) -> int:
+    try:
+        return process.ppid()
+    except psutil.Error:
+        return 0
+
+
+def _title(process: psutil.Process) -> str:
+    try:
+        name, *arguments = process.cmdline()
+    except (psutil.Error, ValueError):
+        return f"process {process.pid}"
+    return f"process {process.pid}, {' '.join([Path(name).name, *arguments])[:LONGEST]}"
+
+
+def end(stack_id: str) -> None:
+    """End every job of the stack."""
+    sweep.sweep(stack_id, GRACE, mark=MARK)
 
 
 def _start(program: str, job: Job, variables: Mapping[str, str]) -> subprocess.Popen[bytes]:
