@@ -474,11 +474,19 @@ def test_a_moved_project_is_said_and_provisioned_anew(bench: Make, tmp_path: Pat
     state = one.provision(web(volumes=("v",)))
     one.project.rename(tmp_path / "elsewhere")
     one.reopen(project=tmp_path / "elsewhere")
-    assert f"moved from {tmp_path / 'a project'}" in one.target.status(state)[0].detail
+    [said] = one.target.status(state)
+    assert (said.condition, f"moved from {tmp_path / 'a project'}" in said.detail) == ("unhealthy", True)
+    found = one.target.examine(state, [one.environment], fix=False)
+    assert [(f.ok, f.fix) for f in found if f.check == "services"] == [(False, "matcha provision")]
+    with pytest.raises(MatchaError, match="folder was moved") as refused:
+        one.target.access(state).url("role-of-web")
+    assert refused.value.resolution == "matcha provision"
     seen = one.target.observe(state, [web(volumes=("v",))]).resources["service/web"]
     assert (seen.digest, seen.detail) == ("", "the project's folder moved")
     again = one.provision(web(volumes=("v",)))
     assert again.ports == state.ports
+    assert one.target.access(again).url("role-of-web") == f"http://127.0.0.1:{again.ports['web/http']}"
+    assert one.target.status(again)[0].condition == "running"
     assert one.ask(f"http://127.0.0.1:{again.ports['web/http']}/")["folder"].startswith(
         str(tmp_path / "elsewhere")
     )
