@@ -344,3 +344,56 @@ class _within:  # noqa: N801
 
     def __exit__(self, *_: object) -> None:
         assert time.monotonic() - self._began < self._seconds
+
+
+FULL = """
+import subprocess, sys, threading
+from pathlib import Path
+import pytest
+from matcha.errors import MatchaError
+from matcha.events import silent
+from matcha.state import State
+from matcha.targets.local import filestore
+from matcha.targets.local.files import NoRoom, guarded
+
+disk = Path(sys.argv[1])
+subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "none", disk], check=True)
+root = disk / ".matcha"
+store = filestore.FileStore(root)
+token = store.acquire("provision", wait=5, emit=silent).token
+store.write(State(stack_id="abc", stack="default", target="local"), token)
+store.release(token)
+with (disk / "data").open("wb", buffering=0) as file, pytest.raises(OSError):
+    while True:
+        file.write(bytes(512))
+
+with pytest.raises(NoRoom, match="lock cannot be written"):
+    store.acquire("provision", wait=0, emit=silent)
+token = store.acquire("destroy", wait=0, emit=silent).token
+other = filestore.FileStore(root)
+with pytest.raises(MatchaError, match="stays locked"), guarded(root / "guard", wait=0.1):
+    pass  # what everybody who changes something has to hold
+store.renew(token)
+assert other.read() == store.read() != None
+store.delete(token)
+assert store.read() is None
+store.release(token)
+assert list(disk.iterdir()) == [disk / "data"]
+(disk / "data").unlink()
+again = store.acquire("provision", wait=0, emit=silent)
+assert other.lock().token == again.token
+"""
+
+
+def test_on_a_full_disk_destroy_locks_without_writing(tmp_path: Path) -> None:
+    inside = ["unshare", "--user", "--map-root-user", "--mount"]
+    if subprocess.run([*inside, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("this system lets no user mount a disk of its own")
+    done = subprocess.run(
+        [*inside, sys.executable, "-c", FULL, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr

@@ -3,6 +3,9 @@
 The lock is a lease: it names its owner, expires unless renewed, and is free at once when its process is
 gone from this machine. Every change of either file happens under a short exclusive lock on `guard`, so a
 holder that lost the lease while it slept finds out before it writes.
+
+On a full disk no lease can be written. What makes room there holds `guard` itself instead, to its end: that
+takes no room, keeps everybody else out, and ends with the process.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import secrets
 import socket
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import msgspec
@@ -23,11 +27,12 @@ from matcha.errors import Locked, MatchaError, StateUnreadable
 from matcha.events import Emit, Event
 from matcha.state import State
 from matcha.target import LockInfo
-from matcha.targets.local.files import drop_half_written, guarded, remove_empty, write_private
+from matcha.targets.local.files import NoRoom, drop_half_written, guarded, remove_empty, write_private
 from matcha.targets.local.layout import is_stack_id
 from matcha.targets.local.processes import birth, is_gone, where
 
 LEASE = 60.0
+MAKING_ROOM = frozenset(("destroy",))  # operations that must not need any
 _POLL = 0.2
 _REMIND = 5.0
 
@@ -53,6 +58,8 @@ class FileStore:
         self._lock = root / "lock"
         self._guard = root / "guard"
         self._clock = clock
+        self._unwritten: _Lease | None = None  # held without a file, under `_whole`
+        self._whole = contextlib.ExitStack()
 
     def read(self) -> State | None:
         try:
@@ -93,12 +100,12 @@ class FileStore:
         return copy
 
     def write(self, state: State, token: str) -> None:
-        with guarded(self._guard):
+        with self._guarded():
             self._fence(token)
             write_private(self._path, states.encode(state), durable=True)
 
     def delete(self, token: str) -> None:
-        with guarded(self._guard):
+        with self._guarded():
             self._fence(token)
             for path in (self._path, *self._root.glob("state.json.corrupt-*")):
                 path.unlink(missing_ok=True)
@@ -119,27 +126,41 @@ class FileStore:
             time.sleep(min(_POLL, wait - waited))
 
     def _try(self, operation: str) -> _Mine | _Lease:
-        with guarded(self._guard):
+        with contextlib.ExitStack() as guard:
+            guard.enter_context(guarded(self._guard))
             held = self._read_lock()
             if held and not self._is_over(held):
                 return held
             lease = _new_lease(operation, self._clock())
-            self._write_lock(lease)
-            ignore = self._root / ".gitignore"
-            if not ignore.exists():
-                write_private(ignore, b"*\n")
+            try:
+                self._write_lock(lease)
+                self._write_ignore()
+            except NoRoom:
+                if operation not in MAKING_ROOM:
+                    raise
+                self._unwritten, self._whole = lease, guard.pop_all()
             return _Mine(lease)
 
+    def _write_ignore(self) -> None:
+        ignore = self._root / ".gitignore"
+        if not ignore.exists():
+            write_private(ignore, b"*\n")
+
+    def _guarded(self) -> AbstractContextManager[object]:
+        return contextlib.nullcontext() if self._unwritten else guarded(self._guard)
+
     def renew(self, token: str) -> None:
-        with guarded(self._guard):
+        with self._guarded():
             held = self._fence(token)
-            self._write_lock(msgspec.structs.replace(held, expires=self._clock() + LEASE))
+            if not self._unwritten:
+                self._write_lock(msgspec.structs.replace(held, expires=self._clock() + LEASE))
 
     def release(self, token: str) -> None:
         if not self._root.exists():
             return
-        with guarded(self._guard):
+        with self._guarded(), self._whole:
             held = self._read_lock()
+            self._unwritten = None
             if held and held.token == token:
                 self._lock.unlink(missing_ok=True)
             self._tidy()
@@ -179,6 +200,8 @@ class FileStore:
         return held
 
     def _read_lock(self) -> _Lease | None:
+        if self._unwritten:
+            return self._unwritten
         with contextlib.suppress(OSError, msgspec.DecodeError, UnicodeDecodeError):
             return msgspec.json.decode(self._lock.read_bytes(), type=_Lease)
         return None
