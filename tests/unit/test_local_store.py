@@ -259,6 +259,22 @@ def test_a_corrupt_record_is_named_kept_and_never_replaced(root: Path, raw: byte
     assert path.read_bytes() == raw
 
 
+def test_a_corrupt_record_is_set_aside_when_asked_and_no_other(root: Path) -> None:
+    root.mkdir()
+    path, store = root / "state.json", FileStore(root)
+    store.set_aside()
+    path.write_bytes(b'{"schema_version": 99}')
+    store.set_aside()
+    assert path.read_bytes() == b'{"schema_version": 99}'
+    path.write_bytes(b"{")
+    store.set_aside()
+    assert store.read() is None
+    assert [c.read_bytes() for c in root.glob("state.json.corrupt-*")] == [b"{"]
+    store.write(STATE, _take(store))
+    store.set_aside()
+    assert store.read() == STATE
+
+
 def test_a_newer_record_says_what_to_do(root: Path) -> None:
     root.mkdir()
     (root / "state.json").write_bytes(b'{"schema_version": 99, "unknown": 1}')

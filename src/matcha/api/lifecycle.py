@@ -178,7 +178,7 @@ def _readable(opened: Project, delete_data: bool, emit: Emit) -> State | None:
         return opened.store.read()
     except StateUnreadable as error:
         if not delete_data:
-            error.resolution += "\nTo remove everything without it: matcha destroy --yes --delete-data"
+            error.details += "\nWithout it, all of the stack goes by: matcha destroy --yes --delete-data"
             raise
         emit(Event("stack", "note", f"{error.message} Going by what is on this machine."))
         return None

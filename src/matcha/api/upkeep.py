@@ -43,9 +43,8 @@ def _stack_findings(opened: object, fix: bool) -> list[Finding]:
     assert isinstance(opened.target, Doctor)
     try:
         state = opened.store.read()
-    except StateUnreadable as error:
-        broken = Finding(check="state", ok=False, message=error.message, fix=error.resolution)
-        return [broken]
+    except StateUnreadable:
+        state = None  # the target's own checks say so, and what can be done
     environments = opened.wanted(state).environments
     return [
         msgspec.convert(f, Finding, from_attributes=True)

@@ -35,6 +35,7 @@ LEASE = 60.0
 MAKING_ROOM = frozenset(("destroy",))  # operations that must not need any
 _POLL = 0.2
 _REMIND = 5.0
+_NO_RECORD = (msgspec.DecodeError, ValueError, TypeError, KeyError)  # what decoding one raises
 
 
 class _Lease(LockInfo, frozen=True, kw_only=True):
@@ -70,12 +71,12 @@ class FileStore:
             raise StateUnreadable(f"{self._path} cannot be read.", details=str(error)) from error
         try:
             return _decoded(raw)
-        except (msgspec.DecodeError, ValueError, TypeError, KeyError) as error:
+        except _NO_RECORD as error:
             raise self._unreadable(raw, error) from error
 
     def _unreadable(self, raw: bytes, error: Exception) -> StateUnreadable:
         kept = self._keep(raw)
-        details = f"{error}\nThe file is left as it is; a copy is {kept}." if kept else str(error)
+        details = f"{error}\nA copy of it is {kept}." if kept else str(error)
         if isinstance(error, _NewerError):
             return StateUnreadable(
                 f"{self._path} was written by a newer Matcha.",
@@ -88,11 +89,33 @@ class FileStore:
             resolution="matcha doctor",
         )
 
-    def _keep(self, raw: bytes) -> Path | None:
-        """A copy beside the record, named by the record's own time so that there is one for each."""
+    def set_aside(self) -> None:
+        """Take a corrupt record away, so that a stack can be provisioned; its copy stays."""
+        with self._guarded():
+            if self.is_corrupt():
+                self._path.replace(self._copy())
+
+    def is_corrupt(self) -> bool:
+        """Whether there is a record that cannot be read by any Matcha; one of a newer Matcha is not meant."""
         try:
-            stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(self._path.stat().st_mtime))
-            copy = self._path.with_name(f"state.json.corrupt-{stamp}")
+            _decoded(self._path.read_bytes())
+        except _NewerError:
+            return False
+        except _NO_RECORD:
+            return True
+        except OSError:
+            return False
+        return False
+
+    def _copy(self) -> Path:
+        """Beside the record, named by the record's own time so that there is one for each."""
+        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(self._path.stat().st_mtime))
+        return self._path.with_name(f"state.json.corrupt-{stamp}")
+
+    def _keep(self, raw: bytes) -> Path | None:
+        """The copy; None where it cannot be made."""
+        try:
+            copy = self._copy()
             if not copy.exists():
                 write_private(copy, raw)
         except (OSError, MatchaError):
