@@ -86,10 +86,15 @@ def test_what_is_no_amount_of_memory(text: str) -> None:
 
 def test_resources_this_machine_does_not_have_are_refused_with_what_it_has(tmp_path: Path) -> None:
     cores = os.cpu_count() or 1
-    with pytest.raises(BadInput, match=f"this machine has {cores}"):
+    with pytest.raises(BadInput, match=f"this machine has {cores}") as refused:
         jobs.check(job("x", folder=tmp_path, cpu=cores + 1.0))
-    with pytest.raises(BadInput, match="this machine has"):
+    assert refused.value.resolution == f"Ask for {cores} at most."
+    with pytest.raises(BadInput, match="this machine has") as refused:
         jobs.check(job("x", folder=tmp_path, memory="1000Ti"))
+    assert refused.value.resolution.startswith("Ask for ")
+    with pytest.raises(BadInput, match="positive numbers") as refused:
+        jobs.check(job("x", folder=tmp_path, gpu=-1))
+    assert refused.value.resolution
     with pytest.raises(BadInput, match="found"):
         jobs.check(job("x", folder=tmp_path, gpu=len(jobs.gpus()) + 1))
     jobs.check(job("x", folder=tmp_path, cpu=1.0, memory="1Mi"))

@@ -58,7 +58,8 @@ def get_example(
     from matcha import api
     from matcha.views.documents import PathDocument
 
-    path = api.example(name, current() / (destination or name))
+    current()  # a folder that was removed is told as such
+    path = api.example(name, destination)
     if output == Output.json:
         screen.show_json(PathDocument(str(path)))
     else:

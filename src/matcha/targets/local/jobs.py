@@ -51,11 +51,14 @@ class CannotRun(MatchaError):
 def check(job: Job) -> None:
     """Raises BadInput, saying what was found, for more GPUs, cores or memory than this machine has."""
     if job.gpu < 0 or (job.cpu is not None and job.cpu <= 0):
-        raise BadInput("--gpu and --cpu take positive numbers.")
+        raise BadInput("--gpu and --cpu take positive numbers.", resolution="matcha run --help")
     _check_gpus(job.gpu)
     cores = os.cpu_count() or 1
     if job.cpu is not None and job.cpu > cores:
-        raise BadInput(f"{job.cpu:g} cores were asked for, this machine has {cores}.")
+        raise BadInput(
+            f"{job.cpu:g} cores were asked for, this machine has {cores}.",
+            resolution=f"Ask for {cores} at most.",
+        )
     if job.memory is not None:
         _check_memory(job.memory)
 
@@ -75,7 +78,10 @@ def _check_gpus(wanted: int) -> None:
 def _check_memory(text: str) -> None:
     wanted, total = memory_bytes(text), psutil.virtual_memory().total
     if wanted > total:
-        raise BadInput(f"{text} of memory was asked for, this machine has {total / 2**30:.1f}Gi.")
+        most = f"{total / 2**30:.1f}Gi"
+        raise BadInput(
+            f"{text} of memory was asked for, this machine has {most}.", resolution=f"Ask for {most} at most."
+        )
 
 
 def memory_bytes(text: str) -> int:
