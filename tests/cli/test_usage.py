@@ -179,6 +179,11 @@ def test_unknown_names(matcha) -> None:
         "",
         'Error: Unknown target "fak".\nDid you mean "fake"?\n',
     )
+    assert matcha("status", "--target", "kuberntes") == (
+        2,
+        "",
+        'Error: Unknown target "kuberntes".\nKnown: local.\n',
+    )
     done = matcha("example", "get", "recomendation")
     assert done == (
         2,

@@ -10,6 +10,7 @@ from matcha.cli import screen
 from matcha.errors import BadInput, MatchaError
 
 FILE = "matcha.yaml"
+CODE = ("run.py", "train.py")  # what a project's code is often called
 
 
 def current() -> Path:
@@ -43,6 +44,12 @@ def folder_to_change(asked: Path | None) -> Path:
     if asked is None and folder != current():
         screen.note(f"In {folder}, the nearest folder upwards with a {FILE}.")
     return folder
+
+
+def first_step(folder: Path) -> str:
+    """What to type in a project that has a stack and no model: its own code, or an example."""
+    code = next((name for name in CODE if (folder / name).is_file()), "")
+    return f"matcha run -- python {code}" if code else "matcha example get recommendation"
 
 
 def again(*options: str) -> str:
