@@ -98,7 +98,8 @@ class InstallProgress:
     def __str__(self) -> str:
         """`downloading 12 of 191 MB`."""
         if self.total and self.unit == "bytes":
-            count = f" {self.done / 1e6:.0f} of {self.total / 1e6:.0f} MB"
+            unit, size = ("MB", 1e6) if self.total >= 1e6 else ("kB", 1e3)
+            count = f" {self.done / size:.0f} of {self.total / size:.0f} {unit}"
         else:
             count = f" {self.done} of {self.total} {self.unit}" if self.total else ""
         return f"{self.phase}{count}{f' ({self.detail})' if self.detail else ''}"

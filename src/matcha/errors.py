@@ -94,10 +94,15 @@ class WouldLoseData(MatchaError):
     pass
 
 
+class Untold(str):
+    """A name that is accepted, and not offered to people: it is for tests."""
+
+
 def suggest(word: str, known: Iterable[str]) -> str:
     """'Did you mean "x"?' for a near miss among `known`, otherwise what does exist."""
-    names = sorted(known)
-    near = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
+    every = sorted(known)
+    near = difflib.get_close_matches(word, every, n=1, cutoff=0.6)
     if near:
         return f'Did you mean "{near[0]}"?'
+    names = [name for name in every if not isinstance(name, Untold)]
     return f"Known: {', '.join(names)}." if names else "None exist yet."

@@ -34,6 +34,7 @@ EXAMPLES: dict[str, Any] = {
     "double": 1.0,
     "string": "text",
 }
+MEANINGS = {"FP": "a number", "INT": "a whole number", "BOOL": "true or false"}
 TENSOR = "input"  # the server takes any name where the signature has none
 UNNAMED = "input-0"  # as the server calls a single column without a name
 NUMPY = {
@@ -63,7 +64,9 @@ def tensor(signature: Mapping[str, Any]) -> dict[str, Any] | None:
 def request(signature: Mapping[str, Any], rows: Sequence[Row]) -> dict[str, Any]:
     """A V2 request body of `rows`. Raises BadInput naming the row and column that do not fit."""
     if not rows:
-        raise BadInput("There are no rows to predict.")
+        raise BadInput(
+            "There are no rows to predict.", resolution=f"Give at least one, such as {_example(signature)}"
+        )
     if spec := tensor(signature):
         return _tensor_request(spec, rows)
     named = columns(signature)
@@ -79,7 +82,10 @@ def _tensor_request(spec: Mapping[str, Any], rows: Sequence[Row]) -> dict[str, A
     values = [[_number(v, number) for v in row.values()] for number, row in enumerate(rows, 1)]
     width = len(values[0])
     if odd := next((n for n, row in enumerate(values, 1) if len(row) != width), 0):
-        raise BadInput(f"Row {odd} has {len(values[odd - 1])} values, the first has {width}.")
+        raise BadInput(
+            f"Row {odd} has {len(values[odd - 1])} values, the first has {width}.",
+            resolution=f"Give every row {width} values.",
+        )
     inner = list(spec["shape"][1:])
     shape = [len(rows), *(inner if -1 not in inner else [width])]
     data = [v for row in values for v in row]
@@ -90,7 +96,7 @@ def _number(value: Any, row: int) -> float:
     try:
         return float(value)
     except (TypeError, ValueError) as error:
-        raise BadInput(f"Row {row}: {value!r} is not a number.") from error
+        raise BadInput(f"Row {row}: {value!r} is not a number.", resolution="Give numbers alone.") from error
 
 
 def _datatype(spec: Mapping[str, Any]) -> str:
@@ -102,12 +108,24 @@ def _given(column: Mapping[str, Any], rows: Sequence[Row]) -> bool:
 
 
 def _check_names(row: Row, known: Mapping[str, Any], number: int) -> None:
-    for name in row:
-        if name not in known:
-            raise BadInput(f'Row {number}: the model has no input "{name}".', resolution=suggest(name, known))
-    missing = [n for n, c in known.items() if n not in row and c.get("required", True)]
-    if missing:
-        raise BadInput(f"Row {number}: {', '.join(missing)} missing.", details=f"Inputs: {', '.join(known)}.")
+    required = [n for n, c in known.items() if c.get("required", True)]
+    missing = [n for n in required if n not in row]
+    strange = [n for n in row if n not in known]
+    if not missing and not strange:
+        return
+    problem = f'"{strange[0]}" is not an input of the model.' if strange else f"{', '.join(missing)} missing."
+    advice = f"Give every row {', '.join(required)}." if missing else f"Leave {strange[0]} out of the rows."
+    hint = suggest(strange[0], [n for n in known if n not in row]) if strange else ""
+    raise BadInput(
+        f"Row {number}: {problem}",
+        details=f"Its inputs: {', '.join(known)}.",
+        resolution=hint if hint.startswith("Did you mean") else advice,
+    )
+
+
+def _example(signature: Mapping[str, Any]) -> str:
+    row = {c["name"]: EXAMPLES.get(c.get("type", ""), "text") for c in columns(signature)}
+    return json.dumps([row or [1.5]])
 
 
 def _column(column: Mapping[str, Any], values: list[Any]) -> dict[str, Any]:
@@ -145,7 +163,10 @@ def _value(name: str, datatype: str, value: Any, number: int) -> Any:
         if datatype == "BOOL":
             return _truth(value)
     except (TypeError, ValueError, OverflowError) as error:
-        raise BadInput(f"Row {number}: {name} is {value!r}, the model expects {datatype}.") from error
+        raise BadInput(
+            f"Row {number}: {name} is {value!r}, the model expects {datatype}.",
+            resolution=f"Give {name} as {MEANINGS[datatype.rstrip('0123456789')]}.",
+        ) from error
     return value if isinstance(value, str) else str(value)
 
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import msgspec
 
 from matcha.component import Component
-from matcha.errors import BadInput, suggest
+from matcha.errors import BadInput, MatchaError, suggest
 from matcha.stackfile import StackFile
 
 FILE = "matcha.yaml"
@@ -150,7 +150,7 @@ def _models(file: StackFile, data: Mapping[str, Any]) -> dict[str, ModelSettings
 
 
 def write_default(root: Path, text: str) -> Path:
-    """Writes the file where there is none. Raises BadInput where there is one."""
+    """Writes the file where there is none. Raises BadInput where there is one, MatchaError if it cannot."""
     path = root / FILE
     try:
         with path.open("x", encoding="utf-8") as handle:
@@ -160,7 +160,9 @@ def write_default(root: Path, text: str) -> Path:
             f"{FILE} exists already.", resolution=f"Edit {path.name}, or remove it first."
         ) from error
     except OSError as error:
-        raise BadInput(f"{FILE} cannot be written here: {error.strerror}.") from error
+        raise MatchaError(
+            f"{FILE} cannot be written in {root}: {error.strerror}.", resolution="matcha doctor"
+        ) from error
     return path
 
 

@@ -6,6 +6,7 @@ import fcntl
 import os
 import pty
 import select
+import shlex
 import subprocess
 import sys
 import termios
@@ -60,6 +61,20 @@ class Project:
             cwd=where or self.folder,
             env=environment(self.home, env),
             input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT,
+            check=False,
+        )
+        return Done(done.returncode, done.stdout, done.stderr)
+
+    def redirected(self, redirection: str, *arguments: str, **env: str) -> Done:
+        """With a shell's redirection behind it, such as `>&-`."""
+        done = subprocess.run(
+            ["sh", "-c", f"exec {shlex.join([*ENTRY, *arguments])} {redirection}"],
+            cwd=self.folder,
+            env=environment(self.home, env),
+            stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
             timeout=TIMEOUT,

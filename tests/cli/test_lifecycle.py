@@ -346,6 +346,13 @@ def test_an_empty_folder_stays_empty(tmp_path: Path, matcha) -> None:
         assert list(empty.iterdir()) == [], command
 
 
+@pytest.mark.parametrize("name", ["run.py", "train.py"])
+def test_the_next_step_is_the_projects_own_code_where_there_is_some(matcha, name: str) -> None:
+    (matcha.folder / name).touch()
+    for command in (("provision", "--yes"), ("start",)):
+        assert matcha(*command).out.endswith(f"\nNext: matcha run -- python {name}\n")
+
+
 def test_example_copies_a_folder(matcha) -> None:
     done = matcha("example", "get", "recommendation", "movies")
     folder = matcha.folder / "movies"

@@ -14,6 +14,7 @@ from matcha import __version__
 from matcha.cli import commands
 from matcha.views.documents import SCHEMAS
 
+ENTRY = [sys.executable, "-c", "from matcha.cli.main import run; run()"]
 NAMES = [name for names in commands.PANELS.values() for name in names]
 
 
@@ -141,11 +142,53 @@ def test_a_mistake_of_matchas_own_says_how_to_report_it(matcha) -> None:
         assert ("Traceback" in done.stderr) == bool(options)
 
 
+@pytest.mark.parametrize(
+    "arguments", [["status"], ["init"], ["example", "get", "recommendation"], ["provision", "--yes"]]
+)
+def test_a_folder_that_was_removed(matcha, arguments: list[str]) -> None:
+    line = f"mkdir gone && cd gone && rmdir ../gone && exec {shlex.join([*ENTRY, *arguments])}"
+    done = subprocess.run(
+        ["sh", "-c", line], cwd=matcha.folder, capture_output=True, text=True, timeout=60, check=False
+    )
+    said = "Error: The folder that you are in was removed.\nNext: Go to another one: cd\n"
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", said)
+
+
+@pytest.mark.skipif(
+    not Path("/sys/kernel").is_dir(), reason="needs a folder that takes no files, from root too"
+)
+def test_folders_that_take_no_files(matcha) -> None:
+    done = matcha("example", "get", "recommendation", "/sys/kernel/recommendation")
+    assert (done.code, done.out) == (1, "")
+    assert done.err.startswith("Error: The example cannot be written to /sys/kernel/recommendation.\n")
+    done = matcha("init", "--project", "/sys/kernel")
+    assert (done.code, done.out) == (1, "")
+    assert done.err.startswith("Error: matcha.yaml cannot be written in /sys/kernel: ")
+    matcha.file.write_text(matcha.file.read_text().replace("target: fake", "target: local"))
+    done = matcha("provision", "--yes", XDG_DATA_HOME="/sys/kernel")
+    assert (done.code, done.out) == (1, "")
+    assert "Error: The system refused: " in done.err
+    assert done.err.endswith("\n  /sys/kernel/matcha\nNext: matcha doctor\n")
+    done = matcha("doctor", XDG_DATA_HOME="/sys/kernel")
+    assert "/sys/kernel takes no files, for what is kept of your stacks" in done.out
+
+
 def test_unknown_names(matcha) -> None:
     assert matcha("status", "--target", "fak") == (
         2,
         "",
         'Error: Unknown target "fak".\nDid you mean "fake"?\n',
+    )
+    assert matcha("status", "--target", "kuberntes") == (
+        2,
+        "",
+        'Error: Unknown target "kuberntes".\nKnown: local.\n',
+    )
+    done = matcha("example", "get", "recomendation")
+    assert done == (
+        2,
+        "",
+        'Error: There is no example "recomendation".\nDid you mean "recommendation"?\n',
     )
     done = matcha("status", "--project", "nowhere")
     assert (done.code, done.err.splitlines()[0]) == (2, "Error: nowhere is not a folder.")
@@ -193,6 +236,71 @@ def test_a_reader_that_goes_away_is_no_error(stack) -> None:
     err = process.stderr.read()
     process.stderr.close()
     assert (process.wait(timeout=60), err) == (1, b"")
+
+
+OUTPUTS = (
+    ["--help"],
+    ["--version"],
+    ["status"],
+    ["status", "--output", "json"],
+    ["status", "--help"],
+    ["get"],
+    ["get", "experiment-tracker", "flavor"],
+    ["logs"],
+    ["plan"],
+    ["doctor"],
+    ["env"],
+    ["provision", "--yes"],
+)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no full device")
+@pytest.mark.parametrize("arguments", OUTPUTS, ids=" ".join)
+@pytest.mark.parametrize(
+    ("redirection", "why"),
+    [(">&-", "Bad file descriptor"), (">/dev/full", "No space left on device")],
+    ids=["closed", "full"],
+)
+def test_a_stdout_that_takes_nothing(stack, arguments: list[str], redirection: str, why: str) -> None:
+    for buffering in ({}, {"PYTHONUNBUFFERED": "1"}):
+        done = stack.redirected(redirection, *arguments, **buffering)
+        assert (done.code, done.out) == (1, "")
+        assert done.err.endswith(f"Error: The output cannot be written.\n  {why}\n")
+        assert "Traceback" not in done.err
+        assert "Internal" not in done.err
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no full device")
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [(["nosuch"], 2), (["status"], 0), (["provision", "--yes"], 0), (["get", "nosuch", "--debug"], 2)],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+@pytest.mark.parametrize("redirection", ["2>&-", "2>/dev/full"])
+def test_a_stderr_that_takes_nothing_changes_nothing(
+    stack, arguments: list[str], code: int, redirection: str
+) -> None:
+    done = stack.redirected(redirection, *arguments)
+    assert (done.code, done.err) == (code, "")
+
+
+@pytest.mark.parametrize("redirection", [">&- 2>&-", "<&- >&- 2>&-"])
+def test_with_no_stream_at_all_there_is_an_exit_code(stack, redirection: str) -> None:
+    for arguments, code in ((["status"], 1), (["nosuch"], 2), (["destroy"], 2)):
+        done = stack.redirected(redirection, *arguments)
+        assert done == (code, "", "")
+
+
+def test_an_error_as_json_that_cannot_be_written_keeps_its_code(stack) -> None:
+    done = stack.redirected(">&-", "get", "nosuch", "--output", "json")
+    assert (done.code, done.out) == (2, "")
+    assert done.err == "Error: The output cannot be written.\n  Bad file descriptor\n"
+
+
+def test_a_closed_stdin_is_at_its_end(stack) -> None:
+    done = stack.redirected("<&-", "destroy")
+    assert (done.code, done.out) == (2, "")
+    assert "no terminal to ask on" in done.err
 
 
 def test_schemas_are_published_by_name(matcha) -> None:

@@ -99,6 +99,7 @@ def test_secrets_are_hidden_unless_asked_for(secretive) -> None:
         (["monitor", "movie"], 1, 'Error: No model is deployed as "movie".\n'),
         (["models"], 1, "Error: MLflow does not answer at http://127.0.0.1:9000.\n"),
         (["deploy", "models:/movie/1"], 1, ""),
+        (["deploy", "models:/movie/1", "--name", ""], 2, 'Error: "" cannot be a deployment name.\n'),
         (["run", "--gpu", "-1", "--", "true"], 2, "Error: "),
     ],
 )
@@ -112,3 +113,21 @@ def test_what_cannot_be_done_says_why(stack, arguments: list[str], code: int, sa
 @pytest.mark.parametrize("command", ["get", "env", "logs", "open", "models", "stop", "start", "status"])
 def test_without_a_stack_the_next_command_is_provision(matcha, command: str) -> None:
     assert matcha(command) == (1, "", "Error: There is no running stack here.\nNext: matcha provision\n")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["predict", "movie", "--json", "[]"],
+        ["models"],
+        ["monitor"],
+        ["deploy", "models:/movie/1"],
+        ["undeploy", "movie"],
+        ["run", "--", "true"],
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_a_stopped_stack_is_to_be_started(stack, arguments: list[str]) -> None:
+    assert stack("stop").code == 0
+    done = stack(*arguments)
+    assert done == (1, "", "Error: The stack is stopped.\nNext: matcha start\n")

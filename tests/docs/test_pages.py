@@ -30,7 +30,11 @@ def test_page_from_nothing(page: Path, reader: Reader) -> None:
 
 def test_quickstart_ends_with_a_served_model(served: tuple[Reader, str]) -> None:
     """The first command of the README, in a clean clone."""
-    _, printed = served
+    reader, printed = served
+    last = printed.rstrip().splitlines()[-1]
+    assert last.startswith("To type matcha commands yourself: ")
+    code, typed = reader.bash(f"PATH=/usr/bin:/bin; {last.partition(': ')[2]}; pwd; command -v matcha")
+    assert (code, typed) == (0, f"{reader.folder}\n{reader.programs / 'matcha'}\n"), typed
     assert "For user 42, the best of" in printed
     assert "Stack default on local: healthy" in printed
     assert "base-url" in printed

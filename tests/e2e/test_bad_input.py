@@ -206,6 +206,19 @@ def test_a_record_that_cannot_be_read_is_named_and_kept(small: Matcha, text: str
             copy.unlink()
 
 
+def test_a_corrupt_record_has_a_way_out(small: Matcha) -> None:
+    record = small.project / ".matcha" / "state.json"
+    record.write_text("{half a reco")
+    error = said(small("destroy", "--yes", code=1))
+    assert error.rstrip().endswith("matcha destroy --yes --delete-data\nNext: matcha doctor")
+    assert "Fix: matcha doctor --fix" in small("doctor", code=1).stdout
+    assert "Fix: matcha provision" in small("doctor", "--fix", code=1).stdout
+    small("provision", "--yes")
+    assert small.json("status")["healthy"] is True
+    for copy in record.parent.glob("state.json.corrupt-*"):
+        copy.unlink()
+
+
 # Destroying by mistake
 
 

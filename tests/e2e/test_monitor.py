@@ -67,6 +67,16 @@ def test_the_column_that_shifted_is_named(stack: Matcha, watched: str) -> None:
     stack("monitor", "--check", code=1)
 
 
+def test_a_few_rows_more_neither_end_the_alarm_nor_hide_it(stack: Matcha, watched: str) -> None:
+    stack("predict", "watched", "--json", json.dumps([{"income": 50.0, COLUMN: 30}] * 2))
+    found = report(stack, "--check", code=1)
+    assert (found["drifted"], found["waiting"], found["new"]) == (["income"], 2, False)
+    assert "2 rows since, too few for a verdict yet (needs 100)." in stack("monitor", "watched").stdout
+    page = httpx.get(stack.url("monitoring", "dashboard-url"), timeout=30).text
+    assert '<span class="verdict bad">Drift</span></div>' in page
+    assert "2 rows since, too few" in page
+
+
 def test_a_quiet_window_ends_the_alarm(stack: Matcha, watched: str) -> None:
     traffic(stack, lambda income, age: (income, age), rows=602)
     assert report(stack, "--check")["status"] == "ok"

@@ -821,3 +821,16 @@ def test_a_lock_or_a_seed_changed_by_hand_is_named(copy: Path) -> None:
     code, complaint = script(copy, "seed")
     assert code == 1
     assert "mlflow/seed.sql was made with another requirements.lock" in complaint
+
+
+@pytest.mark.parametrize(
+    ("done", "total", "said"),
+    [
+        (12_400_000, 191_000_000, "downloading 12 of 191 MB (gevent)"),
+        (300_000, 410_000, "downloading 300 of 410 kB (gevent)"),
+        (0, 0, "downloading (gevent)"),
+    ],
+)
+def test_progress_is_said_in_units_that_fit(done: int, total: int, said: str) -> None:
+    made = InstallProgress("downloading", 1.0, done=done, total=total, unit="bytes", detail="gevent")
+    assert str(made) == said

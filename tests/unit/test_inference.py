@@ -45,7 +45,7 @@ def test_whole_numbers_beyond_float_precision_stay_exact() -> None:
     ("row", "message"),
     [
         ({"user_id": 1}, "Row 1: score missing."),
-        ({"user_id": 1, "scoer": 2}, 'Row 1: the model has no input "scoer".'),
+        ({"user_id": 1, "scoer": 2}, 'Row 1: "scoer" is not an input of the model.'),
         ({"user_id": 1.5, "score": 2}, "Row 1: user_id is 1.5, the model expects INT64."),
         ({"user_id": True, "score": 2}, "Row 1: user_id is True, the model expects INT64."),
         ({"user_id": "x", "score": 2}, "Row 1: user_id is 'x', the model expects INT64."),
@@ -60,9 +60,42 @@ def test_rows_that_do_not_fit_are_named(row: dict[str, Any], message: str) -> No
     assert caught.value.message == message
 
 
+@pytest.mark.parametrize(
+    ("row", "advice"),
+    [
+        ({"user_id": 1, "scoer": 2}, 'Did you mean "score"?'),
+        ({"user_id": 1, "score": 2, "scores": 3}, "Leave scores out of the rows."),
+        ({"user_id": 1, "score": 2, "target": 3}, "Leave target out of the rows."),
+        ({"user_id": 1, "film": 2}, "Give every row user_id, score."),
+        ({"user_id": 1}, "Give every row user_id, score."),
+        ({"user_id": "x", "score": 1}, "Give user_id as a whole number."),
+        ({"user_id": 1, "score": "x"}, "Give score as a number."),
+        ({"user_id": 1, "score": 1, "fresh": "maybe"}, "Give fresh as true or false."),
+    ],
+)
+def test_rows_that_do_not_fit_come_with_advice(row: dict[str, Any], advice: str) -> None:
+    with pytest.raises(BadInput) as caught:
+        inference.request(SIGNATURE, [row])
+    assert caught.value.resolution == advice
+
+
+def test_a_column_that_is_no_input_is_told_the_inputs() -> None:
+    """An input that the row has already is not what was meant, however near its name."""
+    with pytest.raises(BadInput) as caught:
+        inference.request({"inputs": [{"type": "double", "name": "age"}]}, [{"age": 1, "target": 2}])
+    assert (caught.value.message, caught.value.details, caught.value.resolution) == (
+        'Row 1: "target" is not an input of the model.',
+        "Its inputs: age.",
+        "Leave target out of the rows.",
+    )
+
+
 def test_no_rows_is_an_error() -> None:
-    with pytest.raises(BadInput):
+    with pytest.raises(BadInput) as caught:
         inference.request(SIGNATURE, [])
+    assert json.loads(caught.value.resolution.partition("such as ")[2]) == [
+        {"user_id": 1, "score": 1.0, "genre": "text", "fresh": True}
+    ]
 
 
 def test_predictions_of_several_outputs_are_one_dictionary_a_row() -> None:

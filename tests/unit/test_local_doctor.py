@@ -90,6 +90,47 @@ def test_findings_are_plain_values_for_the_api(bench: Make) -> None:
     assert shown == Shown(check="a", ok=False, message="b", fix="c", fixable=True, fixed=False)
 
 
+def test_a_corrupt_record_is_set_aside_and_provision_takes_the_stack_over(bench: Make) -> None:
+    one = bench()
+    service = web(volumes=("v",))
+    one.provision(service)
+    record = one.project / ".matcha/state.json"
+    record.write_text("{half")
+    [broken] = _records(one)
+    assert (broken.fix, broken.fixable) == ("matcha doctor --fix", True)
+    assert "state.json.corrupt-" in broken.message
+    [mended] = _records(one, fix=True)
+    assert not record.exists()
+    assert not mended.fixable
+    assert mended.fix.startswith("matcha provision")
+    one.reopen()
+    again = one.provision(service)
+    assert one.target.status(again)[0].condition == "running"
+    assert _records(one) == []
+    assert one.destroy() == []
+    assert list(one.project.iterdir()) == []
+
+
+def test_a_record_of_a_newer_matcha_is_left_alone(bench: Make) -> None:
+    one = bench()
+    one.provision(web())
+    record = one.project / ".matcha/state.json"
+    good = record.read_text()
+    record.write_text('{"schema_version": 99}')
+    [newer] = _records(one, fix=True)
+    assert (newer.fix, newer.fixable) == ("pip install --upgrade matcha-ml", False)
+    assert record.read_text() == '{"schema_version": 99}'
+    record.write_text(good)
+
+
+def _records(one: Bench, *, fix: bool = False) -> list[Finding]:
+    """What is wrong with the record, which cannot be read here."""
+    one.reopen()
+    return [
+        f for f in one.target.examine(None, [one.environment], fix=fix) if f.check == "record" and not f.ok
+    ]
+
+
 def test_a_dead_supervisor_is_started_again(bench: Make) -> None:
     one = bench()
     state = one.provision(web())
@@ -211,8 +252,8 @@ def test_a_stack_whose_project_moved_is_left_alone(bench: Make, tmp_path: Path) 
     found = _ill(other, "lost stacks", fix=True)
     assert f"moved to {tmp_path / 'new place'}" in found[0].message
     assert user_layout().secrets(state.stack_id).exists()
+    assert moved.ask(f"http://127.0.0.1:{state.ports['web/http']}/")["pid"]
     moved.reopen(project=tmp_path / "new place")
-    assert moved.target.status(state)[0].condition == "running"
     assert moved.destroy() == []
 
 

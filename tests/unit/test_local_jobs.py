@@ -33,8 +33,27 @@ def test_a_job_that_a_signal_ended(tmp_path: Path) -> None:
 
 
 def test_a_command_that_does_not_exist(tmp_path: Path) -> None:
-    with pytest.raises(NotFound, match="no-such-command"):
+    with pytest.raises(NotFound, match="no-such-command") as refused:
         jobs.run(job("no-such-command", folder=tmp_path))
+    assert refused.value.exit_code == 127
+
+
+@pytest.mark.parametrize(
+    ("text", "mode", "why", "advice"),
+    [
+        ("#!/bin/sh\nexit 0\n", 0o644, "Permission denied", "chmod +x ./fail"),
+        ("exit 0\n", 0o755, "Exec format error", "first line"),
+        ("#!/no/such/interpreter\n", 0o755, "No such file or directory", "first line"),
+    ],
+)
+def test_a_command_that_is_no_program(tmp_path: Path, text: str, mode: int, why: str, advice: str) -> None:
+    (tmp_path / "fail").write_text(text)
+    (tmp_path / "fail").chmod(mode)
+    with pytest.raises(jobs.CannotRun) as refused:
+        jobs.run(job("./fail", folder=tmp_path))
+    assert refused.value.message == f"./fail cannot be run: {why}."
+    assert advice in refused.value.resolution
+    assert refused.value.exit_code == 126
 
 
 def test_the_job_runs_in_its_folder_with_its_python_first(tmp_path: Path) -> None:
@@ -95,10 +114,15 @@ def test_what_is_no_amount_of_memory(text: str) -> None:
 
 def test_resources_this_machine_does_not_have_are_refused_with_what_it_has(tmp_path: Path) -> None:
     cores = os.cpu_count() or 1
-    with pytest.raises(BadInput, match=f"this machine has {cores}"):
+    with pytest.raises(BadInput, match=f"this machine has {cores}") as refused:
         jobs.check(job("x", folder=tmp_path, cpu=cores + 1.0))
-    with pytest.raises(BadInput, match="this machine has"):
+    assert refused.value.resolution == f"Ask for {cores} at most."
+    with pytest.raises(BadInput, match="this machine has") as refused:
         jobs.check(job("x", folder=tmp_path, memory="1000Ti"))
+    assert refused.value.resolution.startswith("Ask for ")
+    with pytest.raises(BadInput, match="positive numbers") as refused:
+        jobs.check(job("x", folder=tmp_path, gpu=-1))
+    assert refused.value.resolution
     with pytest.raises(BadInput, match="found"):
         jobs.check(job("x", folder=tmp_path, gpu=len(jobs.gpus()) + 1))
     jobs.check(job("x", folder=tmp_path, cpu=1.0, memory="1Mi"))

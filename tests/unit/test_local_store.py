@@ -268,6 +268,22 @@ def test_a_corrupt_record_is_named_kept_and_never_replaced(root: Path, raw: byte
     assert path.read_bytes() == raw
 
 
+def test_a_corrupt_record_is_set_aside_when_asked_and_no_other(root: Path) -> None:
+    root.mkdir()
+    path, store = root / "state.json", FileStore(root)
+    store.set_aside()
+    path.write_bytes(b'{"schema_version": 99}')
+    store.set_aside()
+    assert path.read_bytes() == b'{"schema_version": 99}'
+    path.write_bytes(b"{")
+    store.set_aside()
+    assert store.read() is None
+    assert [c.read_bytes() for c in root.glob("state.json.corrupt-*")] == [b"{"]
+    store.write(STATE, _take(store))
+    store.set_aside()
+    assert store.read() == STATE
+
+
 def test_a_newer_record_says_what_to_do(root: Path) -> None:
     root.mkdir()
     (root / "state.json").write_bytes(b'{"schema_version": 99, "unknown": 1}')
@@ -344,3 +360,56 @@ def test_reads_wait_for_nobody(root: Path) -> None:
         reader = FileStore(root)
         assert reader.read() == STATE
         assert getattr(reader.lock(), "token", "") == token
+
+
+FULL = """
+import subprocess, sys, threading
+from pathlib import Path
+import pytest
+from matcha.errors import MatchaError
+from matcha.events import silent
+from matcha.state import State
+from matcha.targets.local import filestore
+from matcha.targets.local.files import NoRoom, guarded
+
+disk = Path(sys.argv[1])
+subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "none", disk], check=True)
+root = disk / ".matcha"
+store = filestore.FileStore(root)
+token = store.acquire("provision", wait=5, emit=silent).token
+store.write(State(stack_id="abc", stack="default", target="local"), token)
+store.release(token)
+with (disk / "data").open("wb", buffering=0) as file, pytest.raises(OSError):
+    while True:
+        file.write(bytes(512))
+
+with pytest.raises(NoRoom, match="lock cannot be written"):
+    store.acquire("provision", wait=0, emit=silent)
+token = store.acquire("destroy", wait=0, emit=silent).token
+other = filestore.FileStore(root)
+with pytest.raises(MatchaError, match="stays locked"), guarded(root / "guard", wait=0.1):
+    pass  # what everybody who changes something has to hold
+store.renew(token)
+assert other.read() == store.read() != None
+store.delete(token)
+assert store.read() is None
+store.release(token)
+assert list(disk.iterdir()) == [disk / "data"]
+(disk / "data").unlink()
+again = store.acquire("provision", wait=0, emit=silent)
+assert other.lock().token == again.token
+"""
+
+
+def test_on_a_full_disk_destroy_locks_without_writing(tmp_path: Path) -> None:
+    inside = ["unshare", "--user", "--map-root-user", "--mount"]
+    if subprocess.run([*inside, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("this system lets no user mount a disk of its own")
+    done = subprocess.run(
+        [*inside, sys.executable, "-c", FULL, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr

@@ -10,6 +10,7 @@ import socket
 import sqlite3
 import stat
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -402,6 +403,61 @@ def test_destroy_leaves_nothing(bench: Make, user_folders: Path) -> None:
     assert one.destroy() == []
 
 
+RUNNER = """
+import sys
+from pathlib import Path
+from matcha.target import Job
+from matcha.targets.local import LocalTarget
+child = "import os, subprocess, sys, time; "
+child += "subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(99)']); "
+child += "open('up', 'w').write(str(os.getpid())); time.sleep(99)"
+here = Path(sys.argv[1])
+LocalTarget(here).run(Job(command=("python", "-c", child), python=Path(sys.executable), folder=here))
+"""
+
+
+def _abandoned_job(one: Bench) -> list[int]:
+    """Its processes, after the `matcha run` that started it was killed."""
+    runner = subprocess.Popen([sys.executable, "-c", RUNNER, str(one.project)], stdin=subprocess.DEVNULL)
+    up = one.project / "up"
+    _until(lambda: up.exists() and up.read_text() != "", 30)
+    job = psutil.Process(int(up.read_text()))
+    pids = [job.pid, *(child.pid for child in job.children())]
+    runner.kill()
+    runner.wait()
+    up.unlink()
+    return pids
+
+
+def test_destroy_ends_jobs_whose_run_was_killed_and_stop_does_not(bench: Make) -> None:
+    one = bench()
+    state = one.provision(web())
+    pids = _abandoned_job(one)
+    try:
+        assert len(pids) == 2
+        one.target.stop(silent)
+        one.reopen()
+        one.provision(web())
+        assert all(map(psutil.pid_exists, pids))
+        listed = [line for line in one.target.belongings() if line.startswith("a running job: ")]
+        assert len(listed) == 1
+        assert listed[0].startswith(f"a running job: process {pids[0]}, python")
+        assert listed[0] in one.target.leftovers()
+        assert one.destroy() == []
+        _until(lambda: not any(map(_is_alive, pids)))
+    finally:
+        for pid in pids:
+            if _is_alive(pid) and psutil.Process(pid).environ().get("MATCHA_STACK_JOB") == state.stack_id:
+                os.kill(pid, signal.SIGKILL)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 def test_leftovers_names_what_is_still_there(bench: Make) -> None:
     one = bench()
     state = one.provision(web())
@@ -465,11 +521,19 @@ def test_a_moved_project_is_said_and_provisioned_anew(bench: Make, tmp_path: Pat
     state = one.provision(web(volumes=("v",)))
     one.project.rename(tmp_path / "elsewhere")
     one.reopen(project=tmp_path / "elsewhere")
-    assert f"moved from {tmp_path / 'a project'}" in one.target.status(state)[0].detail
+    [said] = one.target.status(state)
+    assert (said.condition, f"moved from {tmp_path / 'a project'}" in said.detail) == ("unhealthy", True)
+    found = one.target.examine(state, [one.environment], fix=False)
+    assert [(f.ok, f.fix) for f in found if f.check == "services"] == [(False, "matcha provision")]
+    with pytest.raises(MatchaError, match="folder was moved") as refused:
+        one.target.access(state).url("role-of-web")
+    assert refused.value.resolution == "matcha provision"
     seen = one.target.observe(state, [web(volumes=("v",))]).resources["service/web"]
     assert (seen.digest, seen.detail) == ("", "the project's folder moved")
     again = one.provision(web(volumes=("v",)))
     assert again.ports == state.ports
+    assert one.target.access(again).url("role-of-web") == f"http://127.0.0.1:{again.ports['web/http']}"
+    assert one.target.status(again)[0].condition == "running"
     assert one.ask(f"http://127.0.0.1:{again.ports['web/http']}/")["folder"].startswith(
         str(tmp_path / "elsewhere")
     )

@@ -14,7 +14,15 @@ import pytest
 from matcha.component import Deployment
 from matcha.components.monitoring import Monitoring
 from matcha.components.monitoring.component import Options
-from matcha.components.monitoring.inside.matcha_monitoring import layout, metrics, page, processes, settings
+from matcha.components.monitoring.inside.matcha_monitoring import (
+    layout,
+    metrics,
+    page,
+    processes,
+    remark,
+    settings,
+    spool,
+)
 from matcha.components.monitoring.inside.matcha_monitoring.service import Service
 from matcha.components.monitoring.inside.matcha_monitoring.settings import Rules, Settings
 
@@ -120,12 +128,100 @@ def test_drifted_columns_stand_first_with_their_bar_beyond_the_middle(tmp_path: 
     assert 'aria-label="wasserstein 0.420, threshold 0.200"' in html
 
 
+def captured(shown: Service, rows: int, version: str = "1") -> None:
+    """`rows` rows of the model, not yet in any window."""
+    line = {"d": "movie", "v": version, "t": 1.5, "id": "a", "n": rows, "in": [], "out": []}
+    shown.capture(spool.read(json.dumps(line).encode()), "", "", None)
+
+
 def test_why_there_is_no_verdict_is_on_the_page(tmp_path: Path) -> None:
     shown = service(tmp_path, movie())
-    shown.ledger.worked("movie", {"status": "no-reference", "messages": ["The run logged no data."]})
+    tried = window(status="no-reference", messages=["The run logged no data."], uri="models:/movie/1")
+    shown.ledger.worked("movie", remark.of(tried))
+    captured(shown, 200)
     text = Seen(page.render(shown)).text
     assert "Nothing to compare with" in text
     assert "The run logged no data." in text
+    captured_of_another = service(tmp_path, msgspec.structs.replace(movie(), version="2"))
+    assert "The run logged no data." not in Seen(page.render(captured_of_another)).text
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        (0, "No rows were captured since."),
+        (1, "1 row since, too few for a verdict yet (needs 100)."),
+        (99, "99 rows since, too few for a verdict yet (needs 100)."),
+        (1614, "1,614 rows since wait for the next window."),
+    ],
+)
+def test_a_verdict_stands_until_there_is_another(tmp_path: Path, rows: int, said: str) -> None:
+    drifted = window(column("age", 0.9), messages=["zip is not in the reference."])
+    shown = service(tmp_path, movie(), windows=(window(column("age")), drifted))
+    if rows:
+        captured(shown, rows)
+    found = shown.report(shown.known("movie"))
+    kept = {**drifted, "new": False, "waiting": rows, "messages": [said, *drifted["messages"]]}
+    assert found == kept
+    html = page.render(shown)
+    assert '<span class="verdict bad">Drift</span></div>' in html
+    assert (said in html) == bool(rows)
+    assert html.count('<tr class="bad">') == 1
+
+
+@pytest.mark.parametrize(
+    ("rows", "status", "said"),
+    [
+        (0, "no-data", "Version 2 has no verdict yet: no rows yet."),
+        (40, "too-few", "Version 2 has no verdict yet: 40 rows so far, too few (needs 100)."),
+        (400, "no-data", "Version 2 has no verdict yet: 400 rows wait for the first window."),
+    ],
+)
+def test_a_new_version_has_no_verdict_of_the_one_before(
+    tmp_path: Path, rows: int, status: str, said: str
+) -> None:
+    shown = service(tmp_path, movie(version="2"), windows=(window(column("age", 0.9)),))
+    captured(shown, 3, version="1")
+    if rows:
+        captured(shown, rows, version="2")
+    found = shown.report(shown.known("movie"))
+    assert (found["version"], found["status"], found["dataset_drift"]) == ("2", status, False)
+    assert (found["waiting"], found["messages"], found["new"]) == (rows, [said], False)
+    html = page.render(shown)
+    assert said in html
+    assert '<tr class="bad">' not in html
+
+
+def test_models_outside_the_registry_share_no_verdict(tmp_path: Path) -> None:
+    """They have no version; what tells one from the next is where they come from."""
+    one, other = (
+        msgspec.structs.replace(movie(version=""), uri=f"runs:/{run}/model") for run in ("one", "other")
+    )
+    shown = service(tmp_path, one)
+    made = window(column("age", 0.9), version="", uri=one.uri)
+    layout.write_atomic(
+        shown.data / "windows" / "movie" / f"{1:012d}-{layout.safe('')}.json", json.dumps(made).encode()
+    )
+    assert shown.report(shown.known("movie"))["status"] == "drift"
+    again = service(tmp_path, other)
+    found = again.report(again.known("movie"))
+    assert (found["status"], found["messages"]) == ("no-data", ["The model has no verdict yet: no rows yet."])
+
+
+def test_a_window_is_due_by_the_rows_that_the_model_needs(tmp_path: Path) -> None:
+    shown = service(tmp_path, msgspec.structs.replace(movie(), settings={"min_rows": 5}))
+    captured(shown, 4)
+    assert not shown._due(shown.known("movie"))
+    captured(shown, 1)
+    assert shown._due(shown.known("movie"))
+
+
+def test_extreme_scores_are_short_on_the_page(tmp_path: Path) -> None:
+    far = window(column("age", 9.9e307), column("near", 3.14159))
+    html = page.render(service(tmp_path, movie(), windows=(far,)))
+    assert "9.90e+307" in html
+    assert "3.142" in html
+    assert not re.search(r"\d{20}", html)
 
 
 def test_metrics_are_escaped_and_of_the_newest_window(tmp_path: Path) -> None:

@@ -164,7 +164,7 @@ def test_windows_are_found_by_version_and_order(tmp_path: Path) -> None:
     assert layout.cursor(tmp_path, "movie", "1") == 4
     assert layout.cursor(tmp_path, "movie", "3") == 0
     assert [w["seq"] for w in layout.windows(tmp_path, "movie", 3)] == [10, 3]
-    assert (layout.newest(tmp_path, "movie", "1") or {})["seq"] == 3
+    assert (layout.newest(tmp_path, "movie", "1", "models:/movie/1") or {})["seq"] == 3
 
 
 def test_drops_are_cumulative_for_each_sender_and_survive_both_ends(tmp_path: Path) -> None:

@@ -25,6 +25,10 @@ BAD = [
     ("a.json", '"text"', "expected a list of objects"),
     ("a.csv", "x,y\n1\n", "row 1 has another number of values"),
     ("a.csv", "x\n1,2\n", "row 1 has another number of values"),
+    ("a.csv", "x,y,x\n1,2,3\n", 'The column "x" is given twice'),
+    ("a.json", '[{"x": 1, "y": 2, "x": 3}]', 'The column "x" is given twice'),
+    ("a.jsonl", '{"x": 1}\n{"x": 1, "x": 3}\n', 'The column "x" is given twice'),
+    ("a.csv", 'x\n"1', "line 1: unexpected end"),
     ("a.txt", "x", "not a .json, .jsonl, .csv or .parquet file"),
 ]
 
@@ -38,8 +42,9 @@ def test_rows_are_read(tmp_path: Path, name: str, text: str, rows: list[dict[str
 @pytest.mark.parametrize(("name", "text", "message"), BAD)
 def test_what_is_not_rows_is_refused(tmp_path: Path, name: str, text: str, message: str) -> None:
     (tmp_path / name).write_text(text)
-    with pytest.raises(BadInput, match=message):
+    with pytest.raises(BadInput, match=message) as refused:
         from_file(tmp_path / name, no_python)
+    assert refused.value.resolution
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:

@@ -171,6 +171,23 @@ def test_nouns_for_plans() -> None:
     ]
 
 
+def test_a_download_is_told_every_ten_seconds_whatever_it_downloads() -> None:
+    stream, clock = io.StringIO(), Clock()
+    plain = Plain(stream, TITLES, clock)
+    for second in range(31):
+        said = f"downloading {second} of 31 MB (package{second})"
+        plain.emit(Event("environment/zenml", "progress", said, second, second / 31))
+        clock.now += 1
+    plain.emit(Event("environment/zenml", "progress", "installing 1 of 9 packages (alembic)", 31, 0.1))
+    assert [each.partition(" (")[0] for each in stream.getvalue().splitlines()] == [
+        "[  0.0s] ZenML: downloading 0 of 31 MB",
+        "[ 10.0s] ZenML: downloading 10 of 31 MB",
+        "[ 20.0s] ZenML: downloading 20 of 31 MB",
+        "[ 30.0s] ZenML: downloading 30 of 31 MB",
+        "[ 31.0s] ZenML: installing 1 of 9 packages",
+    ]
+
+
 class Terminal(io.StringIO):
     encoding = "utf-8"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from matcha.api.types import (
@@ -90,16 +91,23 @@ OUTPUTS = {
 }
 
 
+FIRST = "matcha run -- python run.py"
+
+
 def test_provision_ends_with_endpoints_and_the_next_command() -> None:
     done = Provisioned(plan=Plan(stack="default", target="local"), outputs=OUTPUTS, seconds=8.24)
-    assert text(plans.provisioned_lines(done, TITLES, Paper())) == (
+    assert text(plans.provisioned_lines(done, TITLES, Paper(), FIRST)) == (
         "Ready in 8.2s.\n"
         "\n"
         "  experiment-tracker  MLflow    http://127.0.0.1:5000\n"
         "  model-deployer      MLServer  http://127.0.0.1:8080\n"
         "  pipeline            ZenML     http://127.0.0.1:8237\n"
         "\n"
-        "Next: matcha example get recommendation\n"
+        "Next: matcha run -- python run.py\n"
+    )
+    serving_some = msgspec.structs.replace(done, serves=1)
+    assert text(plans.provisioned_lines(serving_some, TITLES, Paper(), FIRST)).endswith(
+        "Next: matcha status\n"
     )
 
 
@@ -111,9 +119,11 @@ def test_addresses_are_never_cut() -> None:
 def test_nothing_done_or_declined() -> None:
     plan = Plan(stack="default", target="local")
     same = Provisioned(plan=plan, outputs={}, changed=False)
-    assert text(plans.provisioned_lines(same, TITLES, Paper())).startswith("Nothing to do: stack default")
+    assert text(plans.provisioned_lines(same, TITLES, Paper(), FIRST)).startswith(
+        "Nothing to do: stack default"
+    )
     declined = Provisioned(plan=plan, changed=False, cancelled=True)
-    assert text(plans.provisioned_lines(declined, TITLES, Paper())) == "Nothing was changed.\n"
+    assert text(plans.provisioned_lines(declined, TITLES, Paper(), FIRST)) == "Nothing was changed.\n"
 
 
 # -- status --------------------------------------------------------------------------------------------
@@ -273,12 +283,23 @@ def test_models_with_versions_aliases_and_deployments() -> None:
         ServedModel(name="movie", versions=("1", "2", "3"), aliases={"champion": "3"}, deployments=(MOVIE,)),
         ServedModel(name="credit", versions=("1", "2", "3", "9", "10", "8")),
     ]
-    assert text(serving.models_lines(models, Paper())) == (
+    assert text(serving.models_lines(models, Paper(), FIRST)) == (
         "MODEL   VERSIONS       ALIASES       DEPLOYED AS\n"
         "movie   1, 2, 3        champion = 3  movie (version 3)\n"
         "credit  10 and 5 more\n"
     )
-    assert text(serving.models_lines([], Paper())).startswith("No model is registered yet.\n")
+    none = text(serving.models_lines([], Paper(), FIRST))
+    assert none == "No model is registered yet.\nNext: matcha run -- python run.py\n"
+
+
+def test_a_long_name_makes_only_its_own_row_long() -> None:
+    long = "a_model_with_a_very_long_name" * 4
+    found = [ServedModel(name=long, versions=("1",)), ServedModel(name="movie", versions=("3",))]
+    head, first, second = text(serving.models_lines(found, Paper(), FIRST)).splitlines()
+    assert first == f"{long}  1"
+    assert head.index("VERSIONS") == second.index("3") == 42
+    narrow = text(serving.models_lines(found, Paper(width=60), FIRST), width=60)
+    assert max(cells(each) for each in narrow.splitlines()) <= 60
 
 
 def test_predictions_one_a_line() -> None:
@@ -350,6 +371,15 @@ def test_a_bar_passes_the_threshold_exactly_when_the_score_does() -> None:
     assert [row.split("THRESHOLD")[0] for row in rows.splitlines() if "│" in row] == [
         "over    0.200  ████████████│█                 0.200  drift  wasserstein",
         "under   0.200  ████████████│                  0.200         wasserstein",
+    ]
+
+
+def test_an_extreme_score_is_short_and_its_bar_full() -> None:
+    found = report(column("broken", 1.7e308), column("far", 123456.789), column("near", 0.1))
+    assert text(monitoring.report_lines(found, Paper())).splitlines()[4:7] == [
+        "broken  1.70e+308  ████████████│████████████      0.200  drift  wasserstein",
+        "far      1.23e+05  ████████████│████████████      0.200  drift  wasserstein",
+        "near        0.100  ██████      │                  0.200         wasserstein",
     ]
 
 

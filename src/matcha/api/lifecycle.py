@@ -72,25 +72,25 @@ def provision(
     opened = open_project(project, target)
     began = time.monotonic()
     with engine.locked(opened.store, "provision", wait=lock_wait, emit=emit) as token:
-        made = _plan(opened, opened.store.read())
+        known = opened.store.read()
+        made = _plan(opened, known)
         if made.steps and confirm and not confirm(made):
             return Provisioned(plan=made, changed=False, cancelled=True)
         _record_choice(opened, target, emit)
-        if made.steps or _is_unfinished(opened):
+        if made.steps or _is_unfinished(known):
             _apply(opened, token, emit)
     return Provisioned(
         plan=made,
         outputs=outputs_of(opened),
-        changed=bool(made.steps),
+        changed=bool(made.steps) or known is None,
         serves=len(opened.state().deployments),
         seconds=time.monotonic() - began,
     )
 
 
-def _is_unfinished(opened: Project) -> bool:
-    """A run that was killed after its last step left nothing to do but saying so."""
-    state = opened.store.read()
-    return state is not None and state.phase != "ready"
+def _is_unfinished(state: State | None) -> bool:
+    """A run that was killed after its last step left nothing to do but saying so; so does a lost record."""
+    return state is None or state.phase != "ready"
 
 
 def _record_choice(opened: Project, target: str | None, emit: Emit) -> None:
@@ -208,7 +208,7 @@ def _readable(opened: Project, delete_data: bool, emit: Emit) -> State | None:
         return opened.store.read()
     except StateUnreadable as error:
         if not delete_data:
-            error.resolution += "\nTo remove everything without it: matcha destroy --yes --delete-data"
+            error.details += "\nWithout it, all of the stack goes by: matcha destroy --yes --delete-data"
             raise
         emit(Event("stack", "note", f"{error.message} Going by what is on this machine."))
         return None

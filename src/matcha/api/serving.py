@@ -46,6 +46,8 @@ def deploy(
     """
     opened = open_project(project, target)
     _require_running(opened)
+    if name is not None:
+        _checked(name)
     emit(Event("deployment", "started", f"resolving {model}"))
     version = opened.registry.resolve(opened.access(), model)
     chosen = _name(name, version)
@@ -65,7 +67,11 @@ def _require_running(opened: Project) -> None:
 
 
 def _name(asked: str | None, version: ModelVersion) -> str:
-    name = asked or re.sub(r"[^a-z0-9-]+", "-", (version.model or "model").lower()).strip("-")
+    own = re.sub(r"[^a-z0-9-]+", "-", (version.model or "model").lower()).strip("-")
+    return _checked(own if asked is None else asked)
+
+
+def _checked(name: str) -> str:
     if not NAME.match(name):
         raise BadInput(
             f'"{name}" cannot be a deployment name.',
@@ -156,6 +162,7 @@ def _deployment(state: State, name: str) -> Deployment:
 def models(project: Folder = ".", *, target: str | None = None) -> list[ServedModel]:
     """Registered models with their versions and aliases, and what is deployed of each."""
     opened = open_project(project, target)
+    _require_running(opened)
     state = opened.state()
     registered = {m.name: m for m in opened.registry.models(opened.access())}
     served = list(state.deployments.values())
@@ -184,6 +191,7 @@ def predict(
     Raises NotFound for an unknown name, BadInput for rows that do not fit the model's signature.
     """
     opened = open_project(project, target)
+    _require_running(opened)
     state = opened.state()
     deployment = _deployment(state, name)
     if isinstance(rows, (str, Path)):
@@ -210,9 +218,23 @@ def _infer(url: str, body: Mapping[str, Any]) -> dict[str, Any]:
         ) from error
     if response.is_success:
         return dict(response.json())
-    text = _reason(response)
-    kind = BadInput if 400 <= response.status_code < 500 else MatchaError
-    raise kind(f"The model server refused the request ({response.status_code}).", details=text)
+    if response.status_code == 404:
+        raise MatchaError(
+            "The model server does not serve this model.",
+            details=_reason(response),
+            resolution="matcha provision",
+        )
+    if response.status_code < 500:
+        raise BadInput(
+            f"The model server refused the request ({response.status_code}).",
+            details=_reason(response),
+            resolution="Change the rows as it says.",
+        )
+    raise MatchaError(
+        f"The model failed ({response.status_code}).",
+        details=_reason(response),
+        resolution="matcha logs model-deployer",
+    )
 
 
 def _reason(response: Any) -> str:
@@ -225,8 +247,12 @@ def _reason(response: Any) -> str:
 def monitor(
     name: str | None = None, *, take_in: bool = True, project: Folder = ".", target: str | None = None
 ) -> list[dict[str, Any]]:
-    """The current window of one deployment, or of all, after taking in what was captured since the last."""
+    """The verdict that stands of one deployment, or of all, after taking in what was captured since the last.
+
+    Rows too few for a verdict wait for the next window. A version just deployed has no verdict.
+    """
     opened = open_project(project, target)
+    _require_running(opened)
     state = opened.state()
     if name is not None:
         _deployment(state, name)

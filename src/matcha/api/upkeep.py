@@ -11,7 +11,7 @@ from matcha import spec
 from matcha.api import _served, training
 from matcha.api._project import Folder, Project, open_project
 from matcha.api.types import Finding
-from matcha.errors import BadInput, NotFound, StateUnreadable, suggest
+from matcha.errors import BadInput, MatchaError, StateUnreadable, suggest
 from matcha.target import Doctor
 
 
@@ -41,9 +41,8 @@ def _stack_findings(opened: Project, fix: bool) -> list[Finding]:
     assert isinstance(opened.target, Doctor)
     try:
         state = opened.store.read()
-    except StateUnreadable as error:
-        broken = Finding(check="state", ok=False, message=error.message, fix=error.resolution)
-        return [broken]
+    except StateUnreadable:
+        state = None  # the target's own checks say so, and what can be done
     environments = opened.wanted(state).environments
     return [
         msgspec.convert(f, Finding, from_attributes=True)
@@ -86,14 +85,29 @@ def _title(readme: Path) -> str:
 def example(name: str, destination: Path | str | None = None) -> Path:
     """Copy an example; the folder made.
 
-    Raises NotFound for an unknown one, BadInput where it would overwrite something.
+    Raises BadInput for an unknown one, and where it would overwrite something; MatchaError where it cannot
+    be written.
     """
     known = [e.name for e in examples()]
     if name not in known:
-        raise NotFound(f'There is no example "{name}".', resolution=suggest(name, known))
+        raise BadInput(f'There is no example "{name}".', resolution=suggest(name, known))
     folder = Path(destination) if destination else Path(name)
     if folder.exists() and any(folder.iterdir() if folder.is_dir() else [folder]):
         raise BadInput(f"{folder} exists already.", resolution=f"matcha example get {name} ANOTHER-FOLDER")
     ignore = shutil.ignore_patterns("__pycache__", ".pytest_cache", ".matcha", spec.FILE)
-    shutil.copytree(_examples_folder() / name, folder, ignore=ignore, dirs_exist_ok=True)
+    try:
+        shutil.copytree(_examples_folder() / name, folder, ignore=ignore, dirs_exist_ok=True)
+    except OSError as error:
+        raise MatchaError(
+            f"The example cannot be written to {folder}.",
+            details=_first_reason(error),
+            resolution=f"matcha example get {name} ANOTHER-FOLDER",
+        ) from error
     return folder.resolve()
+
+
+def _first_reason(error: OSError) -> str:
+    """`shutil.Error` holds a list of what was refused: (from, to, why)."""
+    if isinstance(error, shutil.Error) and isinstance(error.args[0], list):
+        return str(error.args[0][0][2])
+    return error.strerror or str(error)

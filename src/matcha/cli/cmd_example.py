@@ -9,6 +9,7 @@ import typer
 
 from matcha.cli import screen
 from matcha.cli.options import AsOutput, Output, debuggable, epilog
+from matcha.cli.place import current
 from matcha.views.text import Span, line
 
 EXAMPLES = (
@@ -57,6 +58,7 @@ def get_example(
     from matcha import api
     from matcha.views.documents import PathDocument
 
+    current()  # a folder that was removed is told as such
     path = api.example(name, destination)
     if output == Output.json:
         screen.show_json(PathDocument(str(path)))

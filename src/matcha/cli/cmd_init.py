@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from matcha.cli import screen
 from matcha.cli.options import AsOutput, Output, Project, Target
+from matcha.cli.place import current
 from matcha.views.text import Span, line
 
 EXAMPLES = ("matcha init",)
@@ -20,7 +19,7 @@ def command(
     from matcha import api
     from matcha.views.documents import PathDocument
 
-    path = api.init(project or Path.cwd(), target=target)
+    path = api.init(project or current(), target=target)
     if output == Output.json:
         screen.show_json(PathDocument(path))
     else:

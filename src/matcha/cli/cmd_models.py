@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from matcha.cli import screen
 from matcha.cli.options import AsOutput, Output, Project, Target
-from matcha.cli.place import project_folder
+from matcha.cli.place import first_step, project_folder
 
 EXAMPLES = ("matcha models",)
 
@@ -18,8 +18,9 @@ def command(
     from matcha import api
     from matcha.views.serving import models_lines
 
-    found = api.models(project_folder(project), target=target)
+    folder = project_folder(project)
+    found = api.models(folder, target=target)
     if output == Output.json:
         screen.show_json(found)
     else:
-        screen.show(models_lines(found, screen.paper()))
+        screen.show(models_lines(found, screen.paper(), first_step(folder)))

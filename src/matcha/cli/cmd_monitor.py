@@ -14,7 +14,10 @@ EXAMPLES = ("matcha monitor movie", "matcha monitor --check")
 Name = Annotated[
     str | None, typer.Argument(metavar="NAME", help="What the model is served as; all without it.")
 ]
-Check = Annotated[bool, typer.Option("--check", help="Exit 1 when a column drifts.")]
+Check = Annotated[
+    bool,
+    typer.Option("--check", help="Exit 1 when the verdict that stands is drift; 0 where there is none yet."),
+]
 
 
 def command(

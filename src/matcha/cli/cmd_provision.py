@@ -10,7 +10,7 @@ import typer
 
 from matcha.cli import screen
 from matcha.cli.options import AsOutput, Output, Project, Target, Yes
-from matcha.cli.place import again, folder_to_change, titles
+from matcha.cli.place import again, first_step, folder_to_change, titles
 
 if TYPE_CHECKING:
     from matcha.planning import Plan
@@ -65,7 +65,7 @@ def _provision(folder: Path, target: str | None, yes: bool, output: Output) -> N
     if output == Output.json:
         screen.show_json(documents.provisioned(result))
     else:
-        screen.show(provisioned_lines(result, titles(), screen.paper()))
+        screen.show(provisioned_lines(result, titles(), screen.paper(), first_step(folder)))
 
 
 def _agree(plan: Plan, display: Display, yes: bool) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from matcha.cli import screen
 from matcha.cli.options import AsOutput, Output, Project, Target
-from matcha.cli.place import folder_to_change, titles
+from matcha.cli.place import first_step, folder_to_change, titles
 
 EXAMPLES = ("matcha start",)
 
@@ -25,4 +25,4 @@ def command(
     if output == Output.json:
         screen.show_json(documents.provisioned(result))
     else:
-        screen.show(provisioned_lines(result, titles(), screen.paper()))
+        screen.show(provisioned_lines(result, titles(), screen.paper(), first_step(folder)))

@@ -7,7 +7,7 @@ operation failed, 2 bad input or usage, 130 interrupted.
 
 from __future__ import annotations
 
-import os
+import errno
 import signal
 import sys
 from collections.abc import Sequence
@@ -16,12 +16,29 @@ from typing import Any
 import typer
 
 from matcha import __version__
+from matcha.cli import streams
 from matcha.cli.commands import Commands
 from matcha.cli.options import Debug, Project, Target
 from matcha.errors import BadInput, MatchaError
 
 UsageError: Any = typer.BadParameter.__mro__[1]  # of click, or of the copy of it inside newer typers
 REPORT = "Matcha's developers"
+# What a machine says of permissions, disks and limits, which no code can do anything about.
+THE_MACHINES = frozenset(
+    getattr(errno, name)
+    for name in (
+        "EACCES",
+        "EPERM",
+        "EROFS",
+        "ENOSPC",
+        "EDQUOT",
+        "EMFILE",
+        "ENFILE",
+        "EIO",
+        "ENOMEM",
+        "EAGAIN",
+    )
+)
 
 app = typer.Typer(
     cls=Commands,
@@ -51,6 +68,7 @@ def matcha(
 
 def run() -> None:
     """What the `matcha` command calls."""
+    streams.settle()
     signal.signal(signal.SIGTERM, _terminated)
     sys.exit(main(sys.argv[1:]))
 
@@ -66,8 +84,8 @@ def main(arguments: Sequence[str]) -> int:
     try:
         code = _invoke(arguments, session)
         sys.stdout.flush()
-    except BrokenPipeError:
-        return _hung_up()
+    except streams.Lost as problem:
+        return _lost(problem)
     except MatchaError as problem:
         return _fail(problem, arguments, session)
     except (KeyboardInterrupt, EOFError):
@@ -94,6 +112,11 @@ def _usage(problem: Any) -> BadInput:
 
 
 def _internal(problem: Exception) -> MatchaError:
+    if isinstance(problem, OSError) and problem.errno in THE_MACHINES:
+        where = str(problem.filename or "")
+        return MatchaError(
+            f"The system refused: {problem.strerror}.", details=where, resolution="matcha doctor"
+        )
     return MatchaError(
         f"Internal error: {type(problem).__name__}: {problem}",
         details="This is a mistake in Matcha, not in what you did.",
@@ -113,8 +136,8 @@ def _fail(
         traceback.print_exception(cause or problem)
     try:
         _report(problem, session.get("output") or _asked_output(arguments))
-    except BrokenPipeError:
-        _hung_up()
+    except streams.Lost as lost:
+        _lost(lost)
     return problem.exit_code
 
 
@@ -138,7 +161,9 @@ def _asked_output(arguments: Sequence[str]) -> str:
     return "json" if asked and "run" not in ours else "text"
 
 
-def _hung_up() -> int:
-    """The reader went away, as `matcha logs | head` does: nothing to say, and nobody to say it to."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def _lost(problem: streams.Lost) -> int:
+    """stdout is closed or full. A reader that went away, as `matcha logs | head` does, is told nothing."""
+    streams.drop_stdout()
+    if not problem.hung_up:
+        _report(MatchaError("The output cannot be written.", details=str(problem)), "text")
     return 1

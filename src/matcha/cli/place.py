@@ -7,9 +7,20 @@ import sys
 from pathlib import Path
 
 from matcha.cli import screen
-from matcha.errors import BadInput
+from matcha.errors import BadInput, MatchaError
 
 FILE = "matcha.yaml"
+CODE = ("run.py", "train.py")  # what a project's code is often called
+
+
+def current() -> Path:
+    """The folder that the command was typed in. Raises MatchaError where it was removed."""
+    try:
+        return Path.cwd()
+    except FileNotFoundError as error:
+        raise MatchaError(
+            "The folder that you are in was removed.", resolution="Go to another one: cd"
+        ) from error
 
 
 def project_folder(asked: Path | None) -> Path:
@@ -23,7 +34,7 @@ def project_folder(asked: Path | None) -> Path:
                 f"{asked} is not a folder.", resolution="Name the project's folder after --project."
             )
         return asked.resolve()
-    here = Path.cwd()
+    here = current()
     return next((folder for folder in (here, *here.parents) if (folder / FILE).is_file()), here)
 
 
@@ -36,9 +47,15 @@ def folder_inside(project: Path) -> Path:
 def folder_to_change(asked: Path | None) -> Path:
     """`project_folder`, said aloud where it is not the current one: the next thing done there may matter."""
     folder = project_folder(asked)
-    if asked is None and folder != Path.cwd():
+    if asked is None and folder != current():
         screen.note(f"In {folder}, the nearest folder upwards with a {FILE}.")
     return folder
+
+
+def first_step(folder: Path) -> str:
+    """What to type in a project that has a stack and no model: its own code, or an example."""
+    code = next((name for name in CODE if (folder / name).is_file()), "")
+    return f"matcha run -- python {code}" if code else "matcha example get recommendation"
 
 
 def again(*options: str) -> str:

@@ -100,15 +100,18 @@ class ColumnReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """One window of one deployment; may carry more properties than these.
+    """What stands of one deployment: its newest verdict; may carry more properties than these.
 
-    `report` is the path of the HTML page at the monitoring service.
+    `new` is whether this call made it. `waiting` are the rows captured since, which the next window judges;
+    `messages` say why they have no verdict. `report` is the path of the HTML page at the monitoring service.
     """
 
     deployment: str
     version: str
     status: str
     window: Window
+    new: bool = False
+    waiting: int = 0
     columns: list[ColumnReport]
     drifted: list[str]
     dataset_drift: bool

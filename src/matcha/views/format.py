@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+PLAIN_BELOW = 1e5  # larger numbers are written with an exponent
+
 
 def duration(seconds: float) -> str:
     """`0.4s`, `12.3s`, `1m 05s`, `2h 03m`, `4d 01h`."""
@@ -24,6 +26,11 @@ def size(count: int) -> str:
             break
         amount /= 1000
     return f"{amount:.1f} {unit}" if unit in ("GB", "TB") else f"{amount:.0f} {unit}"
+
+
+def number(value: float) -> str:
+    """`0.200`, `12345.678`, `1.00e+305`."""
+    return f"{value:.3f}" if abs(value) < PLAIN_BELOW else f"{value:.2e}"
 
 
 def plural(count: int, what: str) -> str:

@@ -23,7 +23,8 @@ from matcha.views.text import clean, render
 if TYPE_CHECKING:
     from rich.text import Text
 
-SAY_AGAIN = 10.0  # seconds after which a plain line that differs only in its numbers is repeated
+SAY_AGAIN = 10.0  # seconds after which a plain line that differs only in how far it is is repeated
+_MOVING = re.compile(r"\([^)]*\)|[\d.,]+")
 
 
 class Display(Protocol):
@@ -63,11 +64,11 @@ class Plain:
                 self._write(event)
 
     def _is_news(self, event: Event) -> bool:
-        """Whether the line says more than numbers that moved since the last one about its subject."""
+        """Whether the line says more than numbers, and names in brackets, that moved since the last one."""
         if event.phase not in ("started", "progress"):
             return True
         text = plain_line(event, 0.0, self._titles, self._actions.get(event.subject))
-        shape, now = re.sub(r"[\d.,]+", "0", text), self._clock()
+        shape, now = _MOVING.sub("0", text), self._clock()
         before, at = self._said.get(event.subject, ("", 0.0))
         if shape == before and now - at < SAY_AGAIN:
             return False

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from matcha.views.format import plural
+from matcha.views.format import number, plural
 from matcha.views.text import Column, Line, Paper, Span, Style, line, table, wrap
 
 BAR = 24  # cells; the threshold stands in the middle
@@ -98,9 +98,9 @@ def _row(column: Mapping[str, Any], paper: Paper) -> tuple[Span, ...]:
     style: Style = "red" if column["drifted"] else "green"
     return (
         Span(column["name"]),
-        Span("" if score is None else f"{score:.3f}"),
+        Span("" if score is None else number(score)),
         Span(_bar(score, threshold, paper), style),
-        Span("" if threshold is None else f"{threshold:.3f}", "dim"),
+        Span("" if threshold is None else number(threshold), "dim"),
         Span(_remark(column), "red" if column["drifted"] else "dim"),
         Span(column.get("method", ""), "dim"),
     )
@@ -111,7 +111,7 @@ def _bar(score: float | None, threshold: float | None, paper: Paper) -> str:
         return ""
     full, mark = ("█", "│") if paper.unicode else ("#", "|")
     half = BAR // 2
-    filled = min(round(half * score / threshold), BAR)
+    filled = round(min(half * score / threshold, BAR))
     filled = max(filled, half + 1) if score > threshold else min(filled, half)
     before = full * min(filled, half)
     return f"{before:<{half}}{mark}{full * (filled - half):<{half}}"

@@ -53,19 +53,16 @@ def _summary(plan: Plan) -> str:
     return ", ".join(parts + same)
 
 
-def provisioned_lines(
-    result: Provisioned, titles: Titles, paper: Paper, *, verb: str = "Ready"
-) -> list[Line]:
-    """What was done, where everything answers, and what to type next."""
+def provisioned_lines(result: Provisioned, titles: Titles, paper: Paper, first: str) -> list[Line]:
+    """What was done, where everything answers, and what to type next: `first` where nothing is served yet."""
     if result.cancelled:
         return [line("Nothing was changed.")]
-    done = f"{verb} in {duration(result.seconds)}." if result.changed else _same(result.plan)
+    done = f"Ready in {duration(result.seconds)}." if result.changed else _same(result.plan)
     ends = endpoint_lines(result.outputs, titles, paper)
-    following = "matcha status" if result.serves else "matcha example get recommendation"
     return [
         line(Span(done, "green")),
         *([line(), *ends, line()] if ends else []),
-        line(Span("Next: ", "bold"), following),
+        line(Span("Next: ", "bold"), "matcha status" if result.serves else first),
     ]
 
 

@@ -33,17 +33,15 @@ def _verbatim(text: str) -> list[Line]:
     return [line(each) for each in text.rstrip("\n").split("\n")]
 
 
-def models_lines(models: Sequence[ServedModel], paper: Paper) -> list[Line]:
+def models_lines(models: Sequence[ServedModel], paper: Paper, first: str) -> list[Line]:
+    """`first` is what to type where there is no model yet."""
     if not models:
-        return [
-            line("No model is registered yet."),
-            line(Span("Next: ", "bold"), "matcha example get recommendation"),
-        ]
+        return [line("No model is registered yet."), line(Span("Next: ", "bold"), first)]
     columns = (
         Column("model", shrink=True),
         Column("versions", drop=1),
         Column("aliases", drop=2),
-        Column("deployed as"),
+        Column("deployed as", shrink=True),
     )
     return table(columns, [_model(model) for model in models], paper)
 

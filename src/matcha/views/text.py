@@ -16,6 +16,7 @@ Style = Literal["", "bold", "dim", "red", "green", "yellow", "cyan"]
 
 CODES: dict[str, str] = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36"}
 NARROWEST = 8  # a column is elided to this and no further
+WIDEST = 40  # without a width nothing is elided, and a cell beyond this pushes only its own row
 
 
 class Paper(msgspec.Struct, frozen=True):
@@ -134,7 +135,7 @@ def _layout(columns: Sequence[Column], body: list[Line], room: int | None) -> tu
     natural = [max([cells(c.title), *(cells(row[i].text) for row in body)]) for i, c in enumerate(columns)]
     shown = list(range(len(columns)))
     if room is None:
-        return shown, natural
+        return shown, [min(n, WIDEST) if c.shrink else n for n, c in zip(natural, columns, strict=True)]
     for index in sorted((i for i in shown if columns[i].drop), key=lambda i: -columns[i].drop):
         if _total([natural[i] for i in shown]) > room:
             shown.remove(index)

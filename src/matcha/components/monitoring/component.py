@@ -108,7 +108,7 @@ class Monitoring(Component):
         return {"flavor": Output(self.flavor), "dashboard-url": Output(access.url(self.role))}
 
     def report(self, access: Access, name: str | None, take_in: bool) -> Mapping[str, Any]:
-        """The window of one deployment; for all: {"deployments": [window, ...]}.
+        """The verdict that stands of one deployment; for all: {"deployments": [verdict, ...]}.
 
         Raises NotFound for a name the service does not know, and MatchaError.
         """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from matcha.errors import NotProvisioned
+from matcha.errors import MatchaError, NotProvisioned
 from matcha.state import State
 from matcha.targets.local.describe import peers, ports_of
 from matcha.targets.local.files import private_folder
@@ -31,7 +31,16 @@ class LocalAccess:
         return f"{HOST}:{ports[port]}"
 
     def _ports(self, role: str) -> dict[str, int]:
-        """Of a service that was started at least once, also by a run that was killed before it said so."""
+        """Of a service that was started at least once, also by a run that was killed before it said so.
+
+        Raises MatchaError in a project that was moved: the servers' files are no longer where they knew them.
+        """
+        if self._stack.moved_from:
+            raise MatchaError(
+                "The project's folder was moved, and its stack does not know that yet.",
+                details=f"It was {self._stack.moved_from}.",
+                resolution="matcha provision",
+            )
         service = roles_of(self._state).get(role, "")
         ports = ports_of(service, self._state.ports)
         if not ports or self._stack.notes.service(service) is None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from matcha.component import Environment
-from matcha.errors import MatchaError
+from matcha.errors import MatchaError, StateUnreadable
 from matcha.events import silent
 from matcha.state import State
 from matcha.targets.local import doctor, look, mending, removal
@@ -24,6 +24,24 @@ from matcha.targets.local.notes import EnvironmentNote
 from matcha.targets.local.ports import is_free
 
 PYTHON_SECONDS = 20.0
+
+
+def record(patient: Patient) -> Iterable[Finding]:
+    """Whether it can be read, and is there where a stack is."""
+    try:
+        there = patient.store.read() is not None
+    except StateUnreadable as error:
+        said = " ".join([f"{error.message}.".replace("..", "."), *error.details.splitlines()[1:]])
+        if patient.store.is_corrupt():
+            yield ill("record", said, "matcha doctor --fix", patient.store.set_aside)
+        else:
+            yield ill("record", said, error.resolution)
+        return
+    if patient.stack and not there:
+        what = "matcha provision, which takes over what is there. Models have to be deployed again."
+        yield ill("record", "The stack on this machine has none.", what)
+    else:
+        yield fine("record", "It can be read." if there else "There is no stack here yet.")
 
 
 def lock(patient: Patient) -> Iterable[Finding]:
@@ -251,7 +269,7 @@ def _ending(stack: Stack) -> Callable[[], object]:
 
 
 CHECKS: tuple[Check, ...] = (
-    *MACHINE, lock, environments, supervisor, services, ports, modes, secrets, runtime, lost_stacks,
+    *MACHINE, record, lock, environments, supervisor, services, ports, modes, secrets, runtime, lost_stacks,
 )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import platform
 import shutil
@@ -119,7 +120,7 @@ def disk(patient: Patient) -> Iterable[Finding]:
         (patient.installer.cache(), FOR_ENVIRONMENTS if missing else patient.least_free, "the environments")
     )
     for folder, needed, what in places:
-        there = next(p for p in (folder, *folder.parents) if p.exists())
+        there = _nearest(folder)
         free = shutil.disk_usage(there).free
         message = f"{free / 1e9:.1f} GB free for {what} ({there})."
         if free >= needed:
@@ -135,6 +136,36 @@ def disk(patient: Patient) -> Iterable[Finding]:
 def _has(patient: Patient, environment: Environment) -> bool:
     note = patient.stack.notes.environment(environment.name) if patient.stack else None
     return note is not None and note.digest == environment.digest and note.python.exists()
+
+
+def _nearest(folder: Path) -> Path:
+    """It, or what there is of its parents."""
+    return next(p for p in (folder, *folder.parents) if p.exists())
+
+
+def folders(patient: Patient) -> Iterable[Finding]:
+    """Whether files can be made where Matcha has to make them."""
+    own = "to a folder of your own."
+    places = (
+        (patient.layout.project, "the project", "Work in a folder of your own."),
+        (patient.user.data, "what is kept of your stacks", f"Set XDG_DATA_HOME {own}"),
+        (patient.installer.cache(), "the environments", f"Set MATCHA_CACHE_DIR {own}"),
+    )
+    refusing = [(_nearest(folder), what, fix) for folder, what, fix in places]
+    refusing = [each for each in refusing if _refusal(each[0])]
+    for folder, what, fix in refusing:
+        yield ill("folders", f"{folder} takes no files, for {what}: {_refusal(folder)}.", fix)
+    if not refusing:
+        yield fine("folders", "Matcha can write where it has to.")
+
+
+def _refusal(folder: Path) -> str:
+    """Why no file can be made there; empty where it can. A disk that is full is another check's business."""
+    try:
+        with tempfile.TemporaryFile(dir=folder, prefix=".matcha-"):
+            return ""
+    except OSError as error:
+        return "" if error.errno == errno.ENOSPC else error.strerror or str(error)
 
 
 def file_system(patient: Patient) -> Iterable[Finding]:
@@ -252,5 +283,5 @@ def _name(uid: int) -> str:
 
 
 MACHINE: tuple[Check, ...] = (
-    python, disk, file_system, proxy, certificates, index, other_users,
+    python, disk, folders, file_system, proxy, certificates, index, other_users,
 )  # fmt: skip

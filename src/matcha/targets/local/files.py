@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import shutil
@@ -14,6 +15,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from matcha.errors import MatchaError
+
+
+class NoRoom(MatchaError):
+    """The disk is full, or the user's share of it."""
 
 
 def private_folder(path: Path) -> Path:
@@ -28,7 +33,7 @@ def private_folder(path: Path) -> Path:
 def write_private(path: Path, data: bytes, *, durable: bool = False) -> None:
     """Replaces `path` at once, mode 0600. `durable` also survives the machine losing power.
 
-    Raises MatchaError where the disk is full or may not be written to; the old file then stays.
+    Raises NoRoom where the disk is full, MatchaError where it may not be written to; the old file then stays.
     """
     try:
         private_folder(path.parent)
@@ -38,7 +43,8 @@ def write_private(path: Path, data: bytes, *, durable: bool = False) -> None:
 
 
 def _refused(path: Path, error: OSError) -> MatchaError:
-    return MatchaError(
+    kind = NoRoom if error.errno in (errno.ENOSPC, errno.EDQUOT) else MatchaError
+    return kind(
         f"{path} cannot be written.", details=error.strerror or str(error), resolution="matcha doctor"
     )
 

@@ -3,6 +3,9 @@
 The lock is a lease: it names its owner, expires unless renewed, and is free at once when its process is
 gone from this machine. Every change of either file happens under a short exclusive lock on `guard`, so a
 holder that lost the lease while it slept finds out before it writes.
+
+On a full disk no lease can be written. What makes room there holds `guard` itself instead, to its end: that
+takes no room, keeps everybody else out, and ends with the process.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import secrets
 import socket
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import msgspec
@@ -23,13 +27,15 @@ from matcha.errors import Locked, MatchaError, StateUnreadable
 from matcha.events import Emit, Event
 from matcha.state import State
 from matcha.target import LockInfo
-from matcha.targets.local.files import drop_half_written, guarded, remove_empty, write_private
+from matcha.targets.local.files import NoRoom, drop_half_written, guarded, remove_empty, write_private
 from matcha.targets.local.layout import is_stack_id
 from matcha.targets.local.processes import birth, is_gone, where
 
 LEASE = 60.0
+MAKING_ROOM = frozenset(("destroy",))  # operations that must not need any
 _POLL = 0.2
 _REMIND = 5.0
+_NO_RECORD = (msgspec.DecodeError, ValueError, TypeError, KeyError)  # what decoding one raises
 
 
 class _Lease(LockInfo, frozen=True, kw_only=True):
@@ -53,6 +59,8 @@ class FileStore:
         self._lock = root / "lock"
         self._guard = root / "guard"
         self._clock = clock
+        self._unwritten: _Lease | None = None  # held without a file, under `_whole`
+        self._whole = contextlib.ExitStack()
 
     def read(self) -> State | None:
         try:
@@ -63,12 +71,12 @@ class FileStore:
             raise StateUnreadable(f"{self._path} cannot be read.", details=str(error)) from error
         try:
             return _decoded(raw)
-        except (msgspec.DecodeError, ValueError, TypeError, KeyError) as error:
+        except _NO_RECORD as error:
             raise self._unreadable(raw, error) from error
 
     def _unreadable(self, raw: bytes, error: Exception) -> StateUnreadable:
         kept = self._keep(raw)
-        details = f"{error}\nThe file is left as it is; a copy is {kept}." if kept else str(error)
+        details = f"{error}\nA copy of it is {kept}." if kept else str(error)
         if isinstance(error, _NewerError):
             return StateUnreadable(
                 f"{self._path} was written by a newer Matcha.",
@@ -81,11 +89,33 @@ class FileStore:
             resolution="matcha doctor",
         )
 
-    def _keep(self, raw: bytes) -> Path | None:
-        """A copy beside the record, named by the record's own time so that there is one for each."""
+    def set_aside(self) -> None:
+        """Take a corrupt record away, so that a stack can be provisioned; its copy stays."""
+        with self._guarded():
+            if self.is_corrupt():
+                self._path.replace(self._copy())
+
+    def is_corrupt(self) -> bool:
+        """Whether there is a record that cannot be read by any Matcha; one of a newer Matcha is not meant."""
         try:
-            stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(self._path.stat().st_mtime))
-            copy = self._path.with_name(f"state.json.corrupt-{stamp}")
+            _decoded(self._path.read_bytes())
+        except _NewerError:
+            return False
+        except _NO_RECORD:
+            return True
+        except OSError:
+            return False
+        return False
+
+    def _copy(self) -> Path:
+        """Beside the record, named by the record's own time so that there is one for each."""
+        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(self._path.stat().st_mtime))
+        return self._path.with_name(f"state.json.corrupt-{stamp}")
+
+    def _keep(self, raw: bytes) -> Path | None:
+        """The copy; None where it cannot be made."""
+        try:
+            copy = self._copy()
             if not copy.exists():
                 write_private(copy, raw)
         except (OSError, MatchaError):
@@ -93,12 +123,12 @@ class FileStore:
         return copy
 
     def write(self, state: State, token: str) -> None:
-        with guarded(self._guard):
+        with self._guarded():
             self._fence(token)
             write_private(self._path, states.encode(state), durable=True)
 
     def delete(self, token: str) -> None:
-        with guarded(self._guard):
+        with self._guarded():
             self._fence(token)
             for path in (self._path, *self._root.glob("state.json.corrupt-*")):
                 path.unlink(missing_ok=True)
@@ -119,27 +149,41 @@ class FileStore:
             time.sleep(min(_POLL, wait - waited))
 
     def _try(self, operation: str) -> _Mine | _Lease:
-        with guarded(self._guard):
+        with contextlib.ExitStack() as guard:
+            guard.enter_context(guarded(self._guard))
             held = self._read_lock()
             if held and not self._is_over(held):
                 return held
             lease = _new_lease(operation, self._clock())
-            self._write_lock(lease)
-            ignore = self._root / ".gitignore"
-            if not ignore.exists():
-                write_private(ignore, b"*\n")
+            try:
+                self._write_lock(lease)
+                self._write_ignore()
+            except NoRoom:
+                if operation not in MAKING_ROOM:
+                    raise
+                self._unwritten, self._whole = lease, guard.pop_all()
             return _Mine(lease)
 
+    def _write_ignore(self) -> None:
+        ignore = self._root / ".gitignore"
+        if not ignore.exists():
+            write_private(ignore, b"*\n")
+
+    def _guarded(self) -> AbstractContextManager[object]:
+        return contextlib.nullcontext() if self._unwritten else guarded(self._guard)
+
     def renew(self, token: str) -> None:
-        with guarded(self._guard):
+        with self._guarded():
             held = self._fence(token)
-            self._write_lock(msgspec.structs.replace(held, expires=self._clock() + LEASE))
+            if not self._unwritten:
+                self._write_lock(msgspec.structs.replace(held, expires=self._clock() + LEASE))
 
     def release(self, token: str) -> None:
         if not self._root.exists():
             return
-        with guarded(self._guard):
+        with self._guarded(), self._whole:
             held = self._read_lock()
+            self._unwritten = None
             if held and held.token == token:
                 self._lock.unlink(missing_ok=True)
             self._tidy()
@@ -179,6 +223,8 @@ class FileStore:
         return held
 
     def _read_lock(self) -> _Lease | None:
+        if self._unwritten:
+            return self._unwritten
         with contextlib.suppress(OSError, msgspec.DecodeError, UnicodeDecodeError):
             return msgspec.json.decode(self._lock.read_bytes(), type=_Lease)
         return None

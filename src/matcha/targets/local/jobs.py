@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -13,8 +15,9 @@ from pathlib import Path
 
 import psutil
 
-from matcha.errors import BadInput, NotFound
+from matcha.errors import BadInput, MatchaError, NotFound
 from matcha.target import Job
+from matcha.targets.local import sweep
 
 UNITS = {
     "": 1,
@@ -28,17 +31,34 @@ UNITS = {
     "Ti": 2**40,
 }
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "LOKY_MAX_CPU_COUNT")
+MARK = sweep.JOB  # the variable of a job's processes that names its stack
+LONGEST = 60  # characters of a job's command that are shown
 GRACE = 10.0  # seconds between passing a signal on and killing the job's process group
+
+
+class NoCommand(NotFound):
+    """There is no such command; the exit code is a shell's."""
+
+    exit_code = 127
+
+
+class CannotRun(MatchaError):
+    """The system refuses to run the command; the exit code is a shell's."""
+
+    exit_code = 126
 
 
 def check(job: Job) -> None:
     """Raises BadInput, saying what was found, for more GPUs, cores or memory than this machine has."""
     if job.gpu < 0 or (job.cpu is not None and job.cpu <= 0):
-        raise BadInput("--gpu and --cpu take positive numbers.")
+        raise BadInput("--gpu and --cpu take positive numbers.", resolution="matcha run --help")
     _check_gpus(job.gpu)
     cores = os.cpu_count() or 1
     if job.cpu is not None and job.cpu > cores:
-        raise BadInput(f"{job.cpu:g} cores were asked for, this machine has {cores}.")
+        raise BadInput(
+            f"{job.cpu:g} cores were asked for, this machine has {cores}.",
+            resolution=f"Ask for {cores} at most.",
+        )
     if job.memory is not None:
         _check_memory(job.memory)
 
@@ -60,7 +80,10 @@ def _check_gpus(wanted: int) -> None:
 def _check_memory(text: str) -> None:
     wanted, total = memory_bytes(text), psutil.virtual_memory().total
     if wanted > total:
-        raise BadInput(f"{text} of memory was asked for, this machine has {total / 2**30:.1f}Gi.")
+        most = f"{total / 2**30:.1f}Gi"
+        raise BadInput(
+            f"{text} of memory was asked for, this machine has {most}.", resolution=f"Ask for {most} at most."
+        )
 
 
 def memory_bytes(text: str) -> int:
@@ -126,18 +149,64 @@ def run(job: Job) -> int:
     """Run the job to its end in its own process group; 128 + N where signal N ended it.
 
     Ctrl-C and SIGTERM are passed on to the whole group, which is killed if it outlives the grace period.
-    Raises NotFound for a command that does not exist.
+    Raises NoCommand for a command that does not exist, CannotRun for one that is no program.
     """
     variables = environment(job, os.environ)
     program = shutil.which(job.command[0], path=variables["PATH"]) or _in_folder(job)
     if program is None:
-        raise NotFound(f'There is no command "{job.command[0]}" in the job\'s environment.')
-    child = subprocess.Popen(
-        [program, *job.command[1:]], cwd=job.folder, env=variables, start_new_session=not sys.stdin.isatty()
-    )
+        raise NoCommand(f'There is no command "{job.command[0]}" in the job\'s environment.')
+    child = _start(program, job, variables)
     with _Forwarding(child, own_group=not sys.stdin.isatty()):
         code = child.wait()
     return code if code >= 0 else 128 - code
+
+
+def titles(stack_id: str) -> list[str]:
+    """The jobs of the stack that run, one line each; also those whose `matcha run` was killed."""
+    found = {process.pid: process for process in sweep.tagged(stack_id, mark=MARK)}
+    return [_title(process) for process in found.values() if _parent(process) not in found]
+
+
+def _parent(process: psutil.Process) -> int:
+    try:
+        return process.ppid()
+    except psutil.Error:
+        return 0
+
+
+def _title(process: psutil.Process) -> str:
+    try:
+        name, *arguments = process.cmdline()
+    except (psutil.Error, ValueError):
+        return f"process {process.pid}"
+    return f"process {process.pid}, {' '.join([Path(name).name, *arguments])[:LONGEST]}"
+
+
+def end(stack_id: str) -> None:
+    """End every job of the stack."""
+    sweep.sweep(stack_id, GRACE, mark=MARK)
+
+
+def _start(program: str, job: Job, variables: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    try:
+        return subprocess.Popen(
+            [program, *job.command[1:]],
+            cwd=job.folder,
+            env=variables,
+            start_new_session=not sys.stdin.isatty(),
+        )
+    except OSError as error:
+        raise CannotRun(
+            f"{job.command[0]} cannot be run: {error.strerror}.", resolution=_advice(error, job.command[0])
+        ) from error
+
+
+def _advice(error: OSError, name: str) -> str:
+    if error.errno == errno.EACCES:
+        return f"chmod +x {shlex.quote(name)}"
+    if error.errno in (errno.ENOEXEC, errno.ENOENT):
+        return f"Name its interpreter in its first line, or run it with one: matcha run -- python {name}"
+    return ""
 
 
 def _in_folder(job: Job) -> str | None:

@@ -159,6 +159,7 @@ def _status(
     ports = ports_of(name, state.ports)
     if stack.moved_from and condition != "absent":
         detail = f"the project's folder moved from {stack.moved_from}: run matcha provision"
+        condition = "unhealthy" if condition == "running" else condition
     return ServiceStatus(
         name=name,
         condition=condition,

@@ -14,7 +14,7 @@ from matcha.targets.local.listening import listening
 
 def belongings(stack: Stack) -> list[str]:
     """Lines for a person: processes, then folders with their sizes."""
-    lines = _running(stack)
+    lines = [*_running(stack), *_jobs(stack)]
     for path, what in (
         (stack.layout.databases, "databases"),
         (stack.layout.area(""), "stored files"),
@@ -35,6 +35,18 @@ def _running(stack: Stack) -> list[str]:
     return [f"running processes: {', '.join(map(str, pids))}"] if pids else []
 
 
+def _jobs(stack: Stack) -> list[str]:
+    from matcha.targets.local import jobs  # noqa: PLC0415 - psutil: `status` must not pay for it
+
+    return [f"a running job: {title}" for title in jobs.titles(stack.id)]
+
+
+def _end_jobs(stack: Stack) -> None:
+    from matcha.targets.local import jobs  # noqa: PLC0415 - as above
+
+    jobs.end(stack.id)
+
+
 def _readable(size: int) -> str:
     return f"{size / 1e6:.1f} MB" if size < 1e9 else f"{size / 1e9:.1f} GB"
 
@@ -47,6 +59,7 @@ def destroy(stack: Stack, emit: Emit) -> None:
         emit(Event("stack", "progress", what, time.monotonic() - began))
 
     say("stopping every process")
+    _end_jobs(stack)
     stack.supervisor.shutdown()
     say("removing files")
     remove_tree(stack.layout.stack)
@@ -76,6 +89,7 @@ def leftovers(stack: Stack) -> Sequence[str]:
     """What is still there of the stack, as lines; empty when it is proved gone."""
     pids = stack.supervisor.survivors()
     lines = [f"process {pid}" for pid in pids]
+    lines += _jobs(stack)
     lines += [f"port {port}, held by a process of the stack" for port in sorted(listening(pids))]
     folders = (stack.layout.stack, stack.runtime, stack.user.stack(stack.id))
     lines += [str(path) for path in folders if path.exists()]

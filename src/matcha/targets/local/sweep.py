@@ -12,11 +12,12 @@ from collections.abc import Callable, Iterator
 import psutil
 
 TAG = "MATCHA_STACK_TAG"  # every process of a stack
+JOB = "MATCHA_STACK_JOB"  # every process of a job: another mark, so that what restarts services ends no job
 PROGRAM = "MATCHA_PROGRAM"  # every process of one program of it
 
 
-def tagged(tag: str, program: str = "") -> list[psutil.Process]:
-    """This user's live processes that carry `tag` (and belong to `program`), and their descendants.
+def tagged(tag: str, program: str = "", mark: str = TAG) -> list[psutil.Process]:
+    """This user's live processes whose `mark` is `tag` (and belong to `program`), and their descendants.
 
     Descendants count because some servers overwrite their own environment with a process title. Never this
     process or one of its ancestors: a terminal of the stack may be where `destroy` was typed.
@@ -25,20 +26,20 @@ def tagged(tag: str, program: str = "") -> list[psutil.Process]:
     roots = []
     for process, parent, environ in _own_processes():
         children.setdefault(parent, []).append(process)
-        if environ.get(TAG) == tag and (not program or environ.get(PROGRAM) == program):
+        if environ.get(mark) == tag and (not program or environ.get(PROGRAM) == program):
             roots.append(process)
     spared = _self_and_ancestors()
     return [process for process in _with_descendants(roots, children) if process.pid not in spared]
 
 
-def sweep(tag: str, grace: float, program: str = "") -> list[int]:
+def sweep(tag: str, grace: float, program: str = "", mark: str = TAG) -> list[int]:
     """End them: SIGTERM, up to `grace` seconds, SIGKILL until none is left (at most five seconds more).
 
     Looks again after every pause, since a process may fork while it is being ended. Returns the pids met.
     """
     met: set[int] = set()
-    _until_gone(lambda: tagged(tag, program), psutil.Process.terminate, met, grace)
-    _until_gone(lambda: tagged(tag, program), psutil.Process.kill, met, 5.0)
+    _until_gone(lambda: tagged(tag, program, mark), psutil.Process.terminate, met, grace)
+    _until_gone(lambda: tagged(tag, program, mark), psutil.Process.kill, met, 5.0)
     return sorted(met)
 
 

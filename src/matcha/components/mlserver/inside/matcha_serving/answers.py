@@ -39,12 +39,19 @@ async def _invalid(request: Request, found: RequestValidationError) -> JSONRespo
     first = found.errors()[0]
     if first["type"] == "json_invalid":
         return error(400, _not_json(str(found.body or ""), str(first.get("ctx", {}).get("error", ""))))
-    if isinstance(found.body, (bytes, str)) or found.body is None:
-        said = request.headers.get("content-type") or "none"
+    said = request.headers.get("content-type") or "none"
+    if not _is_json(said):
         return error(
             400, f"the request must be a JSON object, sent as Content-Type: application/json (it is {said})"
         )
+    if found.body is None:
+        return error(400, "the request is empty or null: it must be a JSON object with inputs")
     return error(400, _located(first["loc"][1:], str(first["msg"]), found.body))
+
+
+def _is_json(content_type: str) -> bool:
+    kind = content_type.partition(";")[0].strip().lower()
+    return kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json"))
 
 
 def _not_json(text: str, why: str) -> str:

@@ -164,7 +164,7 @@ def _windows(app: FastAPI, service: Service) -> None:
     async def make(name: str, request: Request) -> Response:
         deployed = _known(service, name)
         if not await _wants_taking_in(request):
-            return _json(service.unchanged(deployed, asked=False))
+            return _json(service.report(deployed))
         try:
             return _json(await service.window(name))
         except WorkFailed as failure:

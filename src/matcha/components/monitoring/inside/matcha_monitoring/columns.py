@@ -13,6 +13,7 @@ Kind = Literal["number", "category", "text", "other"]
 FEW = 10  # whole numbers with at most as many different values in the reference are categories
 LONG = 60  # mean length of strings that are compared as text, by their length
 _SHOWN = 10
+_FARTHEST = 1e100  # squares and differences of such values are still numbers
 _MISSING_SIGMAS = 4.0
 _MISSING_SHARE = 0.1
 
@@ -72,7 +73,7 @@ def _as(kind: Kind, values: pd.Series) -> pd.Series:
 
 
 def _numbers(values: pd.Series) -> pd.Series:
-    """Infinities count as missing; times become seconds."""
+    """Infinities count as missing, what is far beyond all sense as the farthest; times become seconds."""
     if values.dtype == object:
         numbers = pd.to_numeric(values, errors="coerce")
         values = numbers if numbers.notna().any() else pd.to_datetime(values, errors="coerce", utc=True)
@@ -80,7 +81,7 @@ def _numbers(values: pd.Series) -> pd.Series:
         seconds = values.astype("int64") / 1e9
         values = seconds.where(values.notna())
     floats = values.astype(float)
-    return floats.where(np.isfinite(floats))
+    return floats.where(np.isfinite(floats)).clip(-_FARTHEST, _FARTHEST)
 
 
 def _category(value: Any) -> str:

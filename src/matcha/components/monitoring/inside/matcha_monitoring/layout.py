@@ -77,11 +77,11 @@ def windows(data: Path, deployment: str, last: int) -> list[dict[str, Any]]:
     return [w for p in reversed(window_files(data, deployment)[-last:]) if (w := read_json(p))]
 
 
-def newest(data: Path, deployment: str, version: str) -> dict[str, Any] | None:
-    """The newest window of one version."""
+def newest(data: Path, deployment: str, version: str, uri: str) -> dict[str, Any] | None:
+    """The newest window of one version; of this `uri`, as models outside the registry have no version."""
     ending = f"-{safe(version)}.json"
     for path in reversed(window_files(data, deployment)):
-        if path.name.endswith(ending) and (window := read_json(path)):
+        if path.name.endswith(ending) and (window := read_json(path)) and window.get("uri", uri) == uri:
             return window
     return None
 

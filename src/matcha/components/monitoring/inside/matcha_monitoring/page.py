@@ -18,6 +18,7 @@ from .service import Service
 SHOWN_COLUMNS = 12
 SHOWN_WINDOWS = 30
 _BAR = 200
+_PLAIN_BELOW = 1e5
 _VERDICTS = {
     "drift": ("bad", "Drift"),
     "ok": ("good", "No drift"),
@@ -84,27 +85,26 @@ def _notices(service: Service) -> str:
 
 def _card(service: Service, deployed: Deployed) -> str:
     window = service.newest(deployed)
-    remark = service.ledger.remarks.get(deployed.name)
+    waiting = service.waiting(deployed)
+    status, said = service.since(deployed, waiting)
     history = layout.windows(service.data, deployed.name, SHOWN_WINDOWS)
     return f"""<section class="card">
-<div class="title"><h2>{_t(deployed.name)}</h2>{_verdict(remark or window)}</div>
+<div class="title"><h2>{_t(deployed.name)}</h2>{_verdict(window["status"] if window else status)}</div>
 {_facts(service, deployed, window)}
-{_remark(remark)}
+{_paragraphs(said) if waiting or not window else ""}
 {_failure(service.ledger.failures.get(deployed.name))}
-{_window(window) if window or not remark else ""}
+{_window(window) if window else _NO_WINDOW if status in ("no-data", "too-few") else ""}
 {_history(history)}
 </section>
 """
 
 
-def _verdict(window: Mapping[str, Any] | None) -> str:
-    kind, text = _VERDICTS.get(window["status"] if window else "no-data", ("open", "?"))
+def _verdict(status: str) -> str:
+    kind, text = _VERDICTS.get(status, ("open", "?"))
     return f'<span class="verdict {kind}">{text}</span>'
 
 
-def _remark(remark: Mapping[str, Any] | None) -> str:
-    """Why the last attempt gave no verdict."""
-    texts = remark["messages"] if remark else ()
+def _paragraphs(texts: Iterable[str]) -> str:
     return "".join(f'<p class="quiet">{_t(text)}</p>' for text in texts)
 
 
@@ -143,9 +143,7 @@ def _failure(failure: Mapping[str, Any] | None) -> str:
     return f'<p class="notice">The window of {_moment(failure["at"])} failed: {_t(failure["message"])}</p>'
 
 
-def _window(window: Mapping[str, Any] | None) -> str:
-    if not window:
-        return _NO_WINDOW
+def _window(window: Mapping[str, Any]) -> str:
     said = "".join(f"<li>{_t(text)}</li>" for text in window["messages"])
     report = (
         f'<p><a href="{_t(window["report"])}">Full report of this window</a></p>' if window["report"] else ""
@@ -177,7 +175,7 @@ def _table(columns: Sequence[Mapping[str, Any]]) -> str:
 
 def _row(column: Mapping[str, Any]) -> str:
     kind = "bad" if column["drifted"] else "good"
-    score = "-" if column["score"] is None else f"{column['score']:.3f}{_limit(column['threshold'])}"
+    score = "-" if column["score"] is None else f"{_number(column['score'])}{_limit(column['threshold'])}"
     return (
         f'<tr class="{kind}"><th scope="row">{_t(column["name"]) or "(no name)"}</th>'
         f'<td class="wide">{_bar(column)}</td><td class="number">{score}</td>'
@@ -186,7 +184,12 @@ def _row(column: Mapping[str, Any]) -> str:
 
 
 def _limit(threshold: float | None) -> str:
-    return f' <span class="quiet">/ {threshold:.3f}</span>' if threshold else ""
+    return f' <span class="quiet">/ {_number(threshold)}</span>' if threshold else ""
+
+
+def _number(value: float) -> str:
+    """As `matcha monitor` shows it (`matcha.views.format.number`)."""
+    return f"{value:.3f}" if abs(value) < _PLAIN_BELOW else f"{value:.2e}"
 
 
 def _bar(column: Mapping[str, Any]) -> str:
@@ -195,7 +198,7 @@ def _bar(column: Mapping[str, Any]) -> str:
     if score is None or not threshold:
         return ""
     width = round(min(score / threshold / 2, 1) * _BAR)
-    label = _t(f"{column['method']} {score:.3f}, threshold {threshold:.3f}")
+    label = _t(f"{column['method']} {_number(score)}, threshold {_number(threshold)}")
     return (
         f'<svg class="bar" viewBox="0 0 {_BAR} 12" preserveAspectRatio="none" role="img" '
         f'aria-label="{label}">'
@@ -227,4 +230,5 @@ def _past(window: Mapping[str, Any]) -> str:
     drifted = window["drifted"]
     names = ", ".join(drifted[:5]) + (f" and {len(drifted) - 5} more" if len(drifted) > 5 else "")
     link = f' <a href="{_t(window["report"])}">report</a>' if window["report"] else ""
-    return f"<li>{_verdict(window)} {_span(window)}, version {_t(window['version'])} {_t(names)}{link}</li>"
+    what = f"{_span(window)}, version {_t(window['version'])} {_t(names)}"
+    return f"<li>{_verdict(window['status'])} {what}{link}</li>"

@@ -8,7 +8,7 @@ from collections import Counter, deque
 from dataclasses import asdict
 from typing import Any
 
-from . import layout
+from . import layout, remark
 from .deployments import Deployed, Deployments
 from .ledger import Ledger
 from .processes import Worker, WorkFailed
@@ -77,18 +77,20 @@ class Service:
         return held + self.spool.waiting()[(deployed.name, deployed.version)]
 
     def newest(self, deployed: Deployed) -> dict[str, Any] | None:
-        return layout.newest(self.data, deployed.name, deployed.version)
+        """The standing verdict: the newest window of exactly what is deployed."""
+        return layout.newest(self.data, deployed.name, deployed.version, deployed.uri)
 
     # windows
 
     async def window(self, name: str, *, patient: bool = False) -> dict[str, Any]:
-        """Take in, then compare everything since the last window. Raises Unknown or WorkFailed.
+        """Take in, then judge everything since the last window. Raises Unknown or WorkFailed.
 
-        Without new rows the answer is the last window. `patient` work yields to everything else.
+        Rows that come to no verdict wait for the next window, and the answer is `report`. `patient` work
+        yields to everything else.
         """
         deployed, asked = self.known(name), time.time()
         if not self.waiting(deployed):
-            return self.unchanged(deployed)
+            return self.report(deployed)
         self.spool.seal()
         try:
             answer = await self.worker.run(self._order("window", patient, deployed))
@@ -96,44 +98,36 @@ class Service:
             self.ledger.failed(name, str(failure))
             raise
         self._took_in(answer)
-        window = answer["window"] or self._made_meanwhile(deployed, asked)
-        self.ledger.worked(name, _remark(window))
-        return window
+        return self._outcome(deployed, answer["window"], asked)
 
-    def unchanged(self, deployed: Deployed, *, asked: bool = True) -> dict[str, Any]:
-        """The last window again; where a new one was `asked` for, saying why it is the last."""
+    def _outcome(self, deployed: Deployed, made: dict[str, Any] | None, asked: float) -> dict[str, Any]:
+        if made is None:  # while this request waited for its turn, another one's window took the rows in
+            last = self.newest(deployed)
+            return last if last and last["made_at"] > asked else self.report(deployed)
+        if made["status"] in remark.VERDICTS:
+            self.ledger.worked(deployed.name)
+            return made
+        without = made["status"] != "too-few"
+        self.ledger.worked(deployed.name, remark.of(made) if without else None)
+        return self.report(deployed, made)
+
+    def report(self, deployed: Deployed, tried: dict[str, Any] | None = None) -> dict[str, Any]:
+        """The verdict that stands, and what came since; without one, why there is none yet.
+
+        `tried` is a window of now that came to no verdict.
+        """
+        rows = tried["window"]["rows"] if tried else self.waiting(deployed)
+        status, said = self.since(deployed, rows)
         last = self.newest(deployed)
-        if not last:
-            return self._nothing(deployed)
-        told = [f"No rows were captured since this window of {last['made']}."] if asked else []
-        return {**last, "new": False, "messages": [*told, *last.get("messages", [])]}
+        known = last or {**remark.nothing(deployed, self.ledger.dropped), **(tried or {}), "status": status}
+        told = [*said, *(last["messages"] if last else [])]
+        return {**known, "new": False, "waiting": rows, "messages": told}
 
-    def _made_meanwhile(self, deployed: Deployed, asked: float) -> dict[str, Any]:
-        """While this request waited for its turn, another one's window took the rows in."""
-        last = self.newest(deployed)
-        return last if last and last["made_at"] > asked else self.unchanged(deployed)
-
-    def _nothing(self, deployed: Deployed) -> dict[str, Any]:
-        remark = self.ledger.remarks.get(deployed.name) or self._why_nothing(deployed)
-        return {
-            "deployment": deployed.name,
-            "version": deployed.version,
-            "window": {"from": None, "to": None, "rows": 0},
-            "status": "no-data",
-            "new": False,
-            "columns": [],
-            "drifted": [],
-            "dataset_drift": False,
-            "prediction_drift": None,
-            "dropped": self.ledger.dropped,
-            "report": "",
-            **remark,
-        }
-
-    def _why_nothing(self, deployed: Deployed) -> dict[str, Any]:
-        rows = self.waiting(deployed)
-        came = f"{rows} rows were captured and no window has been made yet."
-        return {"messages": [came if rows else "Nothing has been captured of this version yet."]}
+    def since(self, deployed: Deployed, rows: int) -> tuple[str, list[str]]:
+        """The status that `rows` since the last window have, and why they have no verdict."""
+        noted = self.ledger.remarks.get(deployed.name)
+        needs = self.settings.rules.least(deployed.settings)
+        return remark.since(deployed, rows, needs, noted, stands=self.newest(deployed) is not None)
 
     async def take_in(self) -> None:
         """Turn everything spooled into Parquet and drop what is past its time. Raises WorkFailed."""
@@ -180,7 +174,7 @@ class Service:
     async def _one(self, name: str) -> None:
         try:
             window = await self.window(name, patient=True)
-            wait = 0.0 if _remark(window) is None else self.settings.rules.interval_minutes * 60
+            wait = 0.0 if window["new"] else self.settings.rules.interval_minutes * 60
         except (WorkFailed, Unknown):
             wait = RETRY_SECONDS
         self._retry[name] = time.monotonic() + wait
@@ -190,7 +184,7 @@ class Service:
         if time.monotonic() < self._retry.get(deployed.name, 0):
             return False
         rows = self.waiting(deployed)
-        if rows < rules.min_rows:
+        if rows < rules.least(deployed.settings):
             return False
         last = self.newest(deployed)
         age = time.time() - float(last["made_at"]) if last else float("inf")
@@ -198,10 +192,3 @@ class Service:
 
     def _should_take_in(self) -> bool:
         return self.spool.size() > TAKE_IN_BYTES or time.monotonic() - self._pruned > PRUNE_SECONDS
-
-
-def _remark(window: dict[str, Any]) -> dict[str, Any] | None:
-    """What to remember of a window that gave no verdict."""
-    if window["status"] in ("ok", "drift"):
-        return None
-    return {"status": window["status"], "messages": window["messages"]}

@@ -33,6 +33,10 @@ class Rules:
         known = {f.name for f in fields(Rules)}
         return Rules(**{k: v for k, v in values.items() if k in known})
 
+    def least(self, settings: Mapping[str, Any]) -> int:
+        """Rows that a verdict needs, of a deployment with these settings."""
+        return int(settings.get("min_rows") or self.min_rows)
+
 
 @dataclass(frozen=True)
 class Settings:

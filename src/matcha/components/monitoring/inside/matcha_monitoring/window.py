@@ -15,10 +15,10 @@ from .captured import Captured
 from .columns import Pair, new_categories, out_of_range, pair
 from .deployments import Deployed
 from .reference import Reference
+from .remark import VERDICTS
 from .settings import Rules
 
 PREDICTION = "prediction"
-VERDICTS = ("ok", "drift")
 _SMALL_REFERENCE = 50
 
 Window = dict[str, Any]
@@ -27,7 +27,8 @@ Window = dict[str, Any]
 def make(data: Path, rules: Rules, order: dict[str, Any]) -> Window | None:
     """The new window; None without new rows.
 
-    Only a verdict is written down. Without one (too few rows, no reference) the rows stay for the next.
+    Only a verdict is written down. Without one (too few rows, no reference) the rows stay for the next, and
+    `messages` say nothing of rows that are too few: the service does, which knows what stood before.
     """
     deployed = Deployed.of(order["deployed"])
     after = layout.cursor(data, deployed.name, deployed.version)
@@ -35,11 +36,9 @@ def make(data: Path, rules: Rules, order: dict[str, Any]) -> Window | None:
     if not parts:
         return None
     rows = captured.load(parts, rules.sample_rows)
-    least = int(deployed.settings.get("min_rows") or rules.min_rows)
     window = _start(deployed, rows, order, data)
-    if rows.rows < least:
-        told = f"{rows.rows} rows since the last window; a verdict needs {least}."
-        return {**window, "status": "too-few", "messages": [told]}
+    if rows.rows < rules.least(deployed.settings):
+        return {**window, "status": "too-few"}
     name = f"{parts[-1].seq:012d}-{layout.safe(deployed.version)}"
     window |= _compare(data, deployed, rows, rules, name, order["mlflow"])
     if window["status"] in VERDICTS:
@@ -54,10 +53,12 @@ def _start(deployed: Deployed, rows: Captured, order: dict[str, Any], data: Path
     return {
         "deployment": deployed.name,
         "version": deployed.version,
+        "uri": deployed.uri,
         "run_id": deployed.run_id,
         "made": _text(time.time()),
         "made_at": time.time(),
         "new": True,
+        "waiting": 0,
         "window": {"from": _text(rows.first), "to": _text(rows.last), "rows": rows.rows},
         "status": "ok",
         "columns": [],
