@@ -43,7 +43,7 @@ print("done", flush=True)
 INSTALLING = """
 import sys
 from pathlib import Path
-sys.path.insert(0, sys.argv[1])
+sys.path[:0] = [sys.argv[1], str(Path(sys.argv[1]).parent)]
 from local_stack import Bench
 from test_local_kills import installing
 installing(Bench(Path(sys.argv[2]), Path(sys.argv[3])), Path(sys.argv[4])).provision()
