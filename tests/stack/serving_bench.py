@@ -130,12 +130,12 @@ class Bench:
         headers = {"Authorization": f"Bearer {token}"}
         return httpx.put(f"{self.url}/matcha/deployments", json=content, headers=headers, timeout=120)
 
-    def shown(self) -> dict[str, str]:
-        """Why each model does not answer, by name; empty where it does."""
+    def shown(self, what: str = "error") -> dict[str, str]:
+        """By name, why the model does not answer, or `refused`: why it is not the one asked for last."""
         headers = {"Authorization": f"Bearer {TOKEN}"}
         answer = httpx.get(f"{self.url}/matcha/deployments", headers=headers, timeout=30)
         assert answer.status_code == 200, answer.text
-        return {entry["name"]: entry["error"] for entry in answer.json()}
+        return {entry["name"]: entry[what] for entry in answer.json()}
 
     def write_live(self, *entries: Mapping[str, Any]) -> None:
         self.live.write_text(json.dumps({"deployments": entries}))

@@ -90,10 +90,11 @@ def test_a_model_of_another_environment_answers_behind_the_same_address(
     told = main.put(here, missing, failed=failed)
     assert told == {"texts": "", "credit": f"{failed['credit']} (version 2 goes on answering)"}
     assert main.infer("credit", body(*good())).json()["model_version"] == "2"
-    assert main.shown() == {"texts": "", "credit": told["credit"]}
+    assert main.shown() == {"texts": "", "credit": ""}, "version 2 answers"
+    assert main.shown("refused") == {"texts": "", "credit": told["credit"]}
     main.put(here, away)
     child.put(here, away)
-    assert main.shown() == {"texts": "", "credit": ""}
+    assert main.shown() == main.shown("refused") == {"texts": "", "credit": ""}
 
     child.kill()
     down = main.infer("credit", body(*good()))

@@ -203,7 +203,7 @@ def test_a_refusal_is_a_failure(log: list[Any]) -> None:
     assert "401" in raised.value.details
 
 
-SHOWN = {"name": "here", "uri": "models:/a/1", "version": "1", "error": ""}
+SHOWN = {"name": "here", "uri": "models:/a/1", "version": "1", "error": "", "refused": ""}
 
 
 @pytest.mark.parametrize(
@@ -211,7 +211,9 @@ SHOWN = {"name": "here", "uri": "models:/a/1", "version": "1", "error": ""}
     [
         ([SHOWN], ""),
         ([], "It is not loaded yet."),
-        ([{**SHOWN, "uri": "", "version": "", "error": "no such file"}], "no such file"),
+        ([{**SHOWN, "uri": "", "version": "", "error": "gone", "refused": "gone"}], "gone"),
+        ([{**SHOWN, "refused": "another version did not load"}], ""),
+        ([{**SHOWN, "uri": "models:/a/0", "refused": "no torch (version 0 goes on)"}], "no torch (version 0"),
         ([{**SHOWN, "error": "the process of its environment does not answer"}], "the process of its"),
         ([{**SHOWN, "uri": "models:/a/2", "version": "2"}], "models:/a/2 answers in its place"),
         ("no list", "does not answer"),

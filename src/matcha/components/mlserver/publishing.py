@@ -27,12 +27,17 @@ SENT = ("name", "uri", "model", "version", "run_id", "environment", "signature",
 
 
 class Shown(msgspec.Struct, frozen=True):
-    """What the main server says of one model; `uri` is empty where none answers under the name."""
+    """What the main server says of one name.
+
+    `uri` and `version` are of what it serves (empty: nothing), `error` says why that does not answer, and
+    `refused` why it is not what was asked for last.
+    """
 
     name: str
     uri: str
     version: str
     error: str
+    refused: str
 
 
 def child_role(digest: str) -> str:
@@ -93,9 +98,9 @@ def _trouble(deployment: Deployment, entry: Shown | None) -> str:
     """Why the deployment does not answer; empty where it does."""
     if entry is None:
         return "It is not loaded yet."
-    if entry.error or (entry.uri, entry.version) == (deployment.uri, deployment.version):
+    if (entry.uri, entry.version) == (deployment.uri, deployment.version):
         return entry.error
-    return f"{entry.uri} answers in its place."
+    return entry.refused or f"{entry.uri} answers in its place."
 
 
 def flush(access: Access, url: str) -> None:

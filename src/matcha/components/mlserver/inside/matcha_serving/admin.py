@@ -2,7 +2,7 @@
 
     PUT /matcha/deployments   {"deployments": [...], "unload": true, "failed": {name: why}}
                               -> [{"name": ..., "error": ""}, ...]
-    GET /matcha/deployments   what is served now -> [{"name", "uri", "version", "error"}, ...]
+    GET /matcha/deployments   what is served now -> [{"name", "uri", "version", "error", "refused"}, ...]
     POST /matcha/flush        hand on what was captured -> {"flushed": true}, false where that takes too long
 
 MLServer's own load and unload are refused: what they change would be gone after a restart.
@@ -103,7 +103,10 @@ class Repository(ModelRepositoryHandlers):
 def _item(entry: dict[str, str]) -> RepositoryIndexResponseItem:
     state = State.READY if entry["uri"] else State.UNAVAILABLE
     return RepositoryIndexResponseItem(
-        name=entry["name"], version=entry["version"] or None, state=state, reason=entry["error"]
+        name=entry["name"],
+        version=entry["version"] or None,
+        state=state,
+        reason=entry["refused"] or entry["error"],
     )
 
 

@@ -97,24 +97,24 @@ class Deployments:
         return results
 
     async def show(self) -> list[dict[str, str]]:
-        """Everything served or wanted here, for a person and for MLServer's repository index."""
-        serving = [(name, deployment) for name, (deployment, _) in self._serving.items()]
-        troubles = await asyncio.gather(*(self._trouble(name) for name, _ in serving))
-        shown = [
-            {"name": name, "uri": d.uri, "version": d.version, "error": trouble}
-            for (name, d), trouble in zip(serving, troubles, strict=True)
-        ]
-        failed = [
-            {"name": name, "uri": "", "version": "", "error": error}
-            for name, error in self._errors.items()
-            if name not in self._serving
-        ]
-        return sorted([*shown, *failed], key=lambda entry: entry["name"])
+        """Everything served or wanted here, for Matcha and for MLServer's repository index.
+
+        `uri` and `version` are of what is served (empty: nothing), `error` says why it does not answer, and
+        `refused` why what was asked for last is not what is served.
+        """
+        names = sorted({*self._serving, *self._errors})
+        return list(await asyncio.gather(*(self._shown(name) for name in names)))
+
+    async def _shown(self, name: str) -> dict[str, str]:
+        refused = self._errors.get(name, "")
+        if name not in self._serving:
+            return {"name": name, "uri": "", "version": "", "error": refused, "refused": refused}
+        served, _ = self._serving[name]
+        known = {"name": name, "uri": served.uri, "version": served.version, "refused": refused}
+        return {**known, "error": await self._trouble(name)}
 
     async def _trouble(self, name: str) -> str:
-        """Why what is wanted under a name that is served does not answer; empty where it does."""
-        if error := self._errors.get(name, ""):
-            return error
+        """Why what is served under a name does not answer: only another process can be the reason."""
         try:
             model = await self.registry.get_model(name)
         except ModelNotFound:
