@@ -14,19 +14,18 @@ from __future__ import annotations
 import stat
 import uuid
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
 import pytest
-from ruamel.yaml import YAML
 
 from matcha.component import Access, Environment, Service, service_digest
 from matcha.engine import locked
-from matcha.errors import ComponentFailed, Locked, NotProvisioned, StateUnreadable
+from matcha.errors import ComponentFailed, NotProvisioned, StateUnreadable
 from matcha.events import silent
 from matcha.state import Record, State
-from matcha.target import LockInfo, Seen, StateStore, Target
+from matcha.target import Seen, Target
+from support.store_runs import TRANSITIONS, Runs
 
 WAIT = 60.0
 SECRET, AREA = "web-token", "things"
@@ -157,56 +156,6 @@ MADE = {
     "stores": (f"store/{AREA}",),
     "start": ("service/web",),
 }
-
-
-TRANSITIONS = YAML(typ="safe").load((Path(__file__).parent / "store_transitions.yaml").read_text())
-
-
-class Runs:
-    """Several runs at one stack, each with its own store object, that do what a transition says."""
-
-    def __init__(self, bed: Bed) -> None:
-        self._bed = bed
-        self._stores: dict[str, StateStore] = {}
-        self._tokens: dict[str, str] = {}
-
-    def do(self, step: str) -> str:
-        """The outcome of `run verb [argument]`."""
-        run, verb, *arguments = step.split()
-        self._stores.setdefault(run, self._bed.target().store())
-        try:
-            return getattr(self, f"_{verb}")(run, *arguments) or "done"
-        except Locked:
-            return "Locked"
-
-    def _acquire(self, run: str, operation: str) -> None:
-        self._tokens[run] = self._stores[run].acquire(operation, wait=0, emit=silent).token
-
-    def _release(self, run: str) -> None:
-        self._stores[run].release(self._tokens.get(run, ""))
-
-    def _renew(self, run: str) -> None:
-        self._stores[run].renew(self._tokens.get(run, ""))
-
-    def _write(self, run: str, phase: str) -> None:
-        state = State(stack_id="0" * 32, stack="default", target=self._bed.target().name, phase=phase)
-        self._stores[run].write(state, self._tokens.get(run, ""))
-
-    def _delete(self, run: str) -> None:
-        self._stores[run].delete(self._tokens.get(run, ""))
-
-    def _read(self, run: str) -> str:
-        state = self._stores[run].read()
-        return state.phase if state else "nothing"
-
-    def _lock(self, run: str) -> str:
-        return self._operation(self._stores[run].lock())
-
-    def _break(self, run: str) -> str:
-        return self._operation(self._stores[run].break_lock())
-
-    def _operation(self, lock: LockInfo | None) -> str:
-        return lock.operation if lock else "nothing"
 
 
 def _has_foundations(target: object) -> bool:
@@ -406,7 +355,7 @@ class TargetContract:
 
     @pytest.mark.parametrize("transition", TRANSITIONS, ids=lambda case: case["name"])
     def test_the_record_and_its_lock(self, bed: Bed, transition: dict[str, Any]) -> None:
-        runs = Runs(bed)
+        runs = Runs(bed.target)
         for step in transition["steps"]:
             [(what, outcome)] = step.items()
             assert runs.do(what) == outcome, what
