@@ -525,6 +525,7 @@ def test_a_moved_project_is_said_and_provisioned_anew(bench: Make, tmp_path: Pat
     assert (said.condition, f"moved from {tmp_path / 'a project'}" in said.detail) == ("unhealthy", True)
     found = one.target.examine(state, [one.environment], fix=False)
     assert [(f.ok, f.fix) for f in found if f.check == "services"] == [(False, "matcha provision")]
+    assert [f.ok for f in found if f.check == "ports"] == [True]
     with pytest.raises(MatchaError, match="folder was moved") as refused:
         one.target.access(state).url("role-of-web")
     assert refused.value.resolution == "matcha provision"

@@ -146,15 +146,16 @@ def services(patient: Patient) -> Iterable[Finding]:
 
 
 def ports(patient: Patient) -> Iterable[Finding]:
-    """Those of services that do not run: somebody else may have taken them."""
+    """Those that the stack's own processes do not hold: somebody else may have taken them."""
     if patient.stack is None or patient.state is None:
         return
+    ours = look.Listening(patient.stack)
     running = {s.name for s in look.status(patient.stack, patient.state) if s.condition == "running"}
     taken = [
         (name, key, number)
         for name in {k.rpartition("/")[0] for k in patient.state.ports} - running
         for key, number in ports_of(name, patient.state.ports).items()
-        if not is_free(number)
+        if not is_free(number) and not ours(number)
     ]
     for name, _, number in sorted(taken):
         who = listener(number) or "another program"

@@ -283,5 +283,5 @@ def _name(uid: int) -> str:
 
 
 MACHINE: tuple[Check, ...] = (
-    python, disk, folders, file_system, proxy, certificates, index, other_users,
+    python, disk, file_system, folders, proxy, certificates, index, other_users,
 )  # fmt: skip

@@ -154,7 +154,10 @@ def run(job: Job) -> int:
     variables = environment(job, os.environ)
     program = shutil.which(job.command[0], path=variables["PATH"]) or _in_folder(job)
     if program is None:
-        raise NoCommand(f'There is no command "{job.command[0]}" in the job\'s environment.')
+        raise NoCommand(
+            f'There is no command "{job.command[0]}" in the job\'s environment.',
+            resolution="Require the package that has it, in requirements.txt or pyproject.toml.",
+        )
     child = _start(program, job, variables)
     with _Forwarding(child, own_group=not sys.stdin.isatty()):
         code = child.wait()
