@@ -40,7 +40,7 @@ def project_folder(asked: Path | None) -> Path:
 
 def folder_inside(project: Path) -> Path:
     """The current folder where it is in the project, else the project's own."""
-    here = Path.cwd().resolve()
+    here = current().resolve()
     return here if here.is_relative_to(project.resolve()) else project
 
 
