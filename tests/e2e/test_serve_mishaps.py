@@ -67,6 +67,11 @@ def is_as_recorded(stack: Matcha) -> bool:
     return bool(stack.json("status", code=None)["healthy"]) and stack.json("plan")["steps"] == []
 
 
+def live(stack: Matcha, service: str) -> str:
+    """The list of deployments that the service reads when it starts."""
+    return (stack.stack / "live" / service / "deployments.json").read_text()
+
+
 def said(done: subprocess.CompletedProcess[str]) -> str:
     """The error, which is one message and no traceback."""
     assert "Traceback" not in done.stderr, done.stderr
@@ -89,6 +94,7 @@ def test_a_model_that_cannot_be_loaded_leaves_the_old_one_serving(
     assert answer(credit) == FIRST
     assert is_as_recorded(stack)
     assert stack.services() == before, "no process of a model that is not served"
+    assert not any(folder in live(stack, name) for name in ("mlserver", "monitoring"))
 
     restart(stack)
     until(lambda: answers(credit, FIRST), BACK)
@@ -183,6 +189,7 @@ def test_a_lost_model_is_shown_and_holds_up_nothing(stack: Matcha, credit: str, 
     assert "lost could not be loaded" in said(stack("provision", "--yes", code=1))
     assert [name for name, why in troubles(stack).items() if why] == ["lost"]
     assert all(c["healthy"] for c in stack.json("status", code=1)["components"]), "the rest is repaired"
+    assert "models:/credit/1" in live(stack, "monitoring")
 
     lost.rename(stack.project / "lost model")
     stack("provision", "--yes")

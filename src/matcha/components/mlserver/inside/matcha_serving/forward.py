@@ -78,7 +78,8 @@ class ForwardRuntime(Served):
     async def load(self) -> bool:
         """The other process is told first, so one that answers with another version could not load this one.
 
-        One that does not answer yet is fine: after a restart both come up in any order.
+        One that does not answer or has not loaded it yet is fine: after a restart both come up in any order.
+        What it could not load when it was told, `Deployments.apply` is told in turn.
         """
         self._guard = guard(signature_of(self.deployment.signature))
         serving = await self._version()
