@@ -217,7 +217,7 @@ def test_gpus_that_are_not_there_are_refused(stack: Matcha) -> None:
 @pytest.mark.parametrize(
     ("command", "code", "words"),
     [
-        (("run", "--", "no-such-program"), 1, 'no command "no-such-program"'),
+        (("run", "--", "no-such-program"), 127, 'no command "no-such-program"'),
         (("run", "--"), 2, "CMD"),
         (("run", "--memory", "lots", "--", "true"), 2, '"lots" is not an amount of memory'),
         (("run", "--memory", "999Ti", "--", "true"), 2, "this machine has"),
