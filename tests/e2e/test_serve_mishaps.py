@@ -115,7 +115,7 @@ def fatal(stack: Matcha) -> None:
     stack("run", "--", "python", "fatal.py")
 
 
-@pytest.mark.parametrize("saved", ["saved fatal", "saved fatal older"], ids=["shared environment", "its own"])
+@pytest.mark.parametrize("saved", ["saved fatal", "saved fatal own", "saved fatal older"])
 def test_a_model_that_ends_the_server_takes_no_other_down(
     stack: Matcha, credit: str, older: None, fatal: None, saved: str
 ) -> None:

@@ -1,5 +1,5 @@
-"""Saves two models in folders that end the process that loads them, as a lack of memory would: one fits the
-serving environment, one needs its own.
+"""Saves models in folders that end the process that loads them, as a lack of memory would: one fits the
+serving environment, one needs its own, and one needs that of `older.py`.
 """
 
 import os
@@ -19,10 +19,14 @@ class Model(mlflow.pyfunc.PythonModel):
 
 
 signature = ModelSignature(Schema([ColSpec("double", "x")]))
-for folder, needs in (("saved fatal", []), ("saved fatal older", ["scikit-learn==1.7.2"])):
+for folder, needs in (
+    ("saved fatal", ["cloudpickle"]),
+    ("saved fatal own", ["scikit-learn==1.7.2", "cloudpickle"]),
+    ("saved fatal older", ["scikit-learn==1.7.2", "pandas", "cloudpickle"]),
+):
     mlflow.pyfunc.save_model(
         folder,
         python_model=Model(),
         signature=signature,
-        pip_requirements=[f"mlflow=={mlflow.__version__}", "cloudpickle", *needs],
+        pip_requirements=[f"mlflow=={mlflow.__version__}", *needs],
     )
