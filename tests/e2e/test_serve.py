@@ -56,6 +56,20 @@ def test_by_path(stack: Matcha) -> None:
     stack("undeploy", "by-path")
 
 
+def test_another_model_does_not_take_a_name_unasked(stack: Matcha, credit: str) -> None:
+    """Names of models come to the same deployment name where they differ in what an address cannot hold."""
+    copy = "import mlflow; mlflow.MlflowClient().copy_model_version('models:/credit/2', 'Credit')"
+    stack("run", "--", "python", "-c", copy)
+    refused = stack("deploy", "models:/Credit/1", code=2).stderr
+    assert "models:/credit/1" in refused
+    assert "--name" in refused
+    assert answer(credit) == FIRST
+    stack("deploy", "models:/Credit/1", "--name", "credit")
+    assert answer(credit) == SECOND
+    stack("deploy", "models:/credit/1", code=2)
+    stack("deploy", "models:/credit/1", "--name", "credit")
+
+
 def test_what_is_trained_by_run_fits_the_serving_environment(stack: Matcha) -> None:
     deployed = [d for model in stack.json("models") for d in model["deployments"]]
     assert [d["environment"] for d in deployed if d["name"] == "credit"] == [""]

@@ -115,6 +115,30 @@ def test_a_new_name_that_cannot_be_loaded_leaves_nothing(stack: Matcha, credit: 
     stack("undeploy", "older")
 
 
+@pytest.fixture(scope="module")
+def fatal(stack: Matcha) -> None:
+    """Models that end the process that loads them, in folders."""
+    stack("run", "--", "python", "fatal.py")
+
+
+@pytest.mark.parametrize("saved", ["saved fatal", "saved fatal own", "saved fatal older"])
+def test_a_model_that_ends_the_server_takes_no_other_down(
+    stack: Matcha, credit: str, older: None, fatal: None, saved: str
+) -> None:
+    stack("deploy", "models:/older/1")
+    names = set(stack.services())
+    error = said(stack("deploy", saved, "--name", "fatal", code=1))
+    assert "fatal could not be loaded" in error
+    assert "ended while it loaded" in error
+    assert "fatal" not in deployed(stack)
+    assert not [f for f in stack.stack.glob("live/*/deployments.json") if "fatal" in f.read_text()]
+    until(lambda: answers(credit, FIRST), BACK)
+    until(lambda: stack("predict", "older", "--json", '[{"x": 1.0}]', code=None).returncode == 0, BACK)
+    until(lambda: is_as_recorded(stack), BACK)
+    assert set(stack.services()) == names
+    stack("undeploy", "older")
+
+
 # Deploys that are killed
 
 

@@ -6,6 +6,7 @@ Each folder below FOLDER is a saved MLflow model; `registry.db` holds the regist
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
 
 import mlflow
@@ -33,6 +34,8 @@ class Function(mlflow.pyfunc.PythonModel):
         self.kind = kind
 
     def load_context(self, context):
+        if self.kind == "endless":
+            time.sleep(3600)
         if self.kind == "broken":
             raise RuntimeError("the weights are gone, Authorization: Bearer abc.def")
 
@@ -114,6 +117,7 @@ def saved(folder: Path) -> None:
     ):
         function(folder, kind, single(name))
     function(folder, "broken", single("x"))
+    function(folder, "endless", single("x"))
     factor = ParamSchema([ParamSpec("factor", "double", 2.0)])
     function(folder, "params", ModelSignature(Schema([ColSpec("double", "x")]), params=factor))
     left, right = (

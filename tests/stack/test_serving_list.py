@@ -67,6 +67,16 @@ def test_a_version_that_does_not_load_leaves_the_old_one(changing: Bench, servin
     assert bench.put(credit(2)) == {"credit": ""}
 
 
+def test_a_model_that_does_not_end_loading_holds_up_nothing(make_server: Make, serving_models: Path) -> None:
+    bench = make_server(MATCHA_LOAD_SECONDS="30").start()
+    bench.put(credit(1))
+    endless = {"name": "credit", "uri": str(serving_models / "endless"), "version": "9"}
+    error = bench.put(endless)["credit"]
+    assert "did not load within 30 seconds" in error
+    assert "version 1 goes on answering" in error
+    assert bench.put(credit(2)) == {"credit": ""}
+
+
 def test_a_model_brings_its_own_modules(changing: Bench, serving_models: Path) -> None:
     """Two versions whose helper module has one name: the new one must not meet the old code."""
     bench = changing

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -40,6 +41,7 @@ class Process:
         errors: dict[str, str],
         status: int = 200,
         shown: Any = (),
+        port: int = 0,
     ):
         class Handler(BaseHTTPRequestHandler):
             def do_PUT(self) -> None:
@@ -65,7 +67,7 @@ class Process:
             def log_message(self, *_: Any) -> None:
                 pass
 
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
         self.url = f"http://127.0.0.1:{self.server.server_port}"
         self.thread = threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True)
         self.thread.start()
@@ -141,6 +143,8 @@ def test_options_are_checked(value: Any) -> None:
 def test_an_option_reaches_the_process() -> None:
     main, _ = MLServer(msgspec.convert({"max-body-mb": 7}, Options)).services((AWAY,))
     assert main.env["MATCHA_MAX_BODY_MB"] == "7"
+    main, child = MLServer(msgspec.convert({"load-seconds": 9}, Options)).services((AWAY,))
+    assert main.env["MATCHA_LOAD_SECONDS"] == child.env["MATCHA_LOAD_SECONDS"] == "9"
 
 
 def test_only_addresses_are_placeholders_in_the_list() -> None:
@@ -186,11 +190,42 @@ def test_a_child_that_is_down_fails_its_own_models_only(
     assert "serving-01234567 is not running" in errors["away"]
 
 
-def test_a_main_server_that_is_down_is_a_failure(processes: dict[str, Process]) -> None:
+def test_a_main_server_that_is_down_is_a_failure(
+    processes: dict[str, Process], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publishing, "RETRIES", 1)
     url = processes["main"].url
     processes["main"].close()
     with pytest.raises(ComponentFailed, match="does not answer"):
         publish(Reach(model_deployer=url), HERE)
+
+
+def test_a_server_that_is_being_started_again_is_awaited(processes: dict[str, Process]) -> None:
+    url = processes["main"].url
+    processes["main"].close()
+    starting = threading.Timer(
+        1, lambda: again.append(Process([], "main", {}, port=int(url.rpartition(":")[2])))
+    )
+    again: list[Process] = []
+    starting.start()
+    try:
+        assert publish(Reach(model_deployer=url), HERE) == {"here": ""}
+    finally:
+        starting.join()
+        again[0].close()
+
+
+def test_a_server_that_ends_while_it_loads_is_a_failure(log: list[Any]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def end() -> None:
+            server.accept()[0].close()
+
+        ending = threading.Thread(target=end)
+        ending.start()
+        with pytest.raises(ComponentFailed, match="ended while it loaded"):
+            publish(Reach(model_deployer=f"http://127.0.0.1:{server.getsockname()[1]}"), HERE)
+        ending.join()
 
 
 def test_a_refusal_is_a_failure(log: list[Any]) -> None:

@@ -8,7 +8,9 @@ Whatever ends a try, `provision` (or the try itself, where it can) serves what i
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping
 
 import msgspec
 
@@ -16,10 +18,12 @@ from matcha import engine, planning
 from matcha.api import _served
 from matcha.api._project import Project
 from matcha.component import Deployment, Service
-from matcha.errors import MatchaError, NotServed
+from matcha.errors import ComponentFailed, MatchaError, NotServed
 from matcha.events import Emit, Event
 from matcha.planning import Plan, Wanted
 from matcha.state import State
+
+TELL_EVERY = 10.0
 
 
 def switch(opened: Project, journal: engine.Journal, deployment: Deployment, emit: Emit) -> Mapping[str, str]:
@@ -35,7 +39,8 @@ def switch(opened: Project, journal: engine.Journal, deployment: Deployment, emi
         _tidy(opened, journal, emit)
         raise
     try:
-        _try(opened, journal, deployment, wanted)
+        with telling(deployment, emit):
+            _try(opened, journal, deployment, wanted)
         journal.change(lambda s: s.with_deployment(deployment))
         unserved = converge(opened, journal, emit)
         _demand(deployment, unserved)
@@ -60,10 +65,13 @@ def converge(opened: Project, journal: engine.Journal, emit: Emit) -> Mapping[st
 
 
 def _prepare(opened: Project, journal: engine.Journal, deployment: Deployment, emit: Emit) -> Wanted:
-    """Make environment and process of the deployment. What runs keeps the list of the record."""
+    """Make environment and process of the deployment. What runs keeps the list of the record, and what is
+    new begins with it: a model that ends its process would keep it from starting.
+    """
     now = {s.name: s for s in opened.wanted(journal.state).services}
+    recorded = next(s.live for s in now.values() if s.role == "model-deployer")
     wanted, plan = _planned(opened, journal, journal.state.with_deployment(deployment), now.values())
-    services = tuple(now.get(s.name, s) for s in wanted.services)
+    services = tuple(now.get(s.name) or msgspec.structs.replace(s, live=recorded) for s in wanted.services)
     steps = planning.before(plan, "deployments", wanted)
     _run(opened, journal, steps, msgspec.structs.replace(wanted, services=services), emit)
     return wanted
@@ -76,9 +84,31 @@ def _tidy(opened: Project, journal: engine.Journal, emit: Emit) -> None:
         _run(opened, journal, planning.removals(plan), wanted, emit)
 
 
+@contextlib.contextmanager
+def telling(deployment: Deployment, emit: Emit) -> Iterator[None]:
+    """Say now and then that the model is still being loaded."""
+    done, began = threading.Event(), time.monotonic()
+
+    def tell() -> None:
+        while not done.wait(TELL_EVERY):
+            passed = time.monotonic() - began
+            message = f"loading {deployment.uri} ({passed:.0f} s)"
+            engine.tolerant(emit)(Event("deployment", "progress", message, passed))
+
+    threading.Thread(target=tell, daemon=True).start()
+    try:
+        yield
+    finally:
+        done.set()
+
+
 def _try(opened: Project, journal: engine.Journal, deployment: Deployment, wanted: Wanted) -> None:
+    """A server that fails while it is asked to load what is new fails by that."""
     journal.change(engine.unserved)
-    failed = engine.publish(opened.target, opened.components, wanted.deployments, journal.state)
+    try:
+        failed = engine.publish(opened.target, opened.components, wanted.deployments, journal.state)
+    except ComponentFailed as error:
+        raise NotServed({deployment.name: error.message}) from error
     _demand(deployment, failed)
 
 

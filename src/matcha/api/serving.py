@@ -40,7 +40,10 @@ def deploy(
     A model whose packages differ from the serving environment's gets an environment and a process of its
     own behind the same address. Loading a model runs its code: deploy what you trust.
 
-    Raises BadInput for a malformed URI or name, NotFound for a model the registry does not know, and
+    Without `name` the deployment is called like its model, as far as that can stand in an address.
+
+    Raises BadInput for a malformed URI or name, and where another registered model is deployed under the
+    name and none was given, NotFound for a model the registry does not know, and
     ComponentFailed when the model cannot be loaded; what was served before goes on answering then. Killed,
     it is as if it had never begun, or had ended: `provision` sees to that.
     """
@@ -53,6 +56,8 @@ def deploy(
     chosen = _name(name, version)
     with engine.locked(opened.store, f"deploy {chosen}", wait=lock_wait, emit=emit) as token:
         journal = engine.Journal(opened.store, opened.state(), token)
+        if name is None:
+            _require_own(chosen, journal.state, version)
         deployment, notes = _describe(opened, journal.state, version, model, chosen, sensitive, emit)
         emit(Event("deployment", "note", RUNS_CODE))
         emit(Event("deployment", "progress", f"serving {deployment.uri}"))
@@ -69,6 +74,18 @@ def _require_running(opened: Project) -> None:
 def _name(asked: str | None, version: ModelVersion) -> str:
     own = re.sub(r"[^a-z0-9-]+", "-", (version.model or "model").lower()).strip("-")
     return _checked(own if asked is None else asked)
+
+
+def _require_own(name: str, state: State, version: ModelVersion) -> None:
+    """Models of different names may come to one deployment name: a.b and a-b."""
+    taken = state.deployments.get(name)
+    if taken is None or taken.model in ("", version.model):
+        return
+    raise BadInput(
+        f'"{name}" is the name of another model\'s deployment.',
+        details=f"{taken.uri} is deployed as {name}. Give that name yourself to replace it, or another.",
+        resolution=f"matcha deploy {version.uri} --name my-model",
+    )
 
 
 def _checked(name: str) -> str:

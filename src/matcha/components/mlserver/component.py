@@ -36,9 +36,13 @@ QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
 
 
 class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):
-    """`max-body-mb`: the largest request that is read, in MiB."""
+    """`max-body-mb`: the largest request that is read, in MiB.
+
+    `load-seconds`: how long one model may load.
+    """
 
     max_body_mb: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 32
+    load_seconds: Annotated[int, msgspec.Meta(ge=1, le=1500)] = 600
 
 
 class MLServer(Component):
@@ -107,6 +111,7 @@ class MLServer(Component):
         return {
             "MATCHA_DEPLOYMENTS": "{live}/deployments.json",
             "MATCHA_HOSTS": "{hosts}",
+            "MATCHA_LOAD_SECONDS": str(self.options.load_seconds),
             "MATCHA_MAX_BODY_MB": str(self.options.max_body_mb),
             "MATCHA_MODELS_DIR": "{volume:models}",
             "MLFLOW_TRACKING_URI": f"{{url:{TRACKER}}}",

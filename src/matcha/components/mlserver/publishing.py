@@ -20,9 +20,12 @@ from matcha.errors import ComponentFailed, MatchaError, NotProvisioned
 TOKEN = "serving-token"  # noqa: S105 - the name of a secret
 PATH = "/matcha/deployments"
 FLUSH_PATH = "/matcha/flush"
-SECONDS = 1800.0  # a model may be gigabytes
+SECONDS = 1800.0  # a model may be gigabytes; the server itself limits how long one loads
+RETRIES = 8  # of a connection, in a minute: a server that ended is started again
 ASK_SECONDS = 2.0
 SILENT = "The model server does not answer."
+ENDED = "The model server ended while it loaded models: out of memory, or by what a model does."
+LATE = f"The model server did not load its models within {SECONDS / 60:.0f} minutes."
 SENT = ("name", "uri", "model", "version", "run_id", "environment", "signature", "settings")
 
 
@@ -129,9 +132,15 @@ def _put(access: Access, url: str, text: str, how: Mapping[str, Any]) -> Mapping
 
     content = msgspec.json.encode({**msgspec.json.decode(text), **how})
     headers = {**_authorized(access), "Content-Type": "application/json"}
+    transport = httpx.HTTPTransport(trust_env=False, retries=RETRIES)
     timeout = httpx.Timeout(SECONDS, connect=10)
     try:
-        answer = httpx.put(f"{url}{PATH}", content=content, headers=headers, timeout=timeout, trust_env=False)
+        with httpx.Client(transport=transport, timeout=timeout, trust_env=False) as client:
+            answer = client.put(f"{url}{PATH}", content=content, headers=headers)
+    except httpx.ReadTimeout as error:
+        raise _failed(f"{url}: {error}", LATE) from error
+    except (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError) as error:
+        raise _failed(f"{url}: {error}", ENDED) from error
     except httpx.HTTPError as error:
         raise _failed(f"{url}: {error}") from error
     if not answer.is_success:
@@ -143,5 +152,5 @@ def _authorized(access: Access) -> dict[str, str]:
     return {"Authorization": f"Bearer {access.secret(TOKEN)}"}
 
 
-def _failed(details: str) -> ComponentFailed:
-    return ComponentFailed(SILENT, details=details, resolution="matcha status")
+def _failed(details: str, message: str = SILENT) -> ComponentFailed:
+    return ComponentFailed(message, details=details, resolution="matcha status")

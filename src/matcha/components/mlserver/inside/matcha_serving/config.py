@@ -30,6 +30,7 @@ class Config:
     capture_url: str = ""
     capture_token: str = ""
     max_body: int = 32 * 2**20
+    load_seconds: float = 600.0
 
 
 def read(arguments: Sequence[str], env: Mapping[str, str], secrets: Mapping[str, str]) -> Config:
@@ -49,6 +50,7 @@ def read(arguments: Sequence[str], env: Mapping[str, str], secrets: Mapping[str,
         capture_url=env.get("MATCHA_CAPTURE_URL", "").rstrip("/"),
         capture_token=capture_token,
         max_body=int(env.get("MATCHA_MAX_BODY_MB", "32")) * 2**20,
+        load_seconds=float(env.get("MATCHA_LOAD_SECONDS", "600")),
     )
 
 

@@ -42,7 +42,6 @@ from .inputs import BadRequest, Reading
 QUICK = 0.02  # seconds of the event loop that one prediction may take
 FEW_ROWS = 1000
 DRAIN_SECONDS = 10.0
-LOAD_SECONDS = 600.0
 KINDS_LOGGED = 20
 logger = logging.getLogger("mlserver.matcha")
 # Parameters of the protocol, not of the model.
@@ -60,6 +59,7 @@ class Shared:
     """
 
     capture: Capture | None = None
+    load_seconds: float = 600.0
     predicting: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(8, "predict"))
     loading: ThreadPoolExecutor = field(default_factory=_loader)
 
@@ -157,10 +157,10 @@ class ModelRuntime(Served, MLflowRuntime):
         loop = asyncio.get_running_loop()
         loading = loop.run_in_executor(self._shared.loading, self._read_model)
         try:
-            return await asyncio.wait_for(loading, LOAD_SECONDS)
+            return await asyncio.wait_for(loading, self._shared.load_seconds)
         except asyncio.TimeoutError as error:
             self._shared.loading = _loader()
-            raise TimeoutError(f"it did not load within {LOAD_SECONDS:.0f} seconds") from error
+            raise TimeoutError(f"it did not load within {self._shared.load_seconds:.0f} seconds") from error
 
     def _read_model(self) -> Any:
         folder = Path(self._settings.parameters.uri)

@@ -89,7 +89,10 @@ class Serving:
         self._capture = _capture(config)
         self._peers = Peers()
         self._deployments = Deployments(
-            Copies(config.models), Shared(self._capture), self._peers, config.environment
+            Copies(config.models),
+            Shared(self._capture, config.load_seconds),
+            self._peers,
+            config.environment,
         )
         registry = self._deployments.registry
         plane = Plane(DataPlane(settings, registry), registry)
