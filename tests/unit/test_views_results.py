@@ -183,6 +183,12 @@ def test_status_of_a_healthy_stack() -> None:
     )
 
 
+def test_a_service_that_has_just_begun_has_an_uptime_and_restarts_too() -> None:
+    young = component("Shelf", address="http://127.0.0.1:7070", memory=9_000_000, uptime=0.0)
+    row = text(statuses.status_lines(stack(young), Paper(width=80)), width=80).splitlines()[-1]
+    assert row.split() == ["Shelf", "running", "http://127.0.0.1:7070", "9", "MB", "0.0s", "0"]
+
+
 def test_status_says_what_is_wrong_and_what_to_type() -> None:
     ill = stack(MLFLOW, MONITORING, lock="ann@laptop (provision)")
     assert text(statuses.status_lines(ill, Paper(width=60)), width=60) == (

@@ -53,7 +53,7 @@ def _verdict(status: StackStatus) -> Span:
 
 
 def _row(component: ComponentStatus) -> tuple[Span, ...]:
-    up = component.uptime > 0
+    up = component.uptime > 0 or component.memory >= 0  # a process that has just begun has run for no second
     return (
         Span(component.title),
         Span(WORDS.get(component.condition, component.condition), STYLES[component.condition]),
