@@ -26,10 +26,10 @@ from matcha import inside
 from matcha.component import Database, Port, Probe, service_digest
 from matcha.errors import BadInput, ComponentFailed, MatchaError, NotProvisioned
 from matcha.events import silent
+from matcha.host.ports import is_free
 from matcha.state import State
 from matcha.targets.local.home import find_stack, inherit, user_layout
 from matcha.targets.local.layout import Layout
-from matcha.targets.local.ports import is_free
 
 Make = Callable[..., Bench]
 

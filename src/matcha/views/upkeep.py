@@ -63,9 +63,16 @@ def destroyed_lines(result: Destroyed, *, listed: bool = False) -> list[Line]:
         return [line("There is nothing to destroy.")]
     if result.cancelled:
         return [line("Nothing was removed.")]
+    kept = [line(f"  - {each}") for each in result.kept]
+    end = "nothing else of the stack is left." if kept else "nothing of the stack is left."
     return [
         *(line(f"  - {each}") for each in result.removed if not listed),
-        line(Span("Removed, and checked: nothing of the stack is left.", "green")),
+        line(Span(f"Removed, and checked: {end}", "green")),
+        *(
+            [line(), line("Kept, with all data (matcha destroy --delete-data removes it):"), *kept]
+            if kept
+            else []
+        ),
     ]
 
 

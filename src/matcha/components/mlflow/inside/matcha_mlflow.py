@@ -16,6 +16,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
+import matcha_database  # type: ignore[import-not-found]
 from matcha_web import App, Guard, Where, serve, where  # type: ignore[import-not-found]
 
 # Names in mlflow/server/constants.py, and what each must hold.
@@ -71,7 +72,10 @@ def load(hosts: tuple[str, ...]) -> App:
     """The application, with its database open: migrated before the first answer, or failed before it."""
     app: App = import_module("mlflow.server.fastapi_app").app
     handlers = import_module("mlflow.server.handlers")
-    handlers.initialize_backend_stores(os.environ["MLFLOW_BACKEND_STORE_URI"], None, ARTIFACT_ROOT)
+    store = os.environ["MLFLOW_BACKEND_STORE_URI"]
+    matcha_database.begin(store)
+    handlers.initialize_backend_stores(store, None, ARTIFACT_ROOT)
+    matcha_database.ready(store)
     return Guard(app, hosts, closed=CLOSED)
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from matcha.errors import MatchaError
-from matcha.targets.local.files import drop_half_written, guarded, write_private
+from matcha.host.files import drop_half_written, guarded, write_private
 
 HOST = "127.0.0.1"
 _NEIGHBOURS = 40  # tried above a preferred port before one is taken from the system's own range
