@@ -70,12 +70,7 @@ class UvInstaller:
     def install(self, environment: Environment, report: Report) -> Path:
         from matcha import environments  # noqa: PLC0415
 
-        def tell(progress: InstallProgress) -> None:
-            report(*_told(progress))
-
-        python = environments.python_for(environment.python)
-        warm = environments.warm_modules(environment.warm)
-        return environments.install(environment.lock, python, warm=warm, report=tell)
+        return _made(environments.install, environment, report)
 
     def notes(self, missing: Sequence[Environment]) -> Sequence[str]:
         from matcha import environments  # noqa: PLC0415
@@ -122,12 +117,19 @@ class UvInstaller:
     def repair(self, environment: Environment, report: Report) -> Path:
         from matcha import environments  # noqa: PLC0415
 
-        def tell(progress: InstallProgress) -> None:
-            report(*_told(progress))
+        return _made(environments.reinstall, environment, report)
 
-        python = environments.python_for(environment.python)
-        warm = environments.warm_modules(environment.warm)
-        return environments.reinstall(environment.lock, python, warm=warm, report=tell)
+
+def _made(make: Callable[..., Path], environment: Environment, report: Report) -> Path:
+    """By `environments.install` or `reinstall`, with what is told of either."""
+    from matcha import environments  # noqa: PLC0415
+
+    def tell(progress: InstallProgress) -> None:
+        report(*_told(progress))
+
+    python = environments.python_for(environment.python)
+    warm = environments.warm_modules(environment.warm)
+    return make(environment.lock, python, warm=warm, report=tell)
 
 
 class Telling:
