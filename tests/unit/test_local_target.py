@@ -23,7 +23,7 @@ import pytest
 from local_stack import SERVER, Bench, traces, web
 
 from matcha import inside
-from matcha.component import Database, Port, Probe, service_digest
+from matcha.component import Database, Port, Probe, Service, service_digest
 from matcha.errors import BadInput, ComponentFailed, MatchaError, NotProvisioned
 from matcha.events import silent
 from matcha.state import State
@@ -310,6 +310,27 @@ def test_who_refers_to_a_port_that_moves_is_made_anew(bench: Make) -> None:
     told = one.ask(f"http://127.0.0.1:{moved.ports['two/http']}/")
     assert told["env"]["PEER"] == f"127.0.0.1:{moved.ports['one/http']}"
     assert moved.ports["two/http"] == state.ports["two/http"]
+
+
+def test_it_is_known_beforehand_who_is_made_anew_for_a_service_that_comes_or_goes(bench: Make) -> None:
+    """The plan names the restart, not only the run that does it."""
+    one = bench()
+    caller = web("caller", env={"PEER": "{url:role-of-extra}"}, talks_to=("role-of-extra",))
+    extra = web("extra")
+    alone = one.provision(caller)
+
+    def outdated(state: State, *services: Service) -> bool:
+        return one.target.observe(state, services).resources["service/caller"].digest == ""
+
+    one.reopen()
+    assert not outdated(alone, caller)
+    assert outdated(alone, caller, extra)
+    both = one.provision(caller, extra)
+    one.reopen()
+    assert not outdated(both, caller, extra)
+    assert outdated(both, caller)
+    told = one.ask(f"http://127.0.0.1:{both.ports['caller/http']}/")
+    assert told["env"]["PEER"] == f"http://127.0.0.1:{both.ports['extra/http']}"
 
 
 def test_a_preferred_port_of_the_options_is_taken(bench: Make) -> None:
