@@ -22,6 +22,7 @@ import psutil
 import pytest
 from local_stack import SERVER, Bench, traces, web
 
+import matcha
 from matcha import inside
 from matcha.component import Database, Port, Probe, Service, service_digest
 from matcha.errors import BadInput, ComponentFailed, MatchaError, NotProvisioned
@@ -470,6 +471,38 @@ def test_destroy_ends_jobs_whose_run_was_killed_and_stop_does_not(bench: Make) -
         for pid in pids:
             if _is_alive(pid) and psutil.Process(pid).environ().get("MATCHA_STACK_JOB") == state.stack_id:
                 os.kill(pid, signal.SIGKILL)
+
+
+def test_destroy_ends_a_job_of_a_stack_whose_record_was_lost(bench: Make) -> None:
+    """`provision` takes over what is left of it, under another id; the job goes on meanwhile."""
+    one = bench()
+    lost = one.provision(web())
+    pids = _abandoned_job(one)
+    try:
+        shutil.rmtree(one.project / ".matcha")
+        one.reopen()
+        assert one.provision(web()).stack_id != lost.stack_id
+        assert all(map(_is_alive, pids))
+        assert any(f"a running job: process {pids[0]}, " in line for line in one.target.belongings())
+        assert one.destroy() == []
+        _until(lambda: not any(map(_is_alive, pids)))
+    finally:
+        for pid in pids:
+            if _is_alive(pid) and psutil.Process(pid).environ().get("MATCHA_STACK_JOB") == lost.stack_id:
+                os.kill(pid, signal.SIGKILL)
+
+
+def test_a_stack_whose_record_is_lost_is_not_called_absent(bench: Make) -> None:
+    one = bench()
+    with pytest.raises(NotProvisioned, match="There is no running stack here"):
+        matcha.status(one.project)
+    one.provision(web())
+    shutil.rmtree(one.project / ".matcha")
+    for ask in (matcha.status, matcha.stop, matcha.models):
+        with pytest.raises(NotProvisioned, match="record of this project's stack is gone") as refused:
+            ask(one.project)
+        assert "running processes: " in refused.value.details
+        assert "matcha destroy" in refused.value.details
 
 
 def _is_alive(pid: int) -> bool:

@@ -50,7 +50,7 @@ def test_the_workspace_lock_names_the_client_libraries() -> None:
     assert {"mlflow", "zenml", "dvc"} <= set(locked)
 
 
-# connect()
+# Notebooks and other processes
 
 
 @pytest.fixture

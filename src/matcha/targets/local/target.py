@@ -215,7 +215,8 @@ class LocalTarget:
     def run(self, job: Job) -> int:
         from matcha.targets.local import jobs  # noqa: PLC0415
 
-        return jobs.run(msgspec.structs.replace(job, env={**job.env, jobs.MARK: self._known().id}))
+        marks = jobs.marks(self._known().id, self._layout.project)
+        return jobs.run(msgspec.structs.replace(job, env={**job.env, **marks}))
 
     def remove_service(self, name: str, emit: Emit) -> None:
         """Its process, files, log and ports go. Its volumes and databases stay until `destroy`."""
