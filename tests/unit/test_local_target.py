@@ -521,6 +521,48 @@ def test_leftovers_names_what_is_still_there(bench: Make) -> None:
     assert str(one.project / ".matcha/stack") in left
 
 
+def test_with_another_data_folder_nothing_is_done_by_halves(
+    bench: Make, user_folders: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Its passwords and claims would stay behind, or new passwords be made for old databases."""
+    one = bench()
+    service = web(secrets={"TOKEN": "t"})
+    state = one.provision(service)
+    value = one.target.access(state).secret("t")
+    with monkeypatch.context() as moved:
+        moved.setenv("XDG_DATA_HOME", str(tmp_path / "elsewhere"))
+        for ask in (
+            lambda target: target.destroy(silent),
+            lambda target: target.belongings(),
+            lambda target: target.observe(state, [service]),
+            lambda target: target.status(state),
+        ):
+            one.reopen()
+            with pytest.raises(MatchaError, match="another data folder") as refused:
+                ask(one.target)
+        assert str(user_folders / "data" / "matcha") in refused.value.details
+        assert refused.value.resolution == f"export XDG_DATA_HOME={user_folders / 'data'}"
+        assert not (tmp_path / "elsewhere").exists()
+    one.reopen()
+    assert one.target.access(state).secret("t") == value
+    assert one.destroy() == []
+    assert traces(user_folders) == []
+
+
+def test_a_data_folder_that_the_user_moved_is_the_stacks_own(
+    bench: Make, user_folders: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    one = bench()
+    state = one.provision(web(secrets={"TOKEN": "t"}))
+    value = one.target.access(state).secret("t")
+    one.target.stop(silent)
+    (user_folders / "data").rename(tmp_path / "elsewhere")
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "elsewhere"))
+    one.reopen()
+    again = one.provision(web(secrets={"TOKEN": "t"}))
+    assert one.target.access(again).secret("t") == value
+
+
 def test_destroy_works_when_the_record_and_the_folder_are_gone(bench: Make, user_folders: Path) -> None:
     one = bench()
     state = one.provision(web())

@@ -108,7 +108,7 @@ class LocalTarget:
         self._stack = home.settle(stack)
         ports = self._claim(self._stack, state, services)
         facts = {k: v for k, v in state.facts.items() if not k.startswith(look.ROLE)}
-        facts |= {f"{look.ROLE}{s.role}": s.name for s in services}
+        facts |= {f"{look.ROLE}{s.role}": s.name for s in services} | {home.DATA: str(self._user.data)}
         self._state = msgspec.structs.replace(state, ports=ports, facts=facts)
         return self._state
 
