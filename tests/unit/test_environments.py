@@ -611,6 +611,24 @@ def test_requirements_that_contradict_the_constraints_are_told_with_the_reason(
     assert not (tmp_path / "never").exists()
 
 
+def test_constraints_of_the_project_hold_beside_those_of_the_lock(
+    cache: Path, index: PackageIndex, tmp_path: Path
+) -> None:
+    constraints = index.lock(tmp_path / "requirements.lock", "tiny")
+
+    def lock(limit: str) -> str:
+        output = tmp_path / "made"
+        environments.compile_lock(
+            ["tiny", "large"], constraints=constraints, limits=[limit], python=PYTHON, output=output
+        )
+        return output.read_text()
+
+    assert "large==1.0" in lock("large<2")
+    with pytest.raises(environments.EnvironmentUnresolvable) as raised:
+        lock("large>=2")
+    assert "large>=2" in raised.value.details
+
+
 BACKEND = """
 import zipfile
 
