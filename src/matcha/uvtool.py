@@ -184,8 +184,7 @@ def cache_root() -> Path:
 def settings(environ: Mapping[str, str]) -> dict[str, str]:
     """The environment variables uv gets: the user's own, pip's where uv's are unset.
 
-    uv makes a folder of credentials where it looks for them; a user who has none gets it in the cache, where it
-    is in nobody's way.
+    uv makes a folder of credentials where it looks for them: for a user who has none that is in the cache.
     """
     kept = {name: value for name, value in environ.items() if name not in _NOT_OURS}
     for name, also, of_pip in _FROM_PIP:
