@@ -319,7 +319,7 @@ class Monitor(Protocol):
     """Drift and bias of deployed models."""
 
     def report(self, access: Access, name: str | None, take_in: bool) -> Mapping[str, Any]:
-        """The verdict that stands of one deployment, or of all: `matcha.views.documents.Report`."""
+        """The verdict that stands of one deployment, or of all: `matcha.api.types.Report`."""
 
 
 def service_digest(service: Service, environment: Environment) -> str:

@@ -176,8 +176,8 @@ CASES: list[tuple[str, str, Any, int, tuple[str, ...]]] = [
         "unsigned, wrong width",
         "unsigned",
         array([1.0] * 3, [1, 3]),
-        500,
-        ("model failed: ValueError", "3 features"),
+        400,
+        ("'x'", "refused: ValueError", "3 features"),
     ),
     (
         "the model's own failure",

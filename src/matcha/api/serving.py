@@ -14,7 +14,7 @@ from matcha.api import _models, _switching
 from matcha.api import rows as reading
 from matcha.api._project import Folder, Project, open_project
 from matcha.api.lifecycle import LOCK_WAIT
-from matcha.api.types import DeployResult, Prediction, ServedModel
+from matcha.api.types import DeployResult, Prediction, Report, ServedModel
 from matcha.component import Deployment, ModelVersion
 from matcha.errors import BadInput, MatchaError, NotFound, suggest
 from matcha.events import Emit, Event, silent
@@ -263,7 +263,7 @@ def _reason(response: Any) -> str:
 
 def monitor(
     name: str | None = None, *, take_in: bool = True, project: Folder = ".", target: str | None = None
-) -> list[dict[str, Any]]:
+) -> list[Report]:
     """The verdict that stands of one deployment, or of all, after taking in what was captured since the last.
 
     Rows too few for a verdict wait for the next window. A version just deployed has no verdict.
@@ -283,4 +283,4 @@ def monitor(
     names = [name] if name else list(state.deployments)
     if take_in:
         opened.server.flush(access)
-    return [dict(opened.monitor.report(access, n, take_in)) for n in names]
+    return [msgspec.convert(opened.monitor.report(access, n, take_in), Report) for n in names]

@@ -192,7 +192,8 @@ class ModelRuntime(Served, MLflowRuntime):
             return await self._run(reading, params)
         except Exception as error:
             self._log(error)
-            raise _explained(error, reading) from error
+            unchecked = [str(x.name) for x in payload.inputs] if isinstance(self._guard, Unsigned) else []
+            raise _explained(error, reading, unchecked) from error
 
     def _log(self, error: Exception) -> None:
         """The traceback of each kind of failure once: a model that always fails would fill the log."""
@@ -234,8 +235,10 @@ class ModelRuntime(Served, MLflowRuntime):
         return response
 
 
-def _explained(error: Exception, reading: Reading) -> MLServerError:
-    """400 for what MLflow itself refuses and for inputs that hold missing values; else the model failed."""
+def _explained(error: Exception, reading: Reading, unchecked: list[str]) -> MLServerError:
+    """400 for what MLflow itself refuses, for inputs that hold missing values, and for a ValueError where no
+    signature let the guard check the inputs: it is how libraries refuse a shape. Else the model failed.
+    """
     if isinstance(error, MLServerError):
         return error
     said = plain.error(error)
@@ -247,6 +250,9 @@ def _explained(error: Exception, reading: Reading) -> MLServerError:
         )
     if code.raised_by_mlflow(error):
         return InferenceError(f"the model cannot take this request: {said}")
+    if unchecked and isinstance(error, ValueError):
+        names = inputs.listed(f"'{name}'" for name in unchecked)
+        return InferenceError(f"input {names}: the model, which has no signature, refused: {said}")
     return MLServerError(f"model failed: {said}", 500)
 
 
