@@ -238,7 +238,9 @@ class Component:
 
 
 class ModelVersion(msgspec.Struct, frozen=True, kw_only=True):
-    """What a model URI means now. `requirements` are pip requirement lines of the model."""
+    """What a model URI means now. `requirements` are pip requirement lines of the model; `example` is its
+    input example, in the JSON of MLflow's scoring server.
+    """
 
     uri: str
     model: str = ""
@@ -249,6 +251,7 @@ class ModelVersion(msgspec.Struct, frozen=True, kw_only=True):
     python: str = ""
     signature: dict[str, Any] = msgspec.field(default_factory=dict)
     flavors: tuple[str, ...] = ()
+    example: Any = None
     aliases: tuple[str, ...] = ()
 
 

@@ -63,7 +63,7 @@ def deploy(
         emit(Event("deployment", "progress", f"serving {deployment.uri}"))
         others = _others(_switching.switch(opened, journal, deployment, emit))
     emit(Event("deployment", "done", f"{chosen} serves {deployment.uri}"))
-    return _result(opened, deployment, (*notes, *others))
+    return _result(opened, deployment, version.example, (*notes, *others))
 
 
 def _require_running(opened: Project) -> None:
@@ -131,11 +131,11 @@ def _describe(
     return deployment, tuple(notes)
 
 
-def _result(opened: Project, deployment: Deployment, notes: Sequence[str]) -> DeployResult:
+def _result(opened: Project, deployment: Deployment, example: Any, notes: Sequence[str]) -> DeployResult:
     url = opened.server.predict_url(opened.access(), deployment.name)
     if not deployment.signature.get("inputs"):
         notes = [*notes, "The model has no signature: the shape and type in the calls below are a guess."]
-    body = inference.sample_request(deployment.signature)
+    body = inference.sample_request(deployment.signature, example)
     return DeployResult(
         deployment=deployment,
         url=url,

@@ -68,7 +68,7 @@ class StackStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DeployResult(msgspec.Struct, frozen=True, kw_only=True):
-    """`url` is the V2 endpoint. `python` and `curl` are ready-to-paste calls made from the signature."""
+    """`url` is the V2 endpoint. `python` and `curl` are ready-to-paste calls."""
 
     deployment: Deployment
     url: str

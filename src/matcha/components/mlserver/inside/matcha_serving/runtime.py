@@ -24,7 +24,7 @@ from mlserver.batching import load_batching
 from mlserver.errors import InferenceError, MLServerError
 from mlserver.model import MLModel
 from mlserver.settings import ModelSettings
-from mlserver.types import InferenceRequest, InferenceResponse, Parameters
+from mlserver.types import InferenceRequest, InferenceResponse, Parameters, ResponseOutput
 from mlserver_mlflow import MLflowRuntime, TensorDictCodec
 from mlserver_mlflow.metadata import (
     DefaultInputPrefix,
@@ -114,8 +114,10 @@ class Served(MLModel):
         response = await self.answer(payload, reading)
         response.model_name = self.deployment.name
         self._stamp(response)
+        asked = _asked(payload, response)
         if self._shared.capture is not None and random.random() < self.deployment.sample:  # noqa: S311
             capture(self._shared.capture, self.deployment.name, began, payload, response, reading.rows)
+        response.outputs = asked
         return response
 
     def _stamp(self, response: InferenceResponse) -> None:
@@ -127,6 +129,17 @@ class Served(MLModel):
     async def answer(self, payload: InferenceRequest, reading: Reading) -> InferenceResponse:
         """Raises MLServerError."""
         raise NotImplementedError
+
+
+def _asked(request: InferenceRequest, response: InferenceResponse) -> list[ResponseOutput]:
+    """The outputs that the request names, in its order; all where it names none. Raises InferenceError."""
+    found = {output.name: output for output in response.outputs}
+    names = list(dict.fromkeys(output.name for output in request.outputs or ()))
+    for name in names:
+        if name not in found:
+            near = inputs.near(name, found, "gives")
+            raise InferenceError(f"output '{inputs.shown_name(name)}': the model has no such output; {near}")
+    return [found[name] for name in names] if names else response.outputs
 
 
 class ModelRuntime(Served, MLflowRuntime):
@@ -184,8 +197,9 @@ class ModelRuntime(Served, MLflowRuntime):
 
     async def answer(self, payload: InferenceRequest, reading: Reading) -> InferenceResponse:
         params = self._params(payload)
-        # The batcher would mix up parameters, and what makes a model fail would spoil the batch.
-        if self._batched and not params and not reading.doubtful():
+        # The batcher would mix up parameters, and bytes with base64, and what makes a model fail would spoil
+        # the batch.
+        if self._batched and not params and not self._guard.binary and not reading.doubtful():
             with contextlib.suppress(Exception):  # another request of the batch may be at fault
                 return await self._inner(payload)
         try:
