@@ -13,11 +13,22 @@ find_python() {
   exit 1
 }
 
+# The oldest Python that Matcha supports, of PATH or of pyenv (whose shims fail for versions that are not active);
+# nothing where there is none.
+find_oldest_python() {
+  for candidate in python3.10 "${PYENV_ROOT:-$HOME/.pyenv}"/versions/3.10.*/bin/python; do
+    if "$candidate" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 10))' 2>/dev/null; then
+      echo "$candidate"
+      return
+    fi
+  done
+}
+
 # Makes $1 a virtual environment with uv inside. Where the system's Python has no venv or pip (Debian's bare
 # python3), a uv on PATH does it.
 make_venv() {
   VENV=$1
-  PYTHON=$(find_python)
+  PYTHON=$(find_python) || exit
   if [ ! -x "$VENV/bin/uv" ]; then
     if "$PYTHON" -c 'import venv, ensurepip' 2>/dev/null; then
       "$PYTHON" -m venv "$VENV"

@@ -238,7 +238,9 @@ class Component:
 
 
 class ModelVersion(msgspec.Struct, frozen=True, kw_only=True):
-    """What a model URI means now. `requirements` are pip requirement lines of the model."""
+    """What a model URI means now. `requirements` are pip requirement lines of the model; `example` is its
+    input example, in the JSON of MLflow's scoring server.
+    """
 
     uri: str
     model: str = ""
@@ -249,6 +251,7 @@ class ModelVersion(msgspec.Struct, frozen=True, kw_only=True):
     python: str = ""
     signature: dict[str, Any] = msgspec.field(default_factory=dict)
     flavors: tuple[str, ...] = ()
+    example: Any = None
     aliases: tuple[str, ...] = ()
 
 
@@ -319,7 +322,7 @@ class Monitor(Protocol):
     """Drift and bias of deployed models."""
 
     def report(self, access: Access, name: str | None, take_in: bool) -> Mapping[str, Any]:
-        """The verdict that stands of one deployment, or of all: `matcha.views.documents.Report`."""
+        """The verdict that stands of one deployment, or of all: `matcha.api.types.Report`."""
 
 
 def service_digest(service: Service, environment: Environment) -> str:

@@ -27,8 +27,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import platformdirs
-
 from matcha import damage, envlock, lockfiles, pythons, sizes, tether, uvtool
 from matcha.damage import MARKER
 from matcha.lockfiles import compile_lock, lock_digest, warm_modules
@@ -43,6 +41,7 @@ from matcha.uvtool import (
     PackageIndexUnreachable,
     PythonUnavailable,
     WrongHash,
+    cache_root,
     uv_path,
 )
 
@@ -109,11 +108,6 @@ Report = Callable[[InstallProgress], None]
 
 
 # Names and places
-
-
-def cache_root() -> Path:
-    chosen = os.environ.get("MATCHA_CACHE_DIR")
-    return Path(chosen).expanduser().absolute() if chosen else platformdirs.user_cache_path("matcha")
 
 
 def environment_key(lock: Path, python: str) -> str:

@@ -94,6 +94,10 @@ class WouldLoseData(MatchaError):
     pass
 
 
+AGAIN = "then run the same command again"
+COMPONENT = "Correct it in the component: docs/component.md says what a service may hold"
+
+
 class Untold(str):
     """A name that is accepted, and not offered to people: it is for tests."""
 

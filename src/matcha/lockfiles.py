@@ -30,16 +30,28 @@ def warm_modules(file: Path | None) -> tuple[str, ...]:
     return tuple(line for line in lines if line and not line.startswith("#"))
 
 
-def compile_lock(requirements: Iterable[str], *, constraints: Path | None, python: str, output: Path) -> None:
+def compile_lock(
+    requirements: Iterable[str],
+    *,
+    constraints: Path | None,
+    limits: Iterable[str] = (),
+    python: str,
+    output: Path,
+) -> None:
     """Resolve requirement lines for this platform and `python` into a hash-locked file, written whole.
+
+    `limits` are lines of constraints besides those of the file.
 
     Raises EnvironmentUnresolvable with uv's reason, or another EnvironmentFailed.
     """
     with tempfile.TemporaryDirectory(prefix="matcha-") as folder:
         source, made = Path(folder) / "requirements.in", Path(folder) / "requirements.lock"
         source.write_text("\n".join(requirements) + "\n")
+        more = Path(folder) / "constraints.txt"
+        more.write_text("".join(f"{line}\n" for line in limits))
         flags = ["--generate-hashes", "--no-header", "--python-version", python, "-o", made.name]
-        flags += ["--constraints", str(constraints.absolute())] if constraints else []
+        for file in (more.name, *([constraints.absolute()] if constraints else [])):
+            flags += ["--constraints", str(file)]
         uvtool.run(["pip", "compile", "--quiet", *flags, source.name], cwd=Path(folder))
         output.parent.mkdir(parents=True, exist_ok=True)
         write_whole(output, made.read_text())

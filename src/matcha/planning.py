@@ -8,7 +8,7 @@ from typing import Literal
 import msgspec
 
 from matcha.component import Component, Deployment, Environment, Service, digest_of, service_digest
-from matcha.errors import MatchaError
+from matcha.errors import COMPONENT, MatchaError
 from matcha.state import State
 from matcha.target import Seen, Snapshot
 
@@ -289,7 +289,9 @@ def in_order(resources: Sequence[Resource]) -> list[Resource]:
     def visit(resource: Resource, path: tuple[str, ...]) -> None:
         if resource.key in path:
             raise MatchaError(
-                "Components need each other in a circle.", details=" -> ".join((*path, resource.key))
+                "Components need each other in a circle.",
+                details=" -> ".join((*path, resource.key)),
+                resolution=COMPONENT,
             )
         for need in resource.needs:
             if need in by_key and need not in done:

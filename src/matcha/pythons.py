@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from matcha import uvtool
+from matcha.errors import COMPONENT
 from matcha.uvtool import PythonUnavailable
 
 CALLER = "MATCHA_PYTHON"  # set for jobs, so that what they ask of Matcha uses the environments there are
@@ -30,7 +31,11 @@ def python_for(requires: str) -> str:
         return running
     if not fitting:
         message = f"No Python that Matcha supports satisfies {requires}."
-        raise PythonUnavailable(message, details=f"Supported: {', '.join(reversed(SUPPORTED))}.")
+        raise PythonUnavailable(
+            message,
+            details=f"Supported: {', '.join(reversed(SUPPORTED))}.",
+            resolution=COMPONENT,
+        )
     return next((version for version in fitting if _find_python(version)), fitting[0])
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from matcha import components, targets
 from matcha.component import Component
-from matcha.errors import MatchaError, Untold
+from matcha.errors import MatchaError, Untold, suggest
 
 FOR_TESTS = ("fake",)
 
@@ -48,7 +48,11 @@ def target_class(name: str) -> Any:
     for found, point in _entry_points("matcha.targets"):
         if found == name:
             return point.load()
-    raise MatchaError(f'No target named "{name}".')
+    raise MatchaError(
+        f'No target named "{name}".',
+        details=suggest(name, target_names()),
+        resolution="Install the package that has it, or: matcha provision --target local",
+    )
 
 
 def _built_in(package: Any, attribute: str) -> list[Any]:

@@ -7,6 +7,7 @@ the line, for what cannot be understood.
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import os
 import re
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
-from matcha.errors import BadInput
+from matcha.errors import AGAIN, BadInput
 
 _OPTION = re.compile(r"(--[a-z-]+|-[a-z])[\s=]*(.*)")
 _NAMED = re.compile(r"([A-Za-z0-9][\w.-]*\s*(?:\[[^\]]*\])?\s*@\s*)(.*)")
@@ -33,10 +34,17 @@ _NOT_SOURCE = re.compile(r"\..*|__pycache__|build|dist|venv|node_modules|mlruns|
 
 
 class Required(NamedTuple):
-    """Requirement lines; `trees` are the source folders among them, by absolute path."""
+    """Requirement lines; `trees` are the source folders among them, by absolute path.
+
+    `limits` are constraints: lines that say which versions a package may have, and ask for none.
+    """
 
     lines: tuple[str, ...] = ()
     trees: tuple[Path, ...] = ()
+    limits: tuple[str, ...] = ()
+
+    def and_(self, more: Required) -> Required:
+        return Required(self.lines + more.lines, self.trees + more.trees, self.limits + more.limits)
 
 
 class _Place(NamedTuple):
@@ -46,7 +54,7 @@ class _Place(NamedTuple):
     folder: Path
 
     def refuse(self, why: str, details: str = "") -> BadInput:
-        return BadInput(f"{self.what}: {why}", details=details)
+        return BadInput(f"{self.what}: {why}", details=details, resolution=f"Correct {self.what}, {AGAIN}")
 
 
 def of_project(root: Path) -> Required:
@@ -58,15 +66,11 @@ def of_project(root: Path) -> Required:
 
 
 def of_file(path: Path, above: tuple[Path, ...] = ()) -> Required:
-    """Of a requirements file, with the files that it includes. Constraints are left out.
-
-    `above` are the files that include it.
-    """
+    """Of a requirements file, with the files that it includes; `above` are those that include it."""
     found = Required()
     for number, line in _lines(path):
         place = _Place(f"{path.name}:{number}", path.parent)
-        more = _line(line, place, (*above, path.resolve()))
-        found = Required(found.lines + more.lines, found.trees + more.trees)
+        found = found.and_(_line(line, place, (*above, path.resolve())))
     return found
 
 
@@ -88,9 +92,17 @@ def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise BadInput(f"{path.name} is not UTF-8 text.", details=str(error)) from error
+        raise BadInput(
+            f"{path.name} is not UTF-8 text.",
+            details=str(error),
+            resolution=f"Save {path.name} as UTF-8, {AGAIN}",
+        ) from error
     except OSError as error:
-        raise BadInput(f"{path.name} cannot be read: {error.strerror}") from error
+        raise BadInput(
+            f"{path.name} cannot be read: {error.strerror}",
+            details=str(path),
+            resolution=f"Make it a file that you may read, {AGAIN}",
+        ) from error
 
 
 def _line(line: str, place: _Place, above: tuple[Path, ...]) -> Required:
@@ -103,10 +115,18 @@ def _line(line: str, place: _Place, above: tuple[Path, ...]) -> Required:
     if name in ("-r", "--requirement"):
         return _included(place, value, above)
     if name in _CONSTRAINTS:
-        return Required()
+        return Required(limits=_limits(place, value, above))
     if name not in _PASSED:
         raise place.refuse(f"unknown option {name}")
     return Required((line,))
+
+
+def _limits(place: _Place, name: str, above: tuple[Path, ...]) -> tuple[str, ...]:
+    """Of a constraints file. One without a package's name limits nothing, and uv refuses it."""
+    found = _included(place, name, above)
+    if unnamed := next((line for line in found.lines if re.match(r"[a-z+]+:", line)), ""):
+        raise place.refuse(f"a constraint in {name} does not begin with a package's name: {unnamed}")
+    return found.lines + found.limits
 
 
 def _included(place: _Place, name: str, above: tuple[Path, ...]) -> Required:
@@ -163,8 +183,7 @@ def _pyproject(path: Path) -> Required:
     place = _Place(f"{path.name}: project.dependencies", path.parent)
     if not isinstance(listed, list) or not all(isinstance(line, str) for line in listed):
         raise place.refuse("expected a list of requirements", f"Found {listed!r}.")
-    found = [_requirement(line, place) for line in listed]
-    return Required(tuple(n for f in found for n in f.lines), tuple(t for f in found for t in f.trees))
+    return functools.reduce(Required.and_, (_requirement(line, place) for line in listed), Required())
 
 
 def _table(path: Path) -> Mapping[str, Any]:
@@ -177,9 +196,11 @@ def _table(path: Path) -> Mapping[str, Any]:
     try:
         table = tomllib.loads(_text(path)).get("project", {})
     except ValueError as error:
-        raise BadInput(f"{path.name} is not valid TOML: {error}") from error
+        raise BadInput(
+            f"{path.name} is not valid TOML: {error}", resolution=f"Correct {path.name}, {AGAIN}"
+        ) from error
     if not isinstance(table, dict):
-        raise BadInput(f"{path.name}: project: expected a table, found {table!r}")
+        raise _Place(f"{path.name}: project", path.parent).refuse(f"expected a table, found {table!r}")
     return table
 
 

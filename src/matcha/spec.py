@@ -30,9 +30,10 @@ Rows = Annotated[int, msgspec.Meta(ge=1)]
 
 
 class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="kebab"):
-    """Settings of one deployed model, under `models:`.
+    """`sensitive`: columns to watch for bias. `sample`: the captured share of traffic, 0..1.
 
-    `sample` is the captured share of traffic, 0..1; `thresholds` are drift thresholds by column.
+    `drift-threshold` and `min-rows`: for this model, instead of what monitoring says for all. `thresholds`:
+    the same for single columns.
     """
 
     sensitive: tuple[str, ...] = ()

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from matcha.errors import StackFileError, suggest
+from matcha.errors import AGAIN, StackFileError, suggest
 
 Keys = tuple[str, ...]
 MOST = 10_000  # values of a file, with each alias written out
@@ -47,7 +47,9 @@ class StackFile:
     def error(self, keys: Keys, message: str, hint: str = "") -> StackFileError:
         where = f"{self.path.name}:{self.line(keys)}"
         return StackFileError(
-            f"{where}: {message}", details=f"At {'.'.join(keys) or 'the top'}.", resolution=hint
+            f"{where}: {message}",
+            details=f"At {'.'.join(keys) or 'the top'}.",
+            resolution=hint or _correct(self.path),
         )
 
     def line(self, keys: Keys) -> int:
@@ -108,11 +110,21 @@ def _parse(path: Path) -> Any:
         return YAML(typ="rt").load(path.read_text(encoding="utf-8"))
     except MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise StackFileError(f"{path.name}:{line}: not valid YAML: {error.problem}") from error
+        raise StackFileError(
+            f"{path.name}:{line}: not valid YAML: {error.problem}", resolution=_correct(path)
+        ) from error
     except OSError as error:
-        raise StackFileError(f"{path.name} cannot be read: {error.strerror}") from error
+        raise StackFileError(
+            f"{path.name} cannot be read: {error.strerror}",
+            details=str(path),
+            resolution=f"Make it a file that you may read, {AGAIN}",
+        ) from error
     except Exception as error:
-        raise StackFileError(f"{path.name}: not valid YAML: {error}") from error
+        raise StackFileError(f"{path.name}: not valid YAML: {error}", resolution=_correct(path)) from error
+
+
+def _correct(path: Path) -> str:
+    return f"Correct {path.name}, {AGAIN}"
 
 
 def _step(node: Any, key: str) -> tuple[int, Any]:

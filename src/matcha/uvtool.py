@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+import platformdirs
+
 from matcha import tether
 from matcha.errors import MatchaError
 
@@ -173,14 +175,31 @@ def uv_path() -> str:
         return "uv"
 
 
+def cache_root() -> Path:
+    """Of Matcha, for all of a user's projects."""
+    chosen = os.environ.get("MATCHA_CACHE_DIR")
+    return Path(chosen).expanduser().absolute() if chosen else platformdirs.user_cache_path("matcha")
+
+
 def settings(environ: Mapping[str, str]) -> dict[str, str]:
-    """The environment variables uv gets: the user's own, pip's where uv's are unset."""
+    """The environment variables uv gets: the user's own, pip's where uv's are unset.
+
+    uv makes a folder of credentials where it looks for them: for a user who has none that is in the cache.
+    """
     kept = {name: value for name, value in environ.items() if name not in _NOT_OURS}
     for name, also, of_pip in _FROM_PIP:
         if not any(kept.get(known) for known in (name, *also)):
             found = next((kept[known] for known in of_pip if kept.get(known)), "")
             kept.update({name: found} if found else {})
+    if not _credentials(kept).exists():
+        kept["UV_CREDENTIALS_DIR"] = str(cache_root() / "uv-credentials")
     return {**kept, "UV_NO_PROGRESS": "1", "NO_COLOR": "1"}
+
+
+def _credentials(environ: Mapping[str, str]) -> Path:
+    """Where uv keeps the user's."""
+    data = environ.get("XDG_DATA_HOME") or Path(environ.get("HOME") or Path.home(), ".local", "share")
+    return Path(environ.get("UV_CREDENTIALS_DIR") or Path(data, "uv", "credentials"))
 
 
 def redact(text: str) -> str:

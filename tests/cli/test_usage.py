@@ -15,6 +15,7 @@ from matcha.cli import commands
 from matcha.views.documents import SCHEMAS
 
 ENTRY = [sys.executable, "-c", "from matcha.cli.main import run; run()"]
+ELSEWHERE = "Next: Write it to another place, then run the same command again\n"
 NAMES = [name for names in commands.PANELS.values() for name in names]
 
 
@@ -265,7 +266,7 @@ def test_a_stdout_that_takes_nothing(stack, arguments: list[str], redirection: s
     for buffering in ({}, {"PYTHONUNBUFFERED": "1"}):
         done = stack.redirected(redirection, *arguments, **buffering)
         assert (done.code, done.out) == (1, "")
-        assert done.err.endswith(f"Error: The output cannot be written.\n  {why}\n")
+        assert done.err.endswith(f"Error: The output cannot be written.\n  {why}\n{ELSEWHERE}")
         assert "Traceback" not in done.err
         assert "Internal" not in done.err
 
@@ -294,7 +295,7 @@ def test_with_no_stream_at_all_there_is_an_exit_code(stack, redirection: str) ->
 def test_an_error_as_json_that_cannot_be_written_keeps_its_code(stack) -> None:
     done = stack.redirected(">&-", "get", "nosuch", "--output", "json")
     assert (done.code, done.out) == (2, "")
-    assert done.err == "Error: The output cannot be written.\n  Bad file descriptor\n"
+    assert done.err == "Error: The output cannot be written.\n  Bad file descriptor\n" + ELSEWHERE
 
 
 def test_a_closed_stdin_is_at_its_end(stack) -> None:
@@ -306,9 +307,19 @@ def test_a_closed_stdin_is_at_its_end(stack) -> None:
 def test_schemas_are_published_by_name(matcha) -> None:
     done = matcha("schema")
     assert done.out.splitlines() == sorted(SCHEMAS)
+    listed = matcha("schema", "--output", "json")
+    assert json.loads(listed.out) == done.out.splitlines()
     shown = matcha("schema", "example", "list")
     assert json.loads(shown.out)["title"] == "matcha example list --output json"
     assert matcha("schema", "statu").err == 'Error: "statu" has no JSON.\nDid you mean "status"?\n'
+
+
+@pytest.mark.parametrize("command", [("schema",), ("example", "list")])
+def test_a_target_and_a_project_may_be_named_everywhere(matcha, command: tuple[str, ...]) -> None:
+    plain = matcha(*command)
+    assert plain.code == 0
+    assert matcha(*command, "--target", "local", "--project", ".") == plain
+    assert matcha("--target", "local", *command) == plain
 
 
 def test_without_unicode_nothing_breaks(matcha) -> None:

@@ -17,6 +17,7 @@ import pytest
 from support.matcha import Matcha
 
 SMALL = "components: {pipeline: null, model-deployer: null, monitoring: null}\n"
+NEXT = ("Next: ", "Did you mean ", "Known: ")  # how an error ends
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +95,7 @@ def test_the_stack_file_is_told_by_path_and_line(
     assert f"matcha.yaml:{line}:" in error
     for word in words:
         assert word in error
+    assert error.rstrip().splitlines()[-1].startswith(NEXT)
     assert not (fresh.project / ".matcha").exists()
 
 
@@ -135,7 +137,9 @@ def test_requirements_that_are_none_are_told_by_line(small: Matcha, text: str, w
     listed = small.project / "requirements.txt"
     listed.write_text(text)
     try:
-        assert words in said(small("run", "--", "python", "-c", "", code=2))
+        error = said(small("run", "--", "python", "-c", "", code=2))
+        assert words in error
+        assert "\nNext: Correct requirements.txt:" in error
     finally:
         listed.unlink()
 

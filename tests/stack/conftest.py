@@ -11,6 +11,7 @@ import pytest
 from serving_bench import CODE, Bench, Make, maker, stop_all
 
 from matcha import environments
+from support import signatures
 
 HERE = Path(__file__).parent
 
@@ -26,6 +27,7 @@ def serving_python() -> Path:
 @pytest.fixture(scope="session")
 def serving_models(serving_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models")
+    (folder / "kinds.json").write_text(signatures.as_json())
     made = subprocess.run(
         [str(serving_python), "-W", "ignore", str(HERE / "serving_models.py"), str(folder)],
         capture_output=True,

@@ -191,8 +191,8 @@ CASES: list[tuple[str, str, Any, int, tuple[str, ...]]] = [
         "unsigned, wrong width",
         "unsigned",
         array([1.0] * 3, [1, 3]),
-        500,
-        ("model failed: ValueError", "3 features"),
+        400,
+        ("'x'", "refused: ValueError", "3 features"),
     ),
     (
         "the model's own failure",
@@ -202,5 +202,12 @@ CASES: list[tuple[str, str, Any, int, tuple[str, ...]]] = [
         ("model failed: KeyError", "no such thing"),
     ),
     ("parameter", "params", {**body(tensor("x", [1.0])), "parameters": {"factor": "much"}}, 400, ("factor",)),
+    (
+        "an output that is none",
+        "frame",
+        {**body(tensor("x", [1.0])), "outputs": [{"name": "x"}, {"name": "labl"}]},
+        400,
+        ("output 'labl'", "did you mean 'label'"),
+    ),
     ("unknown model", "nothing", body(*good()), 404, ("nothing",)),
 ]

@@ -1,10 +1,13 @@
 """Makes the models that `test_serving.py` serves: run in the serving environment, `serving_models.py FOLDER`.
 
-Each folder below FOLDER is a saved MLflow model; `registry.db` holds the registered model `credit`.
+Each folder below FOLDER is a saved MLflow model; `registry.db` holds the registered model `credit`. There is
+one `kind-NAME` for each of the signatures in FOLDER/kinds.json, which says what it got.
 """
 
 from __future__ import annotations
 
+import json
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -78,6 +81,15 @@ class Function(mlflow.pyfunc.PythonModel):
     def _holes(self, frame, params):
         return np.array([np.nan, 1.0])
 
+    def _got(self, value, params):
+        """What it got, in words, row by row."""
+        if isinstance(value, pd.DataFrame):
+            return ["; ".join(f"{k}={v!r}" for k, v in row.items()) for row in value.to_dict("records")]
+        if isinstance(value, dict):
+            parts = [[f"{k}: {text}" for text in self._got(v, params)] for k, v in value.items()]
+            return ["; ".join(row) for row in zip(*parts, strict=True)]
+        return [f"{value.dtype} {row!r}" for row in value.tolist()]
+
     def _two(self, tensors, params):
         return tensors["left"].sum(axis=1) + tensors["right"]
 
@@ -130,6 +142,12 @@ def saved(folder: Path) -> None:
     )
     function(folder, "two", ModelSignature(Schema([left, right])))
     with_code(folder)
+    function(folder, "got", None)
+    for name, inputs in json.loads((folder / "kinds.json").read_text()).items():
+        shutil.copytree(folder / "got", folder / f"kind-{name}")
+        if inputs:
+            signature = ModelSignature(Schema.from_json(json.dumps(inputs)))
+            mlflow.models.set_signature(str(folder / f"kind-{name}"), signature)
 
 
 def with_code(folder: Path) -> None:

@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 from monitoring_bench import TOKEN, Bench, line, traffic
 from monitoring_fixtures import Make, Tracking, alone_fixture, make_fixture, python_fixture, tracking_fixture
 
+from matcha.api.types import Report
 from matcha.components.monitoring import Monitoring
 from matcha.components.monitoring.component import Options
 from matcha.errors import MatchaError, NotFound
@@ -45,6 +47,8 @@ def test_same_data_gives_no_drift_and_half_a_sigma_in_one_column_is_found(
 
 def _history_is_kept(bench: Bench, same: dict[str, Any], moved: dict[str, Any]) -> None:
     assert bench.get("/v1/deployments/movie/windows?last=5").json() == [moved, same]
+    typed = msgspec.convert([same, moved], list[Report])
+    assert msgspec.json.decode(msgspec.json.encode(typed)) == [same, moved]
     again = bench.window()
     assert again == moved | {"new": False, "messages": ["No rows were captured since."]}
     assert bench.window(take_in=False) == again

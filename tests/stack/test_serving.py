@@ -133,6 +133,13 @@ def test_a_frame_has_an_output_a_column(server: Bench) -> None:
     assert {o["name"]: o["data"][0] for o in outputs} == {"x": 1.0, "label": "a", "at": "2026-01-02T00:00:00"}
 
 
+@pytest.mark.parametrize("asked", [["label"], ["label", "x"], []])
+def test_only_the_outputs_asked_for_come_in_their_order(server: Bench, asked: list[str]) -> None:
+    wanted = [{"name": name} for name in asked]
+    answer = server.infer("frame", body(tensor("x", [1.0]), outputs=wanted)).json()
+    assert [o["name"] for o in answer["outputs"]] == (asked or ["x", "label", "at"])
+
+
 def test_the_version_in_the_path_is_the_real_one(server: Bench) -> None:
     content = body(*good())
     assert server.infer("credit/versions/1", content).status_code == 200

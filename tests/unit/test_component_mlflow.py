@@ -137,6 +137,17 @@ def test_a_model_is_described() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("written", "example"),
+    [('{"inputs": [1]}', {"inputs": [1]}), ("{", None), ("", None)],
+)
+def test_the_example_of_a_model_is_read_where_it_can_be(written: str, example: Any) -> None:
+    described = "saved_input_example_info: {serving_input_path: serving_input_example.json}"
+    found = folder.read("here", files(MLmodel=described, serving_input_example__json=written))
+    assert found is not None
+    assert found.example == example
+
+
 def test_an_old_model_has_only_a_conda_environment() -> None:
     conda = "dependencies: [python=3.10.4, pip<23, {pip: ['scikit-learn==1.2', mlflow]}]"
     found = folder.read("here", files(MLmodel="flavors: {}", conda__yaml=conda))

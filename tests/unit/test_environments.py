@@ -611,6 +611,47 @@ def test_requirements_that_contradict_the_constraints_are_told_with_the_reason(
     assert not (tmp_path / "never").exists()
 
 
+def test_constraints_of_the_project_hold_beside_those_of_the_lock(
+    cache: Path, index: PackageIndex, tmp_path: Path
+) -> None:
+    constraints = index.lock(tmp_path / "requirements.lock", "tiny")
+
+    def lock(limit: str) -> str:
+        output = tmp_path / "made"
+        environments.compile_lock(
+            ["tiny", "large"], constraints=constraints, limits=[limit], python=PYTHON, output=output
+        )
+        return output.read_text()
+
+    assert "large==1.0" in lock("large<2")
+    with pytest.raises(environments.EnvironmentUnresolvable) as raised:
+        lock("large>=2")
+    assert "large>=2" in raised.value.details
+
+
+@pytest.mark.parametrize("has", [False, True])
+def test_uv_leaves_no_credentials_folder_with_a_user_who_has_none(
+    cache: Path,
+    user_folders: Path,
+    tmp_path: Path,
+    index: PackageIndex,
+    monkeypatch: pytest.MonkeyPatch,
+    has: bool,
+) -> None:
+    """It looks for some where the index refuses what it asks for."""
+    monkeypatch.setenv("UV_DEFAULT_INDEX", index.url.replace("someone:s3kret@", ""))
+    index.fault = "refuse"
+    place = user_folders / "data" / "uv" / "credentials"
+    if has:
+        place.mkdir(parents=True)
+
+    with pytest.raises(environments.PackageIndexUnreachable):
+        environments.compile_lock(["tiny"], constraints=None, python=PYTHON, output=tmp_path / "never")
+
+    assert place.exists() == has
+    assert (cache / "uv-credentials").exists() == (not has)
+
+
 BACKEND = """
 import zipfile
 

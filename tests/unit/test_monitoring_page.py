@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from matcha.api.types import Report
 from matcha.component import Deployment
 from matcha.components.monitoring import Monitoring
 from matcha.components.monitoring.component import Options
@@ -185,6 +186,7 @@ def test_a_new_version_has_no_verdict_of_the_one_before(
     if rows:
         captured(shown, rows, version="2")
     found = shown.report(shown.known("movie"))
+    assert msgspec.json.decode(msgspec.json.encode(msgspec.convert(found, Report))) == found
     assert (found["version"], found["status"], found["dataset_drift"]) == ("2", status, False)
     assert (found["waiting"], found["messages"], found["new"]) == (rows, [said], False)
     html = page.render(shown)

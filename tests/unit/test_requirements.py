@@ -23,13 +23,25 @@ def test_without_files_a_project_asks_for_nothing(tmp_path: Path) -> None:
 def test_requirements_with_comments_options_and_other_files(tmp_path: Path) -> None:
     (tmp_path / "more.txt").write_text("b>=2\n")
     (tmp_path / "requirements.txt").write_text(
-        "\ufeff# mine\na==1  # why\n\n-r more.txt\n-rmore.txt\n-c limits.txt\n--pre\n"
+        "\ufeff# mine\na==1  # why\n\n-r more.txt\n-rmore.txt\n--pre\n"
         "c \\\n  >=3\nd==1 --hash=sha256:00\ne @ https://host/e.whl#sha256=00\ngit+https://host/f@v1\n${G}\n"
     )
     assert lines(tmp_path) == [
         *("a==1", "b>=2", "b>=2", "--pre", "c    >=3", "d==1 --hash=sha256:00"),
         *("e @ https://host/e.whl#sha256=00", "git+https://host/f@v1", "${G}"),
     ]
+
+
+def test_constraints_limit_and_ask_for_nothing(tmp_path: Path) -> None:
+    (tmp_path / "nested").mkdir()
+    (tmp_path / "more.txt").write_text("b\n-c nested/limits.txt\n")
+    (tmp_path / "nested" / "limits.txt").write_text(
+        "# tested\na==1\n--constraint deeper.txt\n-r deeper.txt\n"
+    )
+    (tmp_path / "nested" / "deeper.txt").write_text("c<3\n")
+    (tmp_path / "requirements.txt").write_text("a\n-r more.txt\n")
+    found = requirements.of_project(tmp_path)
+    assert (found.lines, found.limits) == (("a", "b"), ("a==1", "c<3", "c<3"))
 
 
 def test_the_project_table_comes_before_requirements(tmp_path: Path) -> None:
@@ -70,19 +82,25 @@ def test_a_folder_is_found_from_the_file_that_names_it(tree: Path, written: str,
     lib = tree / "a lib"
     (tree / "nested" / "more.txt").write_text(written.format(here=tree, uri=lib.as_uri()) + "\n")
     (tree / "requirements.txt").write_text("-r nested/more.txt\n")
-    assert requirements.of_project(tree) == ((f"{lib.as_uri()}{rest}",), (lib,))
+    assert requirements.of_project(tree)[:2] == ((f"{lib.as_uri()}{rest}",), (lib,))
 
 
 def test_names_before_paths_and_archives(tree: Path) -> None:
     (tree / "requirements.txt").write_text("lib @ ./a lib\nw-1-py3-none-any.whl\n")
     lib, archive = (tree / "a lib"), (tree / "w-1-py3-none-any.whl")
-    assert requirements.of_project(tree) == ((f"lib @ {lib.as_uri()}", archive.as_uri()), (lib,))
+    assert requirements.of_project(tree)[:2] == ((f"lib @ {lib.as_uri()}", archive.as_uri()), (lib,))
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("numpy\n\n-r nothere.txt\n", "requirements.txt:3: there is no file nothere.txt"),
+        ("numpy\n-c nothere.txt\n", "requirements.txt:2: there is no file nothere.txt"),
+        ("-c wrong.txt\n", "wrong.txt:1: not a requirement: a b"),
+        (
+            "-c paths.txt\n",
+            "requirements.txt:1: a constraint in paths.txt does not begin with a package's name",
+        ),
         ("-r requirements.txt\n", "requirements.txt:1: requirements.txt includes itself"),
         ("-r more.txt\n", "more.txt:2: ./requirements.txt includes itself"),
         ("numpy\na b c\n", "requirements.txt:2: not a requirement: a b c"),
@@ -95,11 +113,15 @@ def test_names_before_paths_and_archives(tree: Path) -> None:
     ],
 )
 def test_what_is_no_requirement_is_named_by_its_line(tree: Path, text: str, message: str) -> None:
+    (tree / "wrong.txt").write_text("a b\n")
+    (tree / "paths.txt").write_text("-e ./a lib\n")
     (tree / "more.txt").write_text("six\n-r ./requirements.txt\n")
     (tree / "requirements.txt").write_text(text)
     with pytest.raises(BadInput) as refused:
         requirements.of_project(tree)
     assert refused.value.message.startswith(message)
+    place = message.partition(": ")[0]
+    assert refused.value.resolution == f"Correct {place}, then run the same command again"
 
 
 @pytest.mark.parametrize(
@@ -117,12 +139,14 @@ def test_a_broken_project_file_is_named(tmp_path: Path, text: str, message: str)
     with pytest.raises(BadInput) as refused:
         requirements.of_project(tmp_path)
     assert refused.value.message.startswith(message)
+    assert refused.value.resolution.startswith("Correct pyproject.toml")
 
 
 def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
     (tmp_path / "requirements.txt").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(BadInput, match=r"requirements\.txt is not UTF-8 text\."):
+    with pytest.raises(BadInput, match=r"requirements\.txt is not UTF-8 text\.") as refused:
         requirements.of_project(tmp_path)
+    assert refused.value.resolution == "Save requirements.txt as UTF-8, then run the same command again"
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -18,6 +18,15 @@ GOOD = [
     ("a.jsonl", '{"x": 1}\n\n{"x": 2}\n', [{"x": 1}, {"x": 2}]),
     ("a.csv", "x,y\n1,a\n2,\n", [{"x": "1", "y": "a"}, {"x": "2", "y": ""}]),
     ("a.csv", "\ufeffx\n1\n", [{"x": "1"}]),
+    ("a.csv", 'x,y\n"line one\nline two",1\n', [{"x": "line one\nline two", "y": "1"}]),
+    ("a.csv", 'x\r\n"one\r\ntwo"\r\n', [{"x": "one\r\ntwo"}]),
+    (
+        "a.csv",
+        "x,y\nc\u2028d,1\na\x0cb\x85c,2\n",
+        [{"x": "c\u2028d", "y": "1"}, {"x": "a\x0cb\x85c", "y": "2"}],
+    ),
+    ("a.csv", f"x\n{'a' * 200_000}\n", [{"x": "a" * 200_000}]),
+    ("a.jsonl", '{"x": "c\u2028d\x85"}\r\n{"x": 2}\r\n', [{"x": "c\u2028d\x85"}, {"x": 2}]),
 ]
 BAD = [
     ("a.json", "[1, 2]", "expected a list of objects"),
@@ -35,7 +44,7 @@ BAD = [
 
 @pytest.mark.parametrize(("name", "text", "rows"), GOOD)
 def test_rows_are_read(tmp_path: Path, name: str, text: str, rows: list[dict[str, object]]) -> None:
-    (tmp_path / name).write_text(text, encoding="utf-8")
+    (tmp_path / name).write_bytes(text.encode())
     assert from_file(tmp_path / name, no_python) == rows
 
 

@@ -16,6 +16,7 @@ from matcha.api.types import (
     ModelStatus,
     Prediction,
     Provisioned,
+    Report,
     ServedModel,
     StackStatus,
 )
@@ -330,8 +331,8 @@ def column(name: str, score: float | None, **more: Any) -> dict[str, Any]:
     }
 
 
-def report(*columns: dict[str, Any], status: str = "drift", **more: Any) -> dict[str, Any]:
-    return {
+def report(*columns: dict[str, Any], status: str = "drift", **more: Any) -> Report:
+    found = {
         "deployment": "credit",
         "version": "2",
         "window": {"from": "2026-11-05T10:00:00Z", "to": "2026-11-05T11:30:00Z", "rows": 1200},
@@ -344,6 +345,7 @@ def report(*columns: dict[str, Any], status: str = "drift", **more: Any) -> dict
         "messages": [],
         **more,
     }
+    return msgspec.convert(found, Report)
 
 
 def test_monitor_draws_each_score_against_its_threshold() -> None:
@@ -408,12 +410,12 @@ def test_monitor_fits_narrow_terminals(width: int) -> None:
 def test_windows_without_a_comparison(status: str, headline: str) -> None:
     found = report(status=status, window={"from": None, "to": None, "rows": 0}, messages=["Why."])
     assert text(monitoring.report_lines(found, Paper())) == f"{headline}\n\nWhy.\n"
-    assert not monitoring.drifts(found)
+    assert not found.drifts
 
 
 def test_predictions_drift_too() -> None:
     found = report(column("a", 0.1), prediction_drift=column("prediction", 0.5), dataset_drift=True)
-    assert monitoring.drifts(found)
+    assert found.drifts
     assert text(monitoring.monitor_lines([found, found], Paper())).count("drift in 1 of 2 columns") == 2
 
 

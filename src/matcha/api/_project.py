@@ -132,7 +132,7 @@ def open_project(project: Folder, target: str | None) -> Project:
     """Raises StackFileError or BadInput for what is not understood, before anything is touched."""
     root = Path(project).resolve()
     if not root.is_dir():
-        raise BadInput(f"{root} is not a folder.")
+        raise BadInput(f"{root} is not a folder.", resolution="Name the project's folder.")
     stack = _load(root, target)
     cls = registry.target_class(stack.target)
     options = spec.target_options(root, stack.target, stack.targets.get(stack.target, {}), cls.Options)

@@ -69,9 +69,10 @@ def _lock(opened: Project, own: Required, emit: Emit) -> Path:
     if not own.lines:
         return base
     about = [base.read_bytes(), *map(str.encode, own.lines), *map(requirements.metadata, own.trees)]
+    about += [f"-c {line}".encode() for line in own.limits]
     lock = opened.access().folder("locks") / f"workspace-{_digest(about)}.lock"
     if not lock.exists():
-        _resolve(own.lines, lock, emit)
+        _resolve(own, lock, emit)
     return lock
 
 
@@ -79,10 +80,11 @@ def _digest(parts: Sequence[bytes]) -> str:
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
 
 
-def _resolve(own: Sequence[str], lock: Path, emit: Emit) -> None:
+def _resolve(own: Required, lock: Path, emit: Emit) -> None:
     emit(Event(SUBJECT, "progress", "resolving the project's requirements"))
     whole = lock.with_suffix(".whole")
-    _compile([*requirements.of_file(WORKSPACE / "requirements.in").lines, *_matcha(), *own], whole, emit)
+    clients = requirements.of_file(WORKSPACE / "requirements.in").lines
+    _compile([*clients, *_matcha(), *own.lines], own.limits, whole, emit)
     locked, unlocked = lockfiles.split(whole.read_text())
     if unlocked:
         lockfiles.write_whole(lock.with_suffix(".unlocked"), unlocked)
@@ -90,14 +92,19 @@ def _resolve(own: Sequence[str], lock: Path, emit: Emit) -> None:
     whole.unlink()
 
 
-def _compile(wanted: Sequence[str], output: Path, emit: Emit) -> None:
-    base = WORKSPACE / "requirements.lock"
+def _compile(wanted: Sequence[str], limits: Sequence[str], output: Path, emit: Emit) -> None:
     python = environments.python_for(PYTHON)
+
+    def resolve(constraints: Path | None) -> None:
+        environments.compile_lock(
+            wanted, constraints=constraints, limits=limits, python=python, output=output
+        )
+
     try:
-        environments.compile_lock(wanted, constraints=base, python=python, output=output)
+        resolve(WORKSPACE / "requirements.lock")
     except environments.EnvironmentUnresolvable as error:
+        resolve(None)  # the note stands only where this works
         emit(Event(SUBJECT, "note", f"{_UNCONSTRAINED}\n{error.details}"))
-        environments.compile_lock(wanted, constraints=None, python=python, output=output)
 
 
 def _matcha() -> list[str]:

@@ -10,7 +10,7 @@ import msgspec
 from matcha import engine, planning, spec
 from matcha.api import _recorded, _served
 from matcha.api._project import Folder, Project, open_project
-from matcha.api._template import DEFAULT
+from matcha.api._template import default as default_file
 from matcha.api.inspect import outputs_of
 from matcha.api.types import Destroyed, Destruction, Provisioned
 from matcha.component import Holding
@@ -33,7 +33,7 @@ ATTEMPTS = 3  # of a provision that other programs take ports from
 def init(project: Folder = ".", *, target: str | None = None) -> str:
     """Write a commented matcha.yaml; its path. Raises BadInput where there is one."""
     opened = open_project(project, target)
-    path = spec.write_default(opened.root, DEFAULT)
+    path = spec.write_default(opened.root, default_file())
     if target:
         spec.set_key(opened.root, ("target",), target)
     return str(path)
@@ -95,7 +95,7 @@ def _is_unfinished(state: State | None) -> bool:
 
 def _record_choice(opened: Project, target: str | None, emit: Emit) -> None:
     if not (opened.root / spec.FILE).exists():
-        spec.write_default(opened.root, DEFAULT)
+        spec.write_default(opened.root, default_file())
         emit(Event("stack", "note", f"Wrote {spec.FILE} with the defaults."))
     if target and not opened.stack.target_is_written:
         spec.set_key(opened.root, ("target",), target)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import subprocess
 from collections.abc import Callable, Sequence
@@ -13,16 +14,31 @@ from matcha.errors import BadInput
 
 _KINDS = "Name a file of rows: JSON or CSV in UTF-8, or Parquet."
 _SHAPE = 'Write rows as [{"column": 1.5}]'
-_PARQUET = (
-    "import sys, pandas; "
-    "pandas.read_parquet(sys.argv[1]).to_json(sys.stdout, orient='records', date_format='iso')"
-)
+_CELL = 2**31 - 1  # characters of a CSV cell; Python's own limit is 131072
+# Values as they are, where pandas would round, and make floats of whole numbers beside missing ones. The
+# columns that hold the index of a pandas frame are left out, as pandas does.
+_PARQUET = """
+import base64, json, sys
+import pyarrow.parquet as parquet
+
+def plain(value):
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    return value.isoformat() if hasattr(value, "isoformat") else str(value)
+
+table = parquet.ParquetFile(sys.argv[1]).read()
+index = (table.schema.pandas_metadata or {}).get("index_columns", ())
+table = table.drop_columns([name for name in table.column_names if name in index])
+if len(set(table.column_names)) < len(table.column_names):
+    sys.exit("A column is there twice.")
+json.dump(table.to_pylist(maps_as_pydicts="strict"), sys.stdout, default=plain)
+"""
 
 
 def from_file(path: Path, python: Callable[[], Path]) -> list[dict[str, Any]]:
     """Raises BadInput for a file that is not there, not readable, or not of a known kind.
 
-    `python` gives an interpreter with pandas and pyarrow, asked for only to read Parquet.
+    `python` gives an interpreter with pyarrow, asked for only to read Parquet.
     """
     readers = {".json": _json, ".jsonl": _json, ".ndjson": _json, ".csv": _csv}
     if not path.is_file():
@@ -32,7 +48,7 @@ def from_file(path: Path, python: Callable[[], Path]) -> list[dict[str, Any]]:
     if path.suffix not in readers:
         raise BadInput(f"{path.name}: not a .json, .jsonl, .csv or .parquet file.", resolution=_KINDS)
     try:
-        return readers[path.suffix](path.read_text(encoding="utf-8-sig"), path.name)
+        return readers[path.suffix](path.read_bytes().decode("utf-8-sig"), path.name)
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(f"{path.name} cannot be read: {error}", resolution=_KINDS) from error
 
@@ -58,7 +74,7 @@ def _json(text: str, where: str) -> list[dict[str, Any]]:
 
 def _lines(text: str, where: str, first: json.JSONDecodeError) -> list[Any]:
     try:
-        return [json.loads(line, object_pairs_hook=_once) for line in text.splitlines() if line.strip()]
+        return [json.loads(line, object_pairs_hook=_once) for line in text.split("\n") if line.strip()]
     except json.JSONDecodeError:
         raise BadInput(f"{where}: not JSON: {first}", resolution=_SHAPE) from first
 
@@ -79,13 +95,16 @@ def _twice(names: Sequence[str]) -> BadInput:
 
 
 def _csv(text: str, where: str) -> list[dict[str, Any]]:
-    reader = csv.DictReader(text.splitlines(), strict=True)
+    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    usual = csv.field_size_limit(_CELL)
     try:
         found, header = list(reader), list(reader.fieldnames or ())
     except csv.Error as error:
         raise BadInput(
             f"{where}: line {reader.line_num}: {error}", resolution=f"Correct that line of {where}."
         ) from error
+    finally:
+        csv.field_size_limit(usual)
     if len(set(header)) < len(header):
         raise _twice(header)
     for number, row in enumerate(found, 1):

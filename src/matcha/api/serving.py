@@ -14,7 +14,7 @@ from matcha.api import _models, _switching
 from matcha.api import rows as reading
 from matcha.api._project import Folder, Project, open_project
 from matcha.api.lifecycle import LOCK_WAIT
-from matcha.api.types import DeployResult, Prediction, ServedModel
+from matcha.api.types import DeployResult, Prediction, Report, ServedModel
 from matcha.component import Deployment, ModelVersion
 from matcha.errors import BadInput, MatchaError, NotFound, suggest
 from matcha.events import Emit, Event, silent
@@ -62,7 +62,7 @@ def deploy(
         emit(Event("deployment", "progress", f"serving {deployment.uri}"))
         others = _others(_switching.switch(opened, journal, deployment, emit))
     emit(Event("deployment", "done", f"{chosen} serves {deployment.uri}"))
-    return _result(opened, deployment, (*notes, *others))
+    return _result(opened, deployment, version.example, (*notes, *others))
 
 
 def _require_running(opened: Project) -> None:
@@ -130,11 +130,11 @@ def _describe(
     return deployment, tuple(notes)
 
 
-def _result(opened: Project, deployment: Deployment, notes: Sequence[str]) -> DeployResult:
+def _result(opened: Project, deployment: Deployment, example: Any, notes: Sequence[str]) -> DeployResult:
     url = opened.server.predict_url(opened.access(), deployment.name)
     if not deployment.signature.get("inputs"):
         notes = [*notes, "The model has no signature: the shape and type in the calls below are a guess."]
-    body = inference.sample_request(deployment.signature)
+    body = inference.sample_request(deployment.signature, example)
     return DeployResult(
         deployment=deployment,
         url=url,
@@ -262,7 +262,7 @@ def _reason(response: Any) -> str:
 
 def monitor(
     name: str | None = None, *, take_in: bool = True, project: Folder = ".", target: str | None = None
-) -> list[dict[str, Any]]:
+) -> list[Report]:
     """The verdict that stands of one deployment, or of all, after taking in what was captured since the last.
 
     Rows too few for a verdict wait for the next window. A version just deployed has no verdict.
@@ -282,4 +282,4 @@ def monitor(
     names = [name] if name else list(state.deployments)
     if take_in:
         opened.server.flush(access)
-    return [dict(opened.monitor.report(access, n, take_in)) for n in names]
+    return [msgspec.convert(opened.monitor.report(access, n, take_in), Report) for n in names]

@@ -118,7 +118,11 @@ def run(
         raise MatchaError("The stack is stopped.", resolution="matcha start")
     runner = opened.target
     if not isinstance(runner, JobRunner):
-        raise BadInput(f"The {opened.target.name} target does not run jobs.")
+        raise BadInput(
+            f"The {opened.target.name} target does not run jobs.",
+            details="Your own code reaches the stack with its environment variables set.",
+            resolution="matcha env",
+        )
     job = Job(command=tuple(command), gpu=gpu, cpu=cpu, memory=memory)
     runner.check(job)
     workspace = _workspace.prepare(opened, emit)

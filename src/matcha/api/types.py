@@ -68,7 +68,7 @@ class StackStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DeployResult(msgspec.Struct, frozen=True, kw_only=True):
-    """`url` is the V2 endpoint. `python` and `curl` are ready-to-paste calls made from the signature."""
+    """`url` is the V2 endpoint. `python` and `curl` are ready-to-paste calls."""
 
     deployment: Deployment
     url: str
@@ -91,6 +91,67 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True):
     version: str
     predictions: list[Any]
     id: str = ""
+
+
+class Window(msgspec.Struct, frozen=True, rename={"since": "from", "until": "to"}):
+    """The traffic that was compared; ISO 8601, UTC."""
+
+    since: str | None
+    until: str | None
+    rows: int
+
+
+class ColumnReport(msgspec.Struct, frozen=True, kw_only=True):
+    """`score` and `threshold` are null (None) for a column that could not be compared.
+
+    `new_categories` are a few values that the training data does not have. Shares of rows are 0..1.
+    """
+
+    name: str
+    kind: str = ""
+    method: str = ""
+    score: float | None = None
+    threshold: float | None = None
+    drifted: bool
+    reference_missing: float = 0.0
+    current_missing: float = 0.0
+    new_categories: tuple[str, ...] = ()
+    out_of_range: float = 0.0
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """What stands of one deployment: its newest verdict.
+
+    `new` is whether this call made it. `waiting` are the rows captured since, which the next window judges;
+    `messages` say why they have no verdict. `report` is the path of the HTML page at the monitoring service.
+    Before the first window there is no `uri`, `run_id`, `made` (ISO 8601; `made_at` in Unix seconds) and
+    `dropped_total` (rows that the service ever dropped): they are `msgspec.UNSET`, which is false, and
+    JSON does not have them.
+    """
+
+    deployment: str
+    version: str
+    uri: str | msgspec.UnsetType = msgspec.UNSET
+    run_id: str | msgspec.UnsetType = msgspec.UNSET
+    made: str | msgspec.UnsetType = msgspec.UNSET
+    made_at: float | msgspec.UnsetType = msgspec.UNSET
+    new: bool = False
+    waiting: int = 0
+    window: Window
+    status: str
+    columns: tuple[ColumnReport, ...]
+    drifted: tuple[str, ...]
+    dataset_drift: bool
+    prediction_drift: ColumnReport | None = None
+    dropped: int = 0
+    dropped_total: int | msgspec.UnsetType = msgspec.UNSET
+    report: str = ""
+    messages: tuple[str, ...] = ()
+
+    @property
+    def drifts(self) -> bool:
+        """Whether a column, or the predictions, drift in this window."""
+        return self.dataset_drift or bool(self.drifted)
 
 
 class Destruction(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from matcha.cli import screen
-from matcha.cli.options import AsOutput, Output, debuggable, epilog
+from matcha.cli.options import AsOutput, Output, epilog, shared
 from matcha.cli.place import current
 from matcha.views.text import Span, line
 
@@ -33,7 +33,7 @@ Destination = Annotated[
 
 
 @app.command("list")
-@debuggable
+@shared
 def list_examples(output: AsOutput = Output.text) -> None:
     """List the examples."""
     from matcha import api
@@ -48,7 +48,7 @@ def list_examples(output: AsOutput = Output.text) -> None:
 
 
 @app.command("get")
-@debuggable
+@shared
 def get_example(
     name: Name,
     destination: Destination = None,

@@ -29,7 +29,7 @@ def command(
 ) -> int:
     """Compare a model's traffic with its training data. Column by column."""
     from matcha import api
-    from matcha.views.monitoring import drifts, monitor_lines
+    from matcha.views.monitoring import monitor_lines
 
     with screen.waiting("Comparing traffic with the training data"):
         found = api.monitor(name, project=project_folder(project), target=target)
@@ -37,4 +37,4 @@ def command(
         screen.show_json(found)
     else:
         screen.show(monitor_lines(found, screen.paper()))
-    return 1 if check and any(drifts(report) for report in found) else 0
+    return 1 if check and any(report.drifts for report in found) else 0

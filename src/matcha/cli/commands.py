@@ -11,7 +11,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from matcha.cli.options import debuggable, epilog
+from matcha.cli.options import epilog, shared
 from matcha.errors import BadInput, suggest
 
 PANELS = {
@@ -81,7 +81,7 @@ def _single(name: str, module: Any) -> typer.Typer:
     single = typer.Typer(add_completion=False, rich_markup_mode=None)
     single.command(
         name, epilog=epilog(module.EXAMPLES), context_settings=_settings(module), hidden=name in HIDDEN
-    )(debuggable(module.command))
+    )(shared(module.command))
     return single
 
 

@@ -19,7 +19,7 @@ from matcha import __version__
 from matcha.cli import streams
 from matcha.cli.commands import Commands
 from matcha.cli.options import Debug, Project, Target
-from matcha.errors import BadInput, MatchaError
+from matcha.errors import AGAIN, BadInput, MatchaError
 
 UsageError: Any = typer.BadParameter.__mro__[1]  # of click, or of the copy of it inside newer typers
 REPORT = "Matcha's developers"
@@ -165,5 +165,10 @@ def _lost(problem: streams.Lost) -> int:
     """stdout is closed or full. A reader that went away, as `matcha logs | head` does, is told nothing."""
     streams.drop_stdout()
     if not problem.hung_up:
-        _report(MatchaError("The output cannot be written.", details=str(problem)), "text")
+        lost = MatchaError(
+            "The output cannot be written.",
+            details=str(problem),
+            resolution=f"Write it to another place, {AGAIN}",
+        )
+        _report(lost, "text")
     return 1

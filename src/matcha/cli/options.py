@@ -81,16 +81,32 @@ ShowSensitive = Annotated[bool, typer.Option("--show-sensitive", help="Show pass
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 
-def debuggable(command: Callable[..., Any]) -> Callable[..., Any]:
-    """`command` with a `--debug` option, which is for `main` alone."""
+_Folder = Annotated[Path | None, typer.Option("--project", hidden=True)]
+_Place = Annotated[str | None, typer.Option("--target", hidden=True)]
+EVERYWHERE: dict[str, tuple[Any, Any]] = {
+    "project": (None, _Folder),
+    "target": (None, _Place),
+    "debug": (False, Debug),
+}
+
+
+def shared(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`command` with the options that every command takes, `--debug` among them, which is for `main` alone.
+
+    Those that it has no parameter for mean nothing to it, and are not in its help.
+    """
+    own = inspect.signature(command, eval_str=True)
+    added = {name: each for name, each in EVERYWHERE.items() if name not in own.parameters}
 
     @functools.wraps(command)
-    def wrapped(*args: Any, debug: bool = False, **values: Any) -> Any:  # noqa: ARG001
-        return command(*args, **values)
+    def wrapped(*args: Any, **values: Any) -> Any:
+        return command(*args, **{name: value for name, value in values.items() if name not in added})
 
-    own = inspect.signature(command, eval_str=True)
-    extra = inspect.Parameter("debug", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Debug)
-    signature = own.replace(parameters=[*own.parameters.values(), extra])
+    extra = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+        for name, (default, annotation) in added.items()
+    ]
+    signature = own.replace(parameters=[*own.parameters.values(), *extra])
     wrapped.__signature__ = signature  # type: ignore[attr-defined]
     wrapped.__annotations__ = {name: p.annotation for name, p in signature.parameters.items()}
     return wrapped

@@ -18,6 +18,7 @@ from matcha.api.types import (
     Finding,
     Prediction,
     Provisioned,
+    Report,
     ServedModel,
     StackStatus,
 )
@@ -78,49 +79,6 @@ class LockDocument(msgspec.Struct, frozen=True):
     expires: float = 0.0
 
 
-class Window(msgspec.Struct, frozen=True, rename={"since": "from", "until": "to"}):
-    """The traffic that was compared; ISO 8601, UTC."""
-
-    since: str | None
-    until: str | None
-    rows: int
-
-
-class ColumnReport(msgspec.Struct, frozen=True, kw_only=True):
-    """`score` and `threshold` are null for a column that could not be compared."""
-
-    name: str
-    drifted: bool
-    kind: str = ""
-    method: str = ""
-    score: float | None = None
-    threshold: float | None = None
-    reference_missing: float = 0.0
-    current_missing: float = 0.0
-
-
-class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """What stands of one deployment: its newest verdict; may carry more properties than these.
-
-    `new` is whether this call made it. `waiting` are the rows captured since, which the next window judges;
-    `messages` say why they have no verdict. `report` is the path of the HTML page at the monitoring service.
-    """
-
-    deployment: str
-    version: str
-    status: str
-    window: Window
-    new: bool = False
-    waiting: int = 0
-    columns: list[ColumnReport]
-    drifted: list[str]
-    dataset_drift: bool
-    prediction_drift: ColumnReport | None = None
-    dropped: int = 0
-    report: str = ""
-    messages: list[str] = []
-
-
 class ErrorBody(msgspec.Struct, frozen=True):
     """`code` is the stable name of the kind of error, `resolution` what to do or type next."""
 
@@ -153,6 +111,7 @@ SCHEMAS: dict[str, Any] = {
     "plan": Plan,
     "predict": Prediction,
     "provision": ProvisionedDocument,
+    "schema": list[str],
     "start": ProvisionedDocument,
     "status": StackStatus,
     "stop": DoneDocument,

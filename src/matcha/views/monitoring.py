@@ -1,13 +1,10 @@
-"""What the monitor found: each column's score against its threshold. Pure.
-
-A report is the monitoring service's own document (see `documents.Report`); whatever it lacks is left out.
-"""
+"""What the monitor found: each column's score against its threshold. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
+from matcha.api.types import ColumnReport, Report
 from matcha.views.format import number, plural
 from matcha.views.text import Column, Line, Paper, Span, Style, line, table, wrap
 
@@ -27,13 +24,6 @@ COLUMNS = (
     Column(""),
     Column("method", drop=3),
 )
-
-Report = Mapping[str, Any]
-
-
-def drifts(report: Report) -> bool:
-    """Whether a column, or the predictions, drift in this window."""
-    return bool(report.get("dataset_drift") or report.get("drifted"))
 
 
 def monitor_lines(reports: Sequence[Report], paper: Paper) -> list[Line]:
@@ -57,24 +47,23 @@ def report_lines(report: Report, paper: Paper) -> list[Line]:
     ]
 
 
-def _columns(report: Report) -> list[Mapping[str, Any]]:
-    prediction = report.get("prediction_drift")
-    return [*report.get("columns", ()), *([prediction] if prediction else [])]
+def _columns(report: Report) -> list[ColumnReport]:
+    return [*report.columns, *([report.prediction_drift] if report.prediction_drift else [])]
 
 
 def _headline(report: Report, count: int) -> Line:
-    word, style = VERDICTS.get(report["status"], (report["status"], ""))
-    drifted = sum(1 for column in _columns(report) if column["drifted"])
+    word, style = VERDICTS.get(report.status, (report.status, ""))
+    drifted = sum(1 for column in _columns(report) if column.drifted)
     of = f" in {drifted} of {plural(count, 'column')}" if drifted else ""
-    version = f" version {report['version']}" if report.get("version") else ""
-    return line(Span(f"{report['deployment']}{version}: ", "bold"), Span(word + of, style))
+    version = f" version {report.version}" if report.version else ""
+    return line(Span(f"{report.deployment}{version}: ", "bold"), Span(word + of, style))
 
 
 def _period(report: Report) -> str:
-    window = report.get("window") or {}
-    if not window.get("rows"):
+    window = report.window
+    if not window.rows:
         return ""
-    return f"{plural(window['rows'], 'row')}, {_moment(window['from'])} to {_moment(window['to'])} UTC"
+    return f"{plural(window.rows, 'row')}, {_moment(window.since)} to {_moment(window.until)} UTC"
 
 
 def _moment(text: str | None) -> str:
@@ -83,26 +72,25 @@ def _moment(text: str | None) -> str:
 
 
 def _messages(report: Report) -> list[str]:
-    dropped = report.get("dropped", 0)
-    lost = [f"{plural(dropped, 'captured row')} had to be dropped."] if dropped else []
-    return [*report.get("messages", ()), *lost]
+    lost = [f"{plural(report.dropped, 'captured row')} had to be dropped."] if report.dropped else []
+    return [*report.messages, *lost]
 
 
-def _distance(column: Mapping[str, Any]) -> tuple[bool, float]:
-    score, threshold = column.get("score"), column.get("threshold")
-    return bool(column["drifted"]), score / threshold if score is not None and threshold else 0.0
+def _distance(column: ColumnReport) -> tuple[bool, float]:
+    score, threshold = column.score, column.threshold
+    return column.drifted, score / threshold if score is not None and threshold else 0.0
 
 
-def _row(column: Mapping[str, Any], paper: Paper) -> tuple[Span, ...]:
-    score, threshold = column.get("score"), column.get("threshold")
-    style: Style = "red" if column["drifted"] else "green"
+def _row(column: ColumnReport, paper: Paper) -> tuple[Span, ...]:
+    score, threshold = column.score, column.threshold
+    style: Style = "red" if column.drifted else "green"
     return (
-        Span(column["name"]),
+        Span(column.name),
         Span("" if score is None else number(score)),
         Span(_bar(score, threshold, paper), style),
         Span("" if threshold is None else number(threshold), "dim"),
-        Span(_remark(column), "red" if column["drifted"] else "dim"),
-        Span(column.get("method", ""), "dim"),
+        Span(_remark(column), "red" if column.drifted else "dim"),
+        Span(column.method, "dim"),
     )
 
 
@@ -117,9 +105,9 @@ def _bar(score: float | None, threshold: float | None, paper: Paper) -> str:
     return f"{before:<{half}}{mark}{full * (filled - half):<{half}}"
 
 
-def _remark(column: Mapping[str, Any]) -> str:
-    if column.get("score") is None:
-        return "no longer there" if column["drifted"] else "not compared"
-    more_missing = column.get("current_missing", 0) > column.get("reference_missing", 0) + 0.005
-    missing = f"{column['current_missing']:.0%} missing" if more_missing else ""
-    return ", ".join(filter(None, ("drift" if column["drifted"] else "", missing)))
+def _remark(column: ColumnReport) -> str:
+    if column.score is None:
+        return "no longer there" if column.drifted else "not compared"
+    more_missing = column.current_missing > column.reference_missing + 0.005
+    missing = f"{column.current_missing:.0%} missing" if more_missing else ""
+    return ", ".join(filter(None, ("drift" if column.drifted else "", missing)))

@@ -14,7 +14,9 @@ Read = Callable[[str], "bytes | None"]  # a file of the model's folder; None whe
 
 
 class Model(msgspec.Struct, frozen=True, kw_only=True):
-    """The description of a model. `signature` holds MLflow's own lists under inputs, outputs and params."""
+    """The description of a model. `signature` holds MLflow's own lists under inputs, outputs and params;
+    `example` is what MLflow's scoring server would be sent, None where none was logged with the model.
+    """
 
     run_id: str = ""
     model_id: str = ""
@@ -22,6 +24,7 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     python: str = ""
     signature: dict[str, Any] = msgspec.field(default_factory=dict)
     flavors: tuple[str, ...] = ()
+    example: Any = None
 
 
 def read(where: str, file: Read) -> Model | None:
@@ -39,7 +42,17 @@ def read(where: str, file: Read) -> Model | None:
         python=_python(file("python_env.yaml"), environment, where),
         signature=_signature(described, where),
         flavors=tuple(sorted(_mapping(described.get("flavors")))),
+        example=_example(_mapping(described.get("saved_input_example_info")), file),
     )
+
+
+def _example(info: Mapping[str, Any], file: Read) -> Any:
+    """Only for show: None where it cannot be read."""
+    raw = file("serving_input_example.json") if info.get("serving_input_path") else None
+    try:
+        return json.loads(raw or b"null")
+    except ValueError:
+        return None
 
 
 def _yaml(raw: bytes, where: str) -> Mapping[str, Any]:

@@ -221,6 +221,7 @@ def _version_of(uri: str, found: folder.Model, **known: object) -> ModelVersion:
         python=found.python,
         signature=found.signature,
         flavors=found.flavors,
+        example=found.example,
         **facts,  # type: ignore[arg-type]
     )
 

@@ -60,7 +60,9 @@ class FakeStore:
         try:
             return decode(self._state.read_bytes())
         except msgspec.MsgspecError as error:
-            raise StateUnreadable(f"{self._state} cannot be read: {error}") from error
+            raise StateUnreadable(
+                f"{self._state} cannot be read: {error}", resolution="matcha doctor"
+            ) from error
 
     def write(self, state: State, token: str) -> None:
         with self.mutex():
@@ -127,5 +129,5 @@ class FakeStore:
     def _check(self, token: str) -> LockInfo:
         holder = self.lock()
         if holder is None or holder.token != token:
-            raise Locked("This run no longer holds the stack's lock.")
+            raise Locked("This run no longer holds the stack's lock.", resolution="matcha status")
         return holder

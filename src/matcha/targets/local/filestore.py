@@ -68,7 +68,9 @@ class FileStore:
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
-            raise StateUnreadable(f"{self._path} cannot be read.", details=str(error)) from error
+            raise StateUnreadable(
+                f"{self._path} cannot be read.", details=str(error), resolution="matcha doctor"
+            ) from error
         try:
             return _decoded(raw)
         except _NO_RECORD as error:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from matcha.component import Database, Service
-from matcha.errors import AddressTaken, ComponentFailed, MatchaError
+from matcha.errors import COMPONENT, AddressTaken, ComponentFailed, MatchaError
 from matcha.events import Emit, Event
 from matcha.targets.local.describe import Made
 from matcha.targets.local.files import private_folder, write_changed
@@ -46,7 +46,7 @@ def write_files(folder: Path, texts: Mapping[str, str]) -> None:
     for name, text in texts.items():
         path = folder / name
         if not path.resolve().is_relative_to(folder.resolve()):
-            raise MatchaError(f"A service's file would lie outside its folder: {name}")
+            raise MatchaError(f"A service's file would lie outside its folder: {name}", resolution=COMPONENT)
         write_changed(path, text.encode())
     wanted = {folder / name for name in texts}
     for path in [p for p in folder.rglob("*") if not p.is_dir()]:

@@ -10,7 +10,7 @@ from typing import Literal
 
 import msgspec
 
-from matcha.errors import BadInput
+from matcha.errors import COMPONENT, BadInput
 from matcha.targets.local.files import write_private
 
 LISTENER = "matcha-health"  # the name supervisord knows the health listener by
@@ -104,11 +104,16 @@ class Restarts(msgspec.Struct, frozen=True):
 def check(program: Program, home: Path) -> None:
     """Raises BadInput for what supervisord could not run or its configuration could not hold."""
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", program.name, re.ASCII) or program.name == LISTENER:
-        raise BadInput(f'"{program.name}" cannot be the name of a program.')
+        raise BadInput(f'"{program.name}" cannot be the name of a program.', resolution=COMPONENT)
     if not program.argv or any("\0" in word for word in program.argv):
-        raise BadInput(f"The command of {program.name} is empty or holds a NUL character.")
+        raise BadInput(
+            f"The command of {program.name} is empty or holds a NUL character.", resolution=COMPONENT
+        )
     if program.health and not program.health.url.startswith("http://"):
-        raise BadInput(f"The health address of {program.name} is not plain http: {program.health.url}")
+        raise BadInput(
+            f"The health address of {program.name} is not plain http: {program.health.url}",
+            resolution=COMPONENT,
+        )
     log_path(program, home)
 
 
@@ -133,6 +138,7 @@ def log_path(program: Program, home: Path) -> str:
         raise BadInput(
             f"The log of {program.name} cannot be at {program.log}.",
             details=f"Its path from {home} may hold letters, digits, '.', '-' and '_' only.",
+            resolution="Rename the folder, then: matcha provision",
         )
     return relative
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from matcha.component import PLACEHOLDER, Service
-from matcha.errors import MatchaError, suggest
+from matcha.errors import COMPONENT, MatchaError, suggest
 from matcha.targets.local.ports import HOST
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -57,14 +57,19 @@ def secret_names(service: Service) -> dict[str, str]:
 def _secret(value: str, service: Service) -> str:
     name = value.removeprefix("{secret:").removesuffix("}")
     if not _NAME.fullmatch(name):
-        raise MatchaError(f'Service "{service.name}": {value!r} does not name a secret.')
+        raise MatchaError(
+            f'Service "{service.name}": {value!r} does not name a secret.', resolution=COMPONENT
+        )
     return name
 
 
 def sqlite_url(path: Path) -> str:
     """SQLAlchemy takes the path as it stands, up to a question mark."""
     if "?" in str(path):
-        raise MatchaError(f"SQLite cannot be reached in a folder whose name holds a question mark: {path}")
+        raise MatchaError(
+            f"SQLite cannot be reached in a folder whose name holds a question mark: {path}",
+            resolution="Rename the folder, then: matcha provision",
+        )
     return f"sqlite:///{path}"
 
 
@@ -98,7 +103,9 @@ class _UnknownError(Exception):
 def _failed(places: Places, what: str, text: str, details: str) -> MatchaError:
     shown = text if len(text) <= 200 else f"{text[:200]}..."
     return MatchaError(
-        f'Service "{places.owner}": {what} cannot be resolved.', details=f"in: {shown}\n{details}"
+        f'Service "{places.owner}": {what} cannot be resolved.',
+        details=f"in: {shown}\n{details}",
+        resolution=COMPONENT,
     )
 
 

@@ -146,7 +146,11 @@ class Supervisor:
     def _known(self, name: str) -> None:
         entries = programs.read_all(self.home)
         if name not in entries:
-            raise NotFound(f'There is no program "{name}".', details=suggest(name, entries))
+            raise NotFound(
+                f'There is no program "{name}".',
+                details=suggest(name, entries),
+                resolution="matcha provision",
+            )
 
     def _bring_in(self, name: str) -> None:
         """Have supervisord know the program as its file says, and run it."""

@@ -9,8 +9,6 @@ fails, the answer is a 400 that names those inputs (see `Reading.doubtful`).
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -72,7 +70,8 @@ class Column:
         values = inputs.flat(tensor, rows, nested=self.kind == "json")
         if self.kind in NUMPY:
             return self._numbers(values, datatype)
-        return self._objects(values)
+        read = _binary(inputs.content_type_of(tensor)) if self.kind == "binary" else _READERS[self.kind]
+        return self._objects(values, read)
 
     @property
     def expects(self) -> str:
@@ -102,11 +101,10 @@ class Column:
             return not np.isfinite(values).all()
         return self.kind not in NUMPY and any(v is None or v is pd.NaT for v in values)
 
-    def _objects(self, values: list[Any]) -> Any:
+    def _objects(self, values: list[Any], read: Callable[[Any], Any]) -> Any:
         if self.required and None in values:
             row = values.index(None)
             raise BadRequest(self.name, f"row {row} is null, and the model requires this input")
-        read = _READERS[self.kind]
         found = [None if v is None else self._one(read, v, row) for row, v in enumerate(values)]
         return _times(self.name, found) if self.kind == "datetime" else _series(found)
 
@@ -134,13 +132,15 @@ def _text(value: Any) -> str:
     return value
 
 
-def _binary(value: Any) -> bytes:
-    """Base64, or plain bytes where it is not (as MLServer reads it)."""
-    raw = value if isinstance(value, bytes) else _text(value).encode()
-    try:
-        return base64.b64decode(raw, validate=True)
-    except binascii.Error:
-        return raw
+def _binary(content_type: str) -> Callable[[Any], Any]:
+    """Bytes, which gRPC has, are what they are; text, all that JSON has, is base64 of them. Where the request
+    says which (base64, or str for UTF-8), it is that.
+    """
+    if content_type == "base64":
+        return inputs.unpacked
+    if content_type == "str":
+        return lambda value: value if isinstance(value, bytes) else _text(value).encode()
+    return lambda value: value if isinstance(value, bytes) else inputs.unpacked(value)
 
 
 def _time(value: Any) -> str:
@@ -157,7 +157,6 @@ def _json(value: Any) -> Any:
 
 _READERS: dict[str, Callable[[Any], Any]] = {
     "string": _text,
-    "binary": _binary,
     "datetime": _time,
     "json": _json,
 }
@@ -190,6 +189,7 @@ class Columns:
     def __init__(self, columns: Sequence[Column]) -> None:
         self._columns = tuple(columns)
         self._names = {c.name: c for c in columns}
+        self.binary = frozenset(c.name for c in columns if c.kind == "binary")
 
     def read(self, request: Any) -> Reading:
         """Raises BadRequest."""

@@ -7,7 +7,7 @@ Guard and capture happen here; the other process guards again, for those who ask
 from __future__ import annotations
 
 import asyncio
-import base64
+from collections.abc import Set
 from typing import Any
 from urllib.parse import quote
 
@@ -113,7 +113,7 @@ class ForwardRuntime(Served):
 
     async def answer(self, payload: InferenceRequest, reading: Reading) -> InferenceResponse:
         try:
-            status, body = await self._peers.post(f"{self._url}/infer", encoded(payload))
+            status, body = await self._peers.post(f"{self._url}/infer", encoded(payload, self._guard.binary))
         except asyncio.TimeoutError as error:  # first: the built-in one, which it may be, is an OSError
             raise MLServerError("The process of this model's own environment took too long.", 504) from error
         except (aiohttp.ClientError, OSError) as error:
@@ -134,21 +134,25 @@ def _reason(body: bytes) -> str:
         )
 
 
-def encoded(request: InferenceRequest) -> bytes:
-    body: dict[str, Any] = {"id": request.id, "inputs": [_tensor(x) for x in request.inputs]}
+def encoded(request: InferenceRequest, binary: Set[str]) -> bytes:
+    """`binary` names the inputs whose bytes are bytes (empty: the only one, whatever it is called)."""
+    sent = [_tensor(x, x.name in binary or "" in binary) for x in request.inputs]
+    body: dict[str, Any] = {"id": request.id, "inputs": sent}
     if parameters := _parameters(request):
         body["parameters"] = parameters
     return bytes(orjson.dumps(body, default=_as_text))
 
 
-def _tensor(tensor: Any) -> dict[str, Any]:
+def _tensor(tensor: Any, binary: bool) -> dict[str, Any]:
+    data, parameters = inputs.data_of(tensor), _parameters(tensor)
+    if binary and parameters.get("content_type") != "base64" and inputs.holds_bytes(data):
+        data, parameters = inputs.packed(data), {**parameters, "content_type": "base64"}
     found = {
         "name": tensor.name,
         "shape": tensor.shape,
         "datatype": inputs.datatype_of(tensor),
-        "data": inputs.data_of(tensor),
+        "data": data,
     }
-    parameters = _parameters(tensor)
     return {**found, "parameters": parameters} if parameters else found
 
 
@@ -161,10 +165,5 @@ def _parameters(parametrised: Any) -> dict[str, Any]:
 
 
 def _as_text(value: Any) -> str:
-    """gRPC brings bytes; those that are no text go as base64, which the guard of binary columns reads."""
-    if not isinstance(value, bytes):
-        return str(value)
-    try:
-        return value.decode()
-    except UnicodeDecodeError:
-        return base64.b64encode(value).decode()
+    """gRPC brings text as bytes, which the guard has read."""
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)

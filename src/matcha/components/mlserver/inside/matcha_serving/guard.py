@@ -21,10 +21,13 @@ from mlserver.types import InferenceRequest, Parameters
 from . import inputs
 from .columns import Column, Columns
 from .inputs import BadRequest, Reading
-from .tensors import Tensor, Tensors
+from .nested import typed
+from .tensors import Tensor, Tensors, can_carry
 
 
 class Guard(Protocol):
+    binary: frozenset[str]  # inputs whose gRPC bytes are bytes, and no text
+
     def read(self, request: Any) -> Reading:
         """Raises BadRequest, naming the input, for what the model cannot take."""
 
@@ -62,11 +65,19 @@ def _column(spec: Any, number: int) -> Column:
     required = spec.required is not False
     if isinstance(spec.type, DataType):
         return Column(name, spec.type.name, required)
-    return Column(name, "json", required, partial(_enforce_type, data_type=spec.type, required=required))
+    return Column(name, "json", required, partial(_checked, kind=spec.type, required=required))
+
+
+def _checked(value: Any, kind: Any, required: bool) -> Any:
+    """The value as MLflow takes it, and not as it then hands it on: some of that it would not take again."""
+    _enforce_type(typed(value, kind), kind, required=required)
+    return typed(value, kind)
 
 
 def _tensors(schema: Schema) -> list[Tensor]:
     alone = len(schema.inputs) == 1
+    if strange := next((spec.type for spec in schema.inputs if not can_carry(spec.type)), None):
+        raise ValueError(f"it takes a tensor of {strange}, for which the V2 protocol has no datatype")
     return [
         Tensor(spec.name or ("" if alone else f"input-{number}"), spec.type, tuple(spec.shape))
         for number, spec in enumerate(schema.inputs)
@@ -77,6 +88,8 @@ class Unsigned:
     """Reads by the content types of the request; without any, one input is an array (or a list of texts)
     and several are a DataFrame.
     """
+
+    binary: frozenset[str] = frozenset()
 
     def read(self, request: InferenceRequest) -> Reading:
         """Raises BadRequest."""
@@ -89,7 +102,7 @@ class Unsigned:
         return Reading(value, rows[0], list)
 
     def _check(self, tensor: Any) -> int:
-        inputs.check_content_type(tensor, _known(tensor, find_input_codec))
+        inputs.check_content_type(tensor, (*_known(tensor, find_input_codec), PandasCodec.JsonContentType))
         if not inputs.content_type_of(tensor):
             tensor.parameters = tensor.parameters or Parameters()
             tensor.parameters.content_type = "str" if inputs.datatype_of(tensor) == "BYTES" else "np"
@@ -110,5 +123,7 @@ def _decoded(request: InferenceRequest) -> Any:
     decode_inference_request(request)
     if has_decoded(request):
         return get_decoded(request)
-    codec = NumpyRequestCodec if len(request.inputs) == 1 else PandasCodec
+    first, *more = request.inputs
+    frame = bool(more) or inputs.content_type_of(first) == PandasCodec.JsonContentType
+    codec = PandasCodec if frame else NumpyRequestCodec
     return codec.decode_request(request)

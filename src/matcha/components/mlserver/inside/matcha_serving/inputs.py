@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import difflib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -131,6 +133,27 @@ def check_size(name: str, shape: Sequence[int], count: int) -> None:
         raise BadRequest(name, f"shape {list(shape)} but {count} values")
 
 
+def unpacked(value: Any) -> bytes:
+    """The bytes that base64 stands for. Raises ValueError, TypeError."""
+    text = value.decode() if isinstance(value, bytes) else value
+    if not isinstance(text, str):
+        raise TypeError("not base64")
+    try:
+        return base64.b64decode("".join(text.split()), validate=True)
+    except binascii.Error as error:
+        raise ValueError("not base64") from error
+
+
+def holds_bytes(data: Any) -> bool:
+    """Whether values came over gRPC, which brings all of a tensor's as bytes or none."""
+    return isinstance(data, bytes) or (isinstance(data, list) and bool(data) and isinstance(data[0], bytes))
+
+
+def packed(data: Any) -> list[str]:
+    """Base64 of each."""
+    return [base64.b64encode(v).decode() for v in ([data] if isinstance(data, bytes) else data)]
+
+
 def shown(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 40 else f"{text[:40]}..."
@@ -146,7 +169,7 @@ def listed(names: Iterable[str], most: int = 12) -> str:
     return ", ".join(known[:most]) + (f" and {rest} more" if rest > 0 else "")
 
 
-def near(name: str, known: Iterable[str]) -> str:
+def near(name: str, known: Iterable[str], verb: str = "takes") -> str:
     names = list(known)
     close = difflib.get_close_matches(name[:100], names, n=1)
-    return f"did you mean '{close[0]}'?" if close else f"it takes {listed(names)}"
+    return f"did you mean '{close[0]}'?" if close else f"it {verb} {listed(names)}"

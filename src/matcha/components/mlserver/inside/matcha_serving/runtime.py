@@ -24,7 +24,7 @@ from mlserver.batching import load_batching
 from mlserver.errors import InferenceError, MLServerError
 from mlserver.model import MLModel
 from mlserver.settings import ModelSettings
-from mlserver.types import InferenceRequest, InferenceResponse, Parameters
+from mlserver.types import InferenceRequest, InferenceResponse, Parameters, ResponseOutput
 from mlserver_mlflow import MLflowRuntime, TensorDictCodec
 from mlserver_mlflow.metadata import (
     DefaultInputPrefix,
@@ -126,8 +126,10 @@ class Served(MLModel):
         response = await self.answer(payload, reading)
         response.model_name = self.deployment.name
         self._stamp(response)
+        asked = _asked(payload, response)
         if self._shared.capture is not None and random.random() < self.deployment.sample:  # noqa: S311
             capture(self._shared.capture, self.deployment.name, began, payload, response, reading.rows)
+        response.outputs = asked
         return response
 
     def _stamp(self, response: InferenceResponse) -> None:
@@ -139,6 +141,17 @@ class Served(MLModel):
     async def answer(self, payload: InferenceRequest, reading: Reading) -> InferenceResponse:
         """Raises MLServerError."""
         raise NotImplementedError
+
+
+def _asked(request: InferenceRequest, response: InferenceResponse) -> list[ResponseOutput]:
+    """The outputs that the request names, in its order; all where it names none. Raises InferenceError."""
+    found = {output.name: output for output in response.outputs}
+    names = list(dict.fromkeys(output.name for output in request.outputs or ()))
+    for name in names:
+        if name not in found:
+            near = inputs.near(name, found, "gives")
+            raise InferenceError(f"output '{inputs.shown_name(name)}': the model has no such output; {near}")
+    return [found[name] for name in names] if names else response.outputs
 
 
 class ModelRuntime(Served, MLflowRuntime):
@@ -185,15 +198,17 @@ class ModelRuntime(Served, MLflowRuntime):
 
     async def answer(self, payload: InferenceRequest, reading: Reading) -> InferenceResponse:
         params = self._params(payload)
-        # The batcher would mix up parameters, and what makes a model fail would spoil the batch.
-        if self._batched and not params and not reading.doubtful():
+        # The batcher would mix up parameters, and bytes with base64, and what makes a model fail would spoil
+        # the batch.
+        if self._batched and not params and not self._guard.binary and not reading.doubtful():
             with contextlib.suppress(Exception):  # another request of the batch may be at fault
                 return await self._inner(payload)
         try:
             return await self._run(reading, params)
         except Exception as error:
             self._log(error)
-            raise _explained(error, reading) from error
+            unchecked = [str(x.name) for x in payload.inputs] if isinstance(self._guard, Unsigned) else []
+            raise _explained(error, reading, unchecked) from error
 
     def _log(self, error: Exception) -> None:
         """The traceback of each kind of failure once: a model that always fails would fill the log."""
@@ -235,8 +250,10 @@ class ModelRuntime(Served, MLflowRuntime):
         return response
 
 
-def _explained(error: Exception, reading: Reading) -> MLServerError:
-    """400 for what MLflow itself refuses and for inputs that hold missing values; else the model failed."""
+def _explained(error: Exception, reading: Reading, unchecked: list[str]) -> MLServerError:
+    """400 for what MLflow itself refuses, for inputs that hold missing values, and for a ValueError where no
+    signature let the guard check the inputs: it is how libraries refuse a shape. Else the model failed.
+    """
     if isinstance(error, MLServerError):
         return error
     said = plain.error(error)
@@ -248,6 +265,9 @@ def _explained(error: Exception, reading: Reading) -> MLServerError:
         )
     if code.raised_by_mlflow(error):
         return InferenceError(f"the model cannot take this request: {said}")
+    if unchecked and isinstance(error, ValueError):
+        names = inputs.listed(f"'{name}'" for name in unchecked)
+        return InferenceError(f"input {names}: the model, which has no signature, refused: {said}")
     return MLServerError(f"model failed: {said}", 500)
 
 

@@ -6,7 +6,7 @@ the same kind, which is widened. null is NaN in float tensors and refused elsewh
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +27,11 @@ DTYPES = {
 }
 
 
+def can_carry(dtype: Any) -> bool:
+    """Whether V2 has a datatype for it: not for complex numbers, times and long doubles."""
+    return dtype.kind in "OUS" or dtype in [np.dtype(known) for known in DTYPES.values()]
+
+
 @dataclass(frozen=True)
 class Tensor:
     """`shape` holds -1 for any size. An empty `name`: the only input, whatever it is called."""
@@ -37,10 +42,10 @@ class Tensor:
 
     def read(self, tensor: Any) -> Any:
         """The array as MLflow wants it. Raises BadRequest naming the input."""
-        inputs.check_content_type(tensor, ("str", "np") if self._is_text else ("np",))
+        inputs.check_content_type(tensor, self._content_types)
         self._check_datatype(tensor)
         self._check_shape(tensor)
-        array = _array(tensor).astype(self.dtype, copy=False)
+        array = _array(tensor, self._text).astype(self.dtype, copy=False)
         shape = list(tensor.shape)
         if array.ndim > 1 and list(array.shape) != shape:
             raise BadRequest(tensor.name, f"shape {shape}, but its data is nested as {list(array.shape)}")
@@ -50,6 +55,26 @@ class Tensor:
     @property
     def _is_text(self) -> bool:
         return bool(self.dtype.kind in "OUS")
+
+    @property
+    def is_binary(self) -> bool:
+        return bool(self.dtype.kind == "S")
+
+    @property
+    def _content_types(self) -> tuple[str, ...]:
+        return ("str", "np", *(("base64",) if self.is_binary else ())) if self._is_text else ("np",)
+
+    def _text(self, value: Any, content_type: str) -> Any:
+        """One value of a tensor of text, or of bytes. Raises ValueError, TypeError."""
+        if not self.is_binary:
+            value = value.decode() if isinstance(value, bytes) else value
+        elif content_type == "base64":
+            value = inputs.unpacked(value)
+        elif isinstance(value, str):
+            value = value.encode()
+        if not isinstance(value, bytes if self.is_binary else str):
+            raise TypeError("not text")
+        return value
 
     def _check_datatype(self, tensor: Any) -> None:
         said = inputs.datatype_of(tensor)
@@ -69,14 +94,17 @@ class Tensor:
             raise BadRequest(tensor.name, f"shape {shape} holds no values")
 
 
-def _array(tensor: Any) -> Any:
+def _array(tensor: Any, text: Callable[[Any, str], Any]) -> Any:
     """Its data, flat or nested, checked against its own datatype."""
     said = inputs.datatype_of(tensor)
     values = inputs.values_of(tensor)
     if said == "BYTES":
-        return _texts(tensor.name, values)
+        return _texts(tensor, values, text)
     try:
         array = np.array(values)
+        if said == "UINT64" and array.dtype.kind == "f":  # so numpy reads mixed ones above and below 2**63
+            array = np.array(values, dtype=object)
+            array = array.astype(np.uint64) if all(type(v) is int for v in array.ravel()) else array
         if array.dtype.kind == "O":  # null, or numbers too long for 64 bits
             array = np.array(values, dtype=np.float64 if said.startswith("FP") else DTYPES[said])
     except (ValueError, TypeError, OverflowError) as error:
@@ -93,15 +121,20 @@ def _check_kind(name: str, array: Any, said: str) -> None:
         inputs.check_range(name, [int(array.min()), int(array.max())], said)
 
 
-def _texts(name: str, values: list[Any]) -> Any:
+def _texts(tensor: Any, values: list[Any], text: Callable[[Any, str], Any]) -> Any:
     """Flat or nested lists of text."""
-    array = np.array(values, dtype=object)
-    found = [v.decode(errors="replace") if isinstance(v, bytes) else v for v in array.ravel()]
-    if not all(isinstance(v, str) for v in found):
-        raise BadRequest(name, "its data is ragged, or holds what is not text")
-    text = np.empty(len(found), dtype=object)
-    text[:] = found
-    return text.reshape(array.shape)
+    array, content_type = np.array(values, dtype=object), inputs.content_type_of(tensor)
+    found = np.empty(array.size, dtype=object)
+    for number, value in enumerate(array.ravel()):
+        try:
+            found[number] = text(value, content_type)
+        except UnicodeDecodeError as error:
+            raise BadRequest(tensor.name, f"value {number} is not text in UTF-8") from error
+        except ValueError as error:
+            raise BadRequest(tensor.name, f"value {number} is {inputs.shown(value)}: {error}") from error
+        except TypeError as error:
+            raise BadRequest(tensor.name, "its data is ragged, or holds what is not text") from error
+    return found.reshape(array.shape)
 
 
 class Tensors:
@@ -110,6 +143,7 @@ class Tensors:
     def __init__(self, tensors: Sequence[Tensor]) -> None:
         self._tensors = tuple(tensors)
         self._names = [t.name for t in tensors]
+        self.binary = frozenset(t.name for t in tensors if t.is_binary)
 
     def read(self, request: Any) -> Reading:
         """Raises BadRequest."""
