@@ -6,6 +6,7 @@ Comments and order survive edits (ruamel.yaml). Every complaint names the key's 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,6 +19,9 @@ from matcha.stackfile import StackFile
 
 FILE = "matcha.yaml"
 KEYS = ("stack", "target", "components", "targets", "models")
+
+DEPLOYMENT = re.compile(r"[a-z0-9]([a-z0-9-]{0,50}[a-z0-9])?\Z")  # what a model may be served as
+DEPLOYMENT_RULE = "Lower-case letters, digits and dashes, at most 52, no dash at either end."
 
 Catalogue = Mapping[str, Mapping[str, type[Component]]]  # role -> flavor -> class
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
@@ -146,6 +150,8 @@ def _models(file: StackFile, data: Mapping[str, Any]) -> dict[str, ModelSettings
     found: dict[str, ModelSettings] = {}
     for name, value in written.items():
         keys = ("models", name)
+        if not DEPLOYMENT.match(name):
+            raise file.error(keys, f'"{name}" is the name of no deployment', DEPLOYMENT_RULE)
         found[name] = file.convert(keys, file.mapping(keys, value), ModelSettings)
     return found
 

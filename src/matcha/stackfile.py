@@ -16,6 +16,8 @@ import msgspec
 from matcha.errors import AGAIN, StackFileError, suggest
 
 Keys = tuple[str, ...]
+MOST = 10_000  # values of a file, with each alias written out
+DEEPEST = 40
 
 
 class StackFile:
@@ -23,11 +25,17 @@ class StackFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._values = 0
         self._tree = _parse(path) if path.exists() else None
         self.data = self._plain(self._tree, ())
 
     def _plain(self, value: Any, keys: Keys) -> Any:
         """Plain containers and scalars in place of ruamel's, which remember how they were written."""
+        self._values += 1
+        if self._values > MOST or len(keys) > DEEPEST:
+            what = f"more than {MOST} values" if len(keys) <= DEEPEST else f"more than {DEEPEST} levels"
+            hint = "Write out what its aliases (*name) stand for, as far as it is needed."
+            raise self.error(keys[:3], f"{what}, once every alias is written out", hint)
         if isinstance(value, Mapping):
             return {str(k): self._plain(v, (*keys, str(k))) for k, v in value.items()}
         if isinstance(value, (list, tuple)):
@@ -91,6 +99,13 @@ def _parse(path: Path) -> Any:
     from ruamel.yaml import YAML  # noqa: PLC0415 - only where a file exists
     from ruamel.yaml.error import MarkedYAMLError  # noqa: PLC0415
 
+    if not path.is_file():
+        kind = "a folder" if path.is_dir() else "a pipe or a device"
+        raise StackFileError(
+            f"{path.name} is {kind}, not a file.",
+            details=str(path),
+            resolution=f"mv {path.name} {path.name}.old, then matcha init",
+        )
     try:
         return YAML(typ="rt").load(path.read_text(encoding="utf-8"))
     except MarkedYAMLError as error:

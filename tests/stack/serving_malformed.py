@@ -36,6 +36,14 @@ def typed(**of: Any) -> dict[str, Any]:
     return body(*(tensor(n, *pair) for n, pair in columns.items()))
 
 
+def seen(time: str) -> dict[str, Any]:
+    return typed(seen=([time], "BYTES"))
+
+
+def times(*given: str | None) -> dict[str, Any]:
+    return body(tensor("at", list(given), "BYTES"))
+
+
 def array(data: Any, shape: list[int], datatype: str = "FP64", **more: Any) -> dict[str, Any]:
     return body({"name": "x", "shape": shape, "datatype": datatype, "data": data, **more})
 
@@ -144,6 +152,13 @@ CASES: list[tuple[str, str, Any, int, tuple[str, ...]]] = [
     ("null for required text", "mixed", typed(city=([None], "BYTES")), 400, ("'city'", "null")),
     ("number for text", "mixed", typed(city=([7], "BYTES")), 400, ("'city'", "7")),
     ("not a time", "mixed", typed(seen=(["yesterday"], "BYTES")), 400, ("'seen'", "ISO 8601")),
+    ("date as in a letter", "mixed", seen("01/02/2024"), 400, ("'seen'", "row 0", "01/02/2024", "ISO 8601")),
+    ("no such day", "mixed", seen("2024-02-30"), 400, ("'seen'", "row 0", "ISO 8601")),
+    ("month and day changed", "mixed", seen("2024-13-01"), 400, ("'seen'", "row 0", "ISO 8601")),
+    ("a word for a time", "mixed", seen("now"), 400, ("'seen'", "row 0", "ISO 8601")),
+    ("empty text for a time", "mixed", seen(""), 400, ("'seen'", "row 0", "ISO 8601")),
+    ("too early a time", "mixed", seen("0001-01-01"), 400, ("'seen'", "row 0", "1678")),
+    ("the second time", "times", times("2024-02-01", None, "5 May"), 400, ("'at'", "row 2", "'5 May'")),
     ("tensor shape", "tensor", array([1.0] * 3, [1, 3]), 400, ("'x'", "[1, 3]", "[-1, 4]")),
     ("tensor dimensions", "tensor", array([1.0] * 4, [4]), 400, ("'x'", "[-1, 4]")),
     ("tensor type", "tensor", array([1] * 4, [1, 4], "INT64"), 400, ("'x'", "INT64", "float64")),

@@ -72,6 +72,9 @@ class Function(mlflow.pyfunc.PythonModel):
     def _texts(self, frame, params):
         return [f"row {x}" for x in frame["x"]]
 
+    def _times(self, frame, params):
+        return [str(x) for x in frame["at"]]
+
     def _frame(self, frame, params):
         return pd.DataFrame({"x": frame["x"], "label": "a", "at": pd.Timestamp("2026-01-02")})
 
@@ -128,6 +131,7 @@ def saved(folder: Path) -> None:
         ("rows", "x"),
     ):
         function(folder, kind, single(name))
+    function(folder, "times", ModelSignature(Schema([ColSpec("datetime", "at", required=False)])))
     function(folder, "broken", single("x"))
     function(folder, "endless", single("x"))
     factor = ParamSchema([ParamSpec("factor", "double", 2.0)])

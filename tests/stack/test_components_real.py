@@ -293,6 +293,10 @@ def test_a_pipeline_runs_on_the_stack_and_logs_to_mlflow(
     said = run(PIPELINE, project, {**MLFLOW.client_env(access), **wired})
     assert "STATUS completed matcha" in said
     assert [path.name for path in project.iterdir()] == ["script.py"], "a client wrote into the project"
+    written = [path for path in Path(wired["ZENML_CONFIG_PATH"].value).rglob("*") if path.is_file()]
+    key = wired["ZENML_STORE_API_KEY"].value.encode()
+    assert written
+    assert not [path for path in written if key in path.read_bytes()], "a client wrote the key down"
     runs = httpx.post(
         f"{access.url('experiment-tracker')}/api/2.0/mlflow/runs/search",
         json={"experiment_ids": ["0", "1", "2"], "filter": "metrics.from_zenml = 3"},

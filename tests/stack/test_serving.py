@@ -12,12 +12,12 @@ from typing import Any
 import httpx
 import pytest
 from serving_bench import CAPTURE_TOKEN, TOKEN, Bench, body, credit, maker, stop_all, tensor
-from serving_malformed import CASES, array, changed, good, two, typed
+from serving_malformed import CASES, array, changed, good, times, two, typed
 
 pytestmark = pytest.mark.stack
 
 HERE = Path(__file__).parent
-SERVED = ("mixed", "fail", "slow", "texts", "frame", "holes", "params", "two", "tensor", "unsigned")
+SERVED = ("mixed", "fail", "slow", "texts", "frame", "holes", "params", "two", "tensor", "unsigned", "times")
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +88,24 @@ def test_every_type_of_column_reaches_the_model(server: Bench) -> None:
     every = server.infer("mixed", typed(seen=(["2026-01-02T03:04:05Z"], "BYTES"), note=([None], "BYTES")))
     assert some.json()["outputs"][0]["data"] == [None]
     assert every.json()["outputs"][0]["data"] == [1 * 2 + 1.5 + 8]
+
+
+def test_each_time_of_a_column_is_read_as_it_is_written(server: Bench) -> None:
+    written = {
+        "2024-02-01": "2024-02-01 00:00:00",
+        "2024-02-01T00:00:00": "2024-02-01 00:00:00",
+        "2024-02-01T00:00:00.5": "2024-02-01 00:00:00.500000",
+        "2024-02-01 10:00": "2024-02-01 10:00:00",
+        "2024-02-01T10:00:00Z": "2024-02-01 10:00:00",
+        "2024-02-01T10:00:00+02:00": "2024-02-01 08:00:00",
+        "2024-02-01T10:00:00-05:00": "2024-02-01 15:00:00",
+        None: "NaT",
+    }
+    answer = server.infer("times", times(*written))
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["outputs"][0]["data"] == list(written.values())
+    alone = server.infer("times", times(None))
+    assert alone.json()["outputs"][0]["data"] == ["NaT"]
 
 
 @pytest.mark.parametrize(

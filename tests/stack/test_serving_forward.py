@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 from serving_bench import CAPTURE_TOKEN, TOKEN, Load, Make, Receiver, body, credit, free_ports, tensor
 from serving_malformed import NAMES, changed, good
@@ -71,11 +72,19 @@ def test_a_model_of_another_environment_answers_behind_the_same_address(
 ) -> None:
     child = make_server("child", MATCHA_ENVIRONMENT="other", MATCHA_CAPTURE_URL=receiver.url).start()
     main = make_server("main", MATCHA_CAPTURE_URL=receiver.url).start()
-    signature = {"inputs": json.dumps([{"type": "double", "name": n, "required": True} for n in NAMES])}
+    signature = {
+        "inputs": json.dumps([{"type": "double", "name": n, "required": True} for n in NAMES]),
+        "outputs": json.dumps([{"type": "tensor", "tensor-spec": {"dtype": "float64", "shape": [-1]}}]),
+    }
     away = credit(2, environment="other", forward=child.url, signature=signature)
     here = {"name": "texts", "uri": str(serving_models / "texts")}
     assert child.put(here, away) == {"credit": ""}
     assert main.put(here, away) == {"texts": "", "credit": ""}
+
+    shown, theirs = (httpx.get(f"{at.url}/v2/models/credit", timeout=30).json() for at in (main, child))
+    assert shown == theirs
+    assert [i["name"] for i in shown["inputs"]] == list(NAMES)
+    assert [o["name"] for o in shown["outputs"]] == ["output-1"]
 
     answer = main.infer("credit", {**body(*good(2)), "id": "mine"})
     assert answer.status_code == 200, answer.text

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.server
 import json
 import re
+import socket
 import sqlite3
 import sys
 import threading
@@ -17,7 +18,7 @@ import pytest
 
 from matcha import inside
 from matcha.component import ModelRegistry, Output
-from matcha.components.mlflow import COMPONENT, folder, models, uris
+from matcha.components.mlflow import COMPONENT, component, folder, models, uris
 from matcha.components.mlflow.rest import Tracker, Unknown
 from matcha.errors import BadInput, MatchaError, NotFound, NotProvisioned
 from support.access import FolderAccess
@@ -320,6 +321,19 @@ def test_its_version_is_the_locked_one() -> None:
     assert re.search(rf"^mlflow=={re.escape(MLFLOW.version)} ", environment.lock.read_text(), re.MULTILINE)
     assert environment.image.endswith(f":v{MLFLOW.version}-full")
     assert (code / "matcha_mlflow.py").exists()
+
+
+def test_a_tracker_that_hangs_is_given_up_soon_and_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(component, "PATIENCE", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as frozen:
+        url = f"http://127.0.0.1:{frozen.getsockname()[1]}"
+        with pytest.raises(MatchaError) as late:
+            MLFLOW.models(FolderAccess(tmp_path, {"experiment-tracker": url}))
+    assert late.value.message == f"MLflow does not answer at {url}."
+    assert late.value.details.startswith("Waited 0.3 s for /api/2.0/mlflow/model-versions/search")
+    assert late.value.resolution == "matcha status"
 
 
 def test_outputs_and_client_variables(tmp_path: Path) -> None:

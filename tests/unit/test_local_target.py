@@ -22,8 +22,9 @@ import psutil
 import pytest
 from local_stack import SERVER, Bench, traces, web
 
+import matcha
 from matcha import inside
-from matcha.component import Database, Port, Probe, service_digest
+from matcha.component import Database, Port, Probe, Service, service_digest
 from matcha.errors import BadInput, ComponentFailed, MatchaError, NotProvisioned
 from matcha.events import silent
 from matcha.state import State
@@ -312,6 +313,27 @@ def test_who_refers_to_a_port_that_moves_is_made_anew(bench: Make) -> None:
     assert moved.ports["two/http"] == state.ports["two/http"]
 
 
+def test_it_is_known_beforehand_who_is_made_anew_for_a_service_that_comes_or_goes(bench: Make) -> None:
+    """The plan names the restart, not only the run that does it."""
+    one = bench()
+    caller = web("caller", env={"PEER": "{url:role-of-extra}"}, talks_to=("role-of-extra",))
+    extra = web("extra")
+    alone = one.provision(caller)
+
+    def outdated(state: State, *services: Service) -> bool:
+        return one.target.observe(state, services).resources["service/caller"].digest == ""
+
+    one.reopen()
+    assert not outdated(alone, caller)
+    assert outdated(alone, caller, extra)
+    both = one.provision(caller, extra)
+    one.reopen()
+    assert not outdated(both, caller, extra)
+    assert outdated(both, caller)
+    told = one.ask(f"http://127.0.0.1:{both.ports['caller/http']}/")
+    assert told["env"]["PEER"] == f"http://127.0.0.1:{both.ports['extra/http']}"
+
+
 def test_a_preferred_port_of_the_options_is_taken(bench: Make) -> None:
     port = _free_port()
     one = bench()
@@ -451,6 +473,38 @@ def test_destroy_ends_jobs_whose_run_was_killed_and_stop_does_not(bench: Make) -
                 os.kill(pid, signal.SIGKILL)
 
 
+def test_destroy_ends_a_job_of_a_stack_whose_record_was_lost(bench: Make) -> None:
+    """`provision` takes over what is left of it, under another id; the job goes on meanwhile."""
+    one = bench()
+    lost = one.provision(web())
+    pids = _abandoned_job(one)
+    try:
+        shutil.rmtree(one.project / ".matcha")
+        one.reopen()
+        assert one.provision(web()).stack_id != lost.stack_id
+        assert all(map(_is_alive, pids))
+        assert any(f"a running job: process {pids[0]}, " in line for line in one.target.belongings())
+        assert one.destroy() == []
+        _until(lambda: not any(map(_is_alive, pids)))
+    finally:
+        for pid in pids:
+            if _is_alive(pid) and psutil.Process(pid).environ().get("MATCHA_STACK_JOB") == lost.stack_id:
+                os.kill(pid, signal.SIGKILL)
+
+
+def test_a_stack_whose_record_is_lost_is_not_called_absent(bench: Make) -> None:
+    one = bench()
+    with pytest.raises(NotProvisioned, match="There is no running stack here"):
+        matcha.status(one.project)
+    one.provision(web())
+    shutil.rmtree(one.project / ".matcha")
+    for ask in (matcha.status, matcha.stop, matcha.models):
+        with pytest.raises(NotProvisioned, match="record of this project's stack is gone") as refused:
+            ask(one.project)
+        assert "running processes: " in refused.value.details
+        assert "matcha destroy" in refused.value.details
+
+
 def _is_alive(pid: int) -> bool:
     try:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
@@ -465,6 +519,48 @@ def test_leftovers_names_what_is_still_there(bench: Make) -> None:
     assert any(line.startswith("process ") for line in left)
     assert any(f"port {state.ports['web/http']}" in line for line in left)
     assert str(one.project / ".matcha/stack") in left
+
+
+def test_with_another_data_folder_nothing_is_done_by_halves(
+    bench: Make, user_folders: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Its passwords and claims would stay behind, or new passwords be made for old databases."""
+    one = bench()
+    service = web(secrets={"TOKEN": "t"})
+    state = one.provision(service)
+    value = one.target.access(state).secret("t")
+    with monkeypatch.context() as moved:
+        moved.setenv("XDG_DATA_HOME", str(tmp_path / "elsewhere"))
+        for ask in (
+            lambda target: target.destroy(silent),
+            lambda target: target.belongings(),
+            lambda target: target.observe(state, [service]),
+            lambda target: target.status(state),
+        ):
+            one.reopen()
+            with pytest.raises(MatchaError, match="another data folder") as refused:
+                ask(one.target)
+        assert str(user_folders / "data" / "matcha") in refused.value.details
+        assert refused.value.resolution == f"export XDG_DATA_HOME={user_folders / 'data'}"
+        assert not (tmp_path / "elsewhere").exists()
+    one.reopen()
+    assert one.target.access(state).secret("t") == value
+    assert one.destroy() == []
+    assert traces(user_folders) == []
+
+
+def test_a_data_folder_that_the_user_moved_is_the_stacks_own(
+    bench: Make, user_folders: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    one = bench()
+    state = one.provision(web(secrets={"TOKEN": "t"}))
+    value = one.target.access(state).secret("t")
+    one.target.stop(silent)
+    (user_folders / "data").rename(tmp_path / "elsewhere")
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "elsewhere"))
+    one.reopen()
+    again = one.provision(web(secrets={"TOKEN": "t"}))
+    assert one.target.access(again).secret("t") == value
 
 
 def test_destroy_works_when_the_record_and_the_folder_are_gone(bench: Make, user_folders: Path) -> None:

@@ -2,6 +2,8 @@
 
 import datetime
 import io
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +89,12 @@ BAD = [
     ("[" * 3000, "matcha.yaml: not valid YAML", ""),
     ("models:\n  movie:\n    sample: lots\n", "matcha.yaml:3: expected `float`, got `str`", ""),
     ("a: [1\n", "matcha.yaml:2: not valid YAML", ""),
+    (
+        'models:\n  movie: {}\n  "Bad Name!": {sample: 0.5}\n',
+        'matcha.yaml:3: "Bad Name!" is the name of no deployment',
+        "Lower-case letters, digits and dashes",
+    ),
+    ('models:\n  "movie\\n": {}\n', "matcha.yaml:2: ", "Lower-case"),
     ("- a\n", "matcha.yaml:1: expected a mapping of names to values, found ['a']", ""),
 ]
 
@@ -98,6 +106,28 @@ def test_what_is_not_understood_is_named(tmp_path: Path, text: str, message: str
     assert caught.value.message.startswith(message)
     assert hint in caught.value.resolution
     assert caught.value.exit_code == 2
+
+
+def test_aliases_that_grow_without_end_are_refused_at_once(tmp_path: Path) -> None:
+    lines = ["a0: &a0 [x]", *(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 10))]
+    with pytest.raises(StackFileError, match=r"more than 10000 values, once every alias") as wide:
+        load(tmp_path, "\n".join(lines))
+    assert "aliases" in wide.value.resolution
+    with pytest.raises(StackFileError, match="more than 40 levels"):
+        load(tmp_path, "\n".join(["a0: &a0 [x]", *(f"a{n}: &a{n} [*a{n - 1}]" for n in range(1, 2000))]))
+
+
+def test_aliases_of_an_ordinary_size_are_read(tmp_path: Path) -> None:
+    stack = load(tmp_path, "models:\n  movie: &usual {sample: 0.5}\n  film: *usual\n")
+    assert stack.models["movie"].sample == stack.models["film"].sample == 0.5
+
+
+@pytest.mark.parametrize(("make", "kind"), [(os.mkfifo, "a pipe or a device"), (os.mkdir, "a folder")])
+def test_what_is_no_file_is_not_waited_for(tmp_path: Path, make: Callable[[Path], None], kind: str) -> None:
+    make(tmp_path / spec.FILE)
+    with pytest.raises(StackFileError, match=f"matcha.yaml is {kind}, not a file") as refused:
+        load(tmp_path)
+    assert refused.value.resolution == "mv matcha.yaml matcha.yaml.old, then matcha init"
 
 
 def test_a_port_that_is_none_is_named_with_its_service(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
-"""What a project asks for, and what is said of client libraries that differ."""
+"""What a project asks for, which project a notebook is of, and client libraries that differ."""
 
+import os
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import ClassVar
@@ -7,8 +9,10 @@ from typing import ClassVar
 import msgspec
 import pytest
 
+import matcha
 from matcha.api import training
 from matcha.component import Component
+from matcha.errors import NotProvisioned
 
 
 class Options(msgspec.Struct):
@@ -44,3 +48,66 @@ def test_a_client_library_of_another_version_is_said(workspace: Path) -> None:
 def test_the_workspace_lock_names_the_client_libraries() -> None:
     locked = training.workspace_versions()
     assert {"mlflow", "zenml", "dvc"} <= set(locked)
+
+
+# Notebooks and other processes
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty folder, which is the current one; the variables of this process are put back at the end."""
+    before = dict(os.environ)
+    os.environ.pop("MATCHA_PROJECT", None)
+    monkeypatch.chdir(tmp_path)
+    yield tmp_path
+    os.environ.clear()
+    os.environ.update(before)
+
+
+@pytest.fixture
+def project(elsewhere: Path) -> Path:
+    """With a stack on the target in memory and one file."""
+    root = elsewhere / "project"
+    (root / "notebooks" / "deep").mkdir(parents=True)
+    others = "pipeline: null, model-deployer: null, monitoring: null"
+    (root / "matcha.yaml").write_text(f"target: fake\ncomponents: {{{others}}}\n")
+    matcha.provision(root)
+    return root
+
+
+def test_a_notebook_in_a_folder_of_the_project_finds_its_stack(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(project / "notebooks" / "deep")
+    found = matcha.connect()
+    assert found["MATCHA_PROJECT"] == str(project)
+    assert os.environ["MLFLOW_TRACKING_URI"] == found["MLFLOW_TRACKING_URI"]
+
+
+def test_a_project_that_is_named_is_the_one(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MATCHA_PROJECT", str(project))
+    assert matcha.connect()["MATCHA_PROJECT"] == str(project)
+    with pytest.raises(NotProvisioned) as refused:
+        matcha.connect(project / "notebooks")
+    assert refused.value.details == f"Looked in {project / 'notebooks'}."
+
+
+def test_where_a_stack_was_looked_for_is_said(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    inner = elsewhere / "inner"
+    inner.mkdir()
+    monkeypatch.chdir(inner)
+    with pytest.raises(NotProvisioned) as refused:
+        matcha.connect()
+    assert refused.value.details == (
+        f"Looked in {inner}; neither it nor a folder above it has a matcha.yaml."
+    )
+    (elsewhere / "matcha.yaml").touch()
+    with pytest.raises(NotProvisioned) as refused:
+        matcha.connect()
+    assert refused.value.details == (
+        f"Looked in {elsewhere}, the nearest folder above {inner} that has a matcha.yaml."
+    )
+    monkeypatch.setenv("MATCHA_PROJECT", str(inner))
+    with pytest.raises(NotProvisioned) as refused:
+        matcha.connect()
+    assert refused.value.details == f"Looked in {inner}, as MATCHA_PROJECT says."

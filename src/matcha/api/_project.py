@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import uuid
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -20,7 +21,7 @@ from matcha.component import (
     ModelServer,
     Monitor,
 )
-from matcha.errors import BadInput, NotProvisioned
+from matcha.errors import BadInput, MatchaError, NotProvisioned
 from matcha.state import State
 from matcha.target import StateStore, Target
 
@@ -44,11 +45,23 @@ class Project:
         return self.target.store()
 
     def state(self) -> State:
-        """Raises NotProvisioned where the stack was never provisioned."""
+        """Raises NotProvisioned where the stack was never provisioned, or its record is lost."""
         state = self.store.read()
         if state is None:
-            raise NotProvisioned
+            raise self._unknown()
         return state
+
+    def _unknown(self) -> NotProvisioned:
+        """Says what is there of a stack whose record is not."""
+        left: Sequence[str] = ()
+        with contextlib.suppress(MatchaError):
+            left = self.target.belongings()
+        if not left:
+            return NotProvisioned()
+        return NotProvisioned(
+            "The record of this project's stack is gone, and parts of the stack are still here.",
+            details="\n".join((*left, "matcha provision takes them over; matcha destroy removes them.")),
+        )
 
     def new_state(self) -> State:
         return State(

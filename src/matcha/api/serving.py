@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from matcha import engine, inference
+from matcha import engine, inference, spec
 from matcha.api import _models, _switching
 from matcha.api import rows as reading
 from matcha.api._project import Folder, Project, open_project
@@ -21,7 +21,6 @@ from matcha.events import Emit, Event, silent
 from matcha.state import State
 
 RUNS_CODE = "Loading a model runs its code: deploy what you trust."
-NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,50}[a-z0-9])?$")
 
 
 def deploy(
@@ -89,10 +88,10 @@ def _require_own(name: str, state: State, version: ModelVersion) -> None:
 
 
 def _checked(name: str) -> str:
-    if not NAME.match(name):
+    if not spec.DEPLOYMENT.match(name):
         raise BadInput(
             f'"{name}" cannot be a deployment name.',
-            details="Lower-case letters, digits and dashes, at most 52, no dash at either end.",
+            details=spec.DEPLOYMENT_RULE,
             resolution="matcha deploy MODEL --name my-model",
         )
     return name

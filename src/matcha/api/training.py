@@ -12,12 +12,12 @@ from typing import Any
 
 import msgspec
 
-from matcha import pythons
+from matcha import pythons, spec
 from matcha.api import _models, _workspace
 from matcha.api._project import Folder, Project, open_project
 from matcha.api._workspace import WORKSPACE
 from matcha.component import Component, ModelRegistry, Output
-from matcha.errors import BadInput, MatchaError
+from matcha.errors import BadInput, MatchaError, NotProvisioned
 from matcha.events import Emit, Event, silent
 from matcha.state import State
 from matcha.target import Job, JobRunner
@@ -36,15 +36,33 @@ def env(project: Folder = ".", *, target: str | None = None) -> dict[str, Output
 def connect(project: Folder | None = None) -> dict[str, str]:
     """Set the stack's variables in this process, for notebooks and scripts; returns them.
 
-    Warns (UserWarning) for an installed client library of another version than the stack's. Raises
-    NotProvisioned where there is no stack.
+    Without `project` it is what MATCHA_PROJECT names, as in a job; otherwise the nearest folder upwards that
+    has a matcha.yaml; otherwise the current one. Warns (UserWarning) for an installed client library of
+    another version than the stack's. Raises NotProvisioned where there is no stack.
     """
-    root = project if project is not None else os.environ.get("MATCHA_PROJECT", ".")
-    variables = {name: output.value for name, output in env(root).items()}
+    root, how = _where(project)
+    try:
+        variables = {name: output.value for name, output in env(root).items()}
+    except NotProvisioned as error:
+        error.details = "\n".join(filter(None, [f"Looked in {root}{how}.", error.details]))
+        raise
     os.environ.update(variables)
     for message in client_mismatches(open_project(root, None).components):
         warnings.warn(message, stacklevel=2)
     return variables
+
+
+def _where(project: Folder | None) -> tuple[Path, str]:
+    """The project's folder, and how it was found."""
+    if project is not None:
+        return Path(project).resolve(), ""
+    if told := os.environ.get("MATCHA_PROJECT"):
+        return Path(told).resolve(), ", as MATCHA_PROJECT says"
+    here = Path().resolve()
+    found = next((folder for folder in (here, *here.parents) if (folder / spec.FILE).is_file()), None)
+    if found is None:
+        return here, f"; neither it nor a folder above it has a {spec.FILE}"
+    return found, "" if found == here else f", the nearest folder above {here} that has a {spec.FILE}"
 
 
 def client_mismatches(components: Sequence[Component]) -> list[str]:

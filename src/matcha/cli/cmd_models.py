@@ -19,7 +19,8 @@ def command(
     from matcha.views.serving import models_lines
 
     folder = project_folder(project)
-    found = api.models(folder, target=target)
+    with screen.waiting("Asking the experiment tracker for its models"):
+        found = api.models(folder, target=target)
     if output == Output.json:
         screen.show_json(found)
     else:

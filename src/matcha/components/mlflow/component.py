@@ -30,6 +30,7 @@ from matcha.errors import MatchaError, NotProvisioned
 
 HERE = Path(__file__).resolve().parent
 VERSION = "3.17.2"
+PATIENCE = 8.0  # seconds for a page of a list, while somebody waits for it
 QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
 COUNTED = {
     "runs": "SELECT count(*) FROM runs WHERE lifecycle_stage = 'active'",
@@ -119,7 +120,7 @@ class MLflow(Component):
             return models.Resolver(tracker, local=models.is_local(access)).resolve(uri)
 
     def models(self, access: Access) -> tuple[RegisteredModel, ...]:
-        with Tracker(access.url(self.role)) as tracker:
+        with Tracker(access.url(self.role), timeout=PATIENCE) as tracker:
             return models.registered(tracker)
 
     def has_runs_since(self, access: Access, unix_ms: int) -> bool:

@@ -30,6 +30,8 @@ class Tracker:
         # A proxy configured for the internet must not be asked for this machine.
         self._client = httpx.Client(base_url=url, timeout=timeout, trust_env=False)
         self._failures = (httpx.HTTPError, httpx.InvalidURL)
+        self._late = httpx.TimeoutException
+        self._timeout = timeout
         self.url = url
 
     def __enter__(self) -> Tracker:
@@ -69,8 +71,10 @@ class Tracker:
         try:
             return self._client.request(method, path, **what)
         except self._failures as error:
+            late = isinstance(error, self._late)
+            why = f"Waited {self._timeout:g} s for {path}." if late else str(error)
             raise MatchaError(
-                f"MLflow does not answer at {self.url}.", details=str(error), resolution="matcha status"
+                f"MLflow does not answer at {self.url}.", details=why, resolution="matcha status"
             ) from error
 
     def _json(self, answer: httpx.Response) -> dict[str, Any]:

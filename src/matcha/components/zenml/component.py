@@ -125,8 +125,9 @@ class ZenML(Component):
             "ZENML_STORE_API_KEY": Output(key, sensitive=True),
             "ZENML_ACTIVE_STACK_ID": Output(stack),
             "ZENML_ACTIVE_PROJECT_ID": Output(project),
-            # ZenML writes its tokens there for everybody to read, so the folder is closed.
             "ZENML_CONFIG_PATH": Output(str(access.folder("zenml-client"))),
+            # ZenML's, though not by its name: it would write key and tokens there, for everybody to read.
+            "DISABLE_CREDENTIALS_DISK_CACHING": Output("true"),
             "ZENML_ANALYTICS_OPT_IN": Output("false"),
             "ZENML_AUTO_OPEN_DASHBOARD": Output("false"),
         }

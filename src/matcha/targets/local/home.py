@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import socket
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,6 +14,7 @@ import platformdirs
 
 from matcha.environments import cache_root
 from matcha.errors import BadInput, MatchaError, StateUnreadable
+from matcha.state import State
 from matcha.targets.local.files import is_private, private_folder, remove_tree, write_changed
 from matcha.targets.local.filestore import FileStore
 from matcha.targets.local.layout import Layout, UserLayout, is_stack_id
@@ -20,6 +22,8 @@ from matcha.targets.local.notes import Notes
 from matcha.targets.local.ports import PortBook
 from matcha.targets.local.secrets import SecretFile
 from matcha.targets.local.supervisor import Supervisor
+
+DATA = "data-folder"  # the fact of a State that says with which data folder the stack was made
 
 
 class Index(msgspec.Struct, frozen=True):
@@ -90,10 +94,14 @@ def stacks_of(layout: Layout, user: UserLayout) -> list[str]:
 
 
 def find_stack(layout: Layout, user: UserLayout, store: FileStore) -> Stack | None:
-    """The stack of the project: as recorded, else as indexed. Raises MatchaError in a copy of a project."""
-    stack_id = _recorded(store)
-    if stack_id is None:
-        stack_id = next(iter(stacks_of(layout, user)), None)
+    """The stack of the project: as recorded, else as indexed.
+
+    Raises MatchaError in a copy of a project, and where the user's data folder is not the stack's.
+    """
+    state = _readable(store)
+    if state:
+        _refuse_other_home(state, user)
+    stack_id = state.stack_id if state else next(iter(stacks_of(layout, user)), None)
     if stack_id is None:
         return None
     stack = Stack(layout, user, stack_id)
@@ -101,12 +109,32 @@ def find_stack(layout: Layout, user: UserLayout, store: FileStore) -> Stack | No
     return stack
 
 
-def _recorded(store: FileStore) -> str | None:
+def _refuse_other_home(state: State, user: UserLayout) -> None:
+    """Without the stack's passwords it cannot run, and what is outside the project would stay behind.
+
+    The folder of the record is only named, never used: it may have been written by anybody.
+    """
+    was = Path(state.facts.get(DATA, user.data))
+    if was == user.data or user.stack(state.stack_id).exists():
+        return
+    if UserLayout(was, user.cache).stack(state.stack_id).is_dir():
+        raise MatchaError(
+            "This stack was made with another data folder.",
+            details=f"Its passwords are in {was}; here and now the data folder is {user.data}.",
+            resolution=f"export XDG_DATA_HOME={shlex.quote(str(was.parent))}",
+        )
+
+
+def _readable(store: FileStore) -> State | None:
     """None also for a record that cannot be read: the index knows the stack as well."""
     try:
-        state = store.read()
+        return store.read()
     except StateUnreadable:
         return None
+
+
+def _recorded(store: FileStore) -> str | None:
+    state = _readable(store)
     return state.stack_id if state else None
 
 

@@ -32,6 +32,7 @@ UNITS = {
 }
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "LOKY_MAX_CPU_COUNT")
 MARK = sweep.JOB  # the variable of a job's processes that names its stack
+PLACE = "MATCHA_STACK_JOB_IN"  # and its project, for a stack whose record was lost meanwhile
 LONGEST = 60  # characters of a job's command that are shown
 GRACE = 10.0  # seconds between passing a signal on and killing the job's process group
 
@@ -164,9 +165,15 @@ def run(job: Job) -> int:
     return code if code >= 0 else 128 - code
 
 
-def titles(stack_id: str) -> list[str]:
-    """The jobs of the stack that run, one line each; also those whose `matcha run` was killed."""
-    found = {process.pid: process for process in sweep.tagged(stack_id, mark=MARK)}
+def marks(stack_id: str, project: Path) -> dict[str, str]:
+    """The variables that show whose a job is."""
+    return {MARK: stack_id, PLACE: str(project)}
+
+
+def titles(stack_id: str, project: Path) -> list[str]:
+    """The jobs of the project's stacks that run, one line each; also those whose `matcha run` was killed."""
+    owners = marks(stack_id, project).items()
+    found = {process.pid: process for mark, value in owners for process in sweep.tagged(value, mark=mark)}
     return [_title(process) for process in found.values() if _parent(process) not in found]
 
 
@@ -185,9 +192,10 @@ def _title(process: psutil.Process) -> str:
     return f"process {process.pid}, {' '.join([Path(name).name, *arguments])[:LONGEST]}"
 
 
-def end(stack_id: str) -> None:
-    """End every job of the stack."""
-    sweep.sweep(stack_id, GRACE, mark=MARK)
+def end(stack_id: str, project: Path) -> None:
+    """End every job of the project's stacks."""
+    for mark, value in marks(stack_id, project).items():
+        sweep.sweep(value, GRACE, mark=mark)
 
 
 def _start(program: str, job: Job, variables: Mapping[str, str]) -> subprocess.Popen[bytes]:

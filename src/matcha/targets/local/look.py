@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -34,7 +34,7 @@ def roles_of(state: State) -> dict[str, str]:
 
 
 def observe(
-    stack: Stack, state: State | None, services: Iterable[Service], moves: Mapping[str, int]
+    stack: Stack, state: State | None, services: Sequence[Service], moves: Mapping[str, int]
 ) -> Snapshot:
     """`moves` are ports, by `service/port`, that are to become others than recorded."""
     programs = stack.supervisor.programs()
@@ -48,7 +48,7 @@ def observe(
     for name, (condition, detail) in wells.items():
         found[f"service/{name}"] = Seen(condition, _digest(programs[name], notes.get(name)), detail)
     if state:
-        found |= _outdated(stack, state, services, notes, {**_ports(state, found), **moves}, found)
+        found |= _outdated(stack, services, notes, {**_ports(state, found), **moves}, found)
     return Snapshot(found)
 
 
@@ -92,17 +92,20 @@ def _well(status: ProgramStatus, answer: str) -> tuple[Condition, str]:
 
 def _outdated(
     stack: Stack,
-    state: State,
-    services: Iterable[Service],
+    services: Sequence[Service],
     notes: Mapping[str, ServiceNote],
     ports: Mapping[str, int],
     found: Mapping[str, Seen],
 ) -> dict[str, Seen]:
-    """Services of an unchanged description that would be made differently now."""
+    """Services of an unchanged description that would be made differently now, beside these `services` and
+    no others: some may have gone from the stack, and some have no ports yet.
+    """
     remade = {}
+    roles = {s.role: s.name for s in services}
+    unclaimed = {f"{s.name}/{p.name}": 0 for s in services for p in s.ports}
     for service in services:
         note, seen = notes.get(service.name), found.get(f"service/{service.name}")
-        if note and seen and made_of(stack, service, ports, roles_of(state)) != note.made:
+        if note and seen and made_of(stack, service, {**unclaimed, **ports}, roles) != note.made:
             why = (
                 "the project's folder moved"
                 if stack.moved_from

@@ -38,13 +38,13 @@ def _running(stack: Stack) -> list[str]:
 def _jobs(stack: Stack) -> list[str]:
     from matcha.targets.local import jobs  # noqa: PLC0415 - psutil: `status` must not pay for it
 
-    return [f"a running job: {title}" for title in jobs.titles(stack.id)]
+    return [f"a running job: {title}" for title in jobs.titles(stack.id, stack.layout.project)]
 
 
 def _end_jobs(stack: Stack) -> None:
     from matcha.targets.local import jobs  # noqa: PLC0415 - as above
 
-    jobs.end(stack.id)
+    jobs.end(stack.id, stack.layout.project)
 
 
 def _readable(size: int) -> str:

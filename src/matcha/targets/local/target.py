@@ -108,7 +108,7 @@ class LocalTarget:
         self._stack = home.settle(stack)
         ports = self._claim(self._stack, state, services)
         facts = {k: v for k, v in state.facts.items() if not k.startswith(look.ROLE)}
-        facts |= {f"{look.ROLE}{s.role}": s.name for s in services}
+        facts |= {f"{look.ROLE}{s.role}": s.name for s in services} | {home.DATA: str(self._user.data)}
         self._state = msgspec.structs.replace(state, ports=ports, facts=facts)
         return self._state
 
@@ -215,7 +215,8 @@ class LocalTarget:
     def run(self, job: Job) -> int:
         from matcha.targets.local import jobs  # noqa: PLC0415
 
-        return jobs.run(msgspec.structs.replace(job, env={**job.env, jobs.MARK: self._known().id}))
+        marks = jobs.marks(self._known().id, self._layout.project)
+        return jobs.run(msgspec.structs.replace(job, env={**job.env, **marks}))
 
     def remove_service(self, name: str, emit: Emit) -> None:
         """Its process, files, log and ports go. Its volumes and databases stay until `destroy`."""

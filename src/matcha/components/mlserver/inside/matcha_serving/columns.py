@@ -46,7 +46,10 @@ NUMPY = {
     "double": np.float64,
 }
 FLOATS = ("float", "double")
+# older pandas reads each value by what it looks like; newer ones expect all of them to look like the first
+ISO = {"format": "ISO8601"} if int(pd.__version__.partition(".")[0]) >= 2 else {}
 WHOLE = ("integer", "long")
+NO_TIME = "not a time in ISO 8601 between 1678 and 2261, such as 2024-02-01T10:00:00Z"
 
 
 @dataclass(frozen=True)
@@ -140,13 +143,21 @@ def _binary(content_type: str) -> Callable[[Any], Any]:
     return lambda value: value if isinstance(value, bytes) else inputs.unpacked(value)
 
 
+def _time(value: Any) -> str:
+    """Refuses `now`, `NaT` and no text at all, for which pandas has a meaning of its own."""
+    text = _text(value).strip()
+    if not text[:4].isdecimal():
+        raise ValueError(NO_TIME)
+    return text
+
+
 def _json(value: Any) -> Any:
     return json.loads(value) if isinstance(value, (str, bytes)) else value
 
 
 _READERS: dict[str, Callable[[Any], Any]] = {
     "string": _text,
-    "datetime": _text,
+    "datetime": _time,
     "json": _json,
 }
 
@@ -160,11 +171,16 @@ def _series(values: list[Any]) -> Any:
 
 
 def _times(name: str, values: list[Any]) -> Any:
-    """ISO 8601; times with an offset are turned into UTC, since MLflow takes naive ones only."""
-    try:
-        return pd.to_datetime(pd.Series(values, dtype=object), utc=True).dt.tz_localize(None)
-    except (ValueError, TypeError, OverflowError) as error:
-        raise BadRequest(name, f"not a time in ISO 8601: {str(error).splitlines()[0][:150]}") from error
+    """Each value by itself, as it is written. One with an offset is turned into UTC, since MLflow takes times
+    without one only; one without an offset stays as it is.
+    """
+    read = pd.to_datetime(pd.Series(values, dtype=object), utc=True, errors="coerce", **ISO)
+    found = read.dt.tz_localize(None)
+    odd = found.isna() | (found < pd.Timestamp.min) | (found > pd.Timestamp.max)
+    row = next((int(n) for n in np.flatnonzero(odd) if values[n] is not None), None)
+    if row is not None:
+        raise BadRequest(name, f"row {row} holds {inputs.shown(values[row])}: {NO_TIME}")
+    return found.astype("datetime64[ns]")
 
 
 class Columns:

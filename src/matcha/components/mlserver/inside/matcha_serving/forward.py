@@ -81,7 +81,9 @@ class ForwardRuntime(Served):
         One that does not answer or has not loaded it yet is fine: after a restart both come up in any order.
         What it could not load when it was told, `Deployments.apply` is told in turn.
         """
-        self._guard = guard(signature_of(self.deployment.signature))
+        signature = signature_of(self.deployment.signature)
+        self._guard = guard(signature)
+        self._describe(signature)
         serving = await self._version()
         if serving and self.deployment.version and serving != self.deployment.version:
             raise RuntimeError(f"the process of its environment still serves version {serving}")

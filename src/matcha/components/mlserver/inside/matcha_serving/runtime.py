@@ -83,6 +83,18 @@ class Served(MLModel):
         self._inner = self.predict
         self.predict = self._serve
 
+    def _describe(self, schemas: Any) -> None:
+        """Inputs and outputs of an MLflow ModelSignature, or None, as `GET /v2/models/<name>` shows them; a
+        signature may lack either.
+        """
+        if schemas is not None and schemas.inputs is not None:
+            self.inputs = to_metadata_tensors(schemas.inputs, prefix=DefaultInputPrefix)
+            self._settings.parameters.content_type = to_model_content_type(schemas.inputs)
+        if schemas is not None and schemas.outputs is not None:
+            self.outputs = to_metadata_tensors(schemas.outputs, prefix=DefaultOutputPrefix)
+            if len(self.outputs) == 1 and not schemas.outputs.has_input_names():
+                self.outputs[0].name = f"{DefaultOutputPrefix}1"  # as MLServer calls it in its answers
+
     async def unload(self) -> bool:
         """After the requests under way, whose model may still read its files."""
         try:
@@ -160,7 +172,7 @@ class ModelRuntime(Served, MLflowRuntime):
         self._input_schema = self._model.metadata.get_input_schema()
         self._takes_params = self._model.metadata.get_params_schema() is not None
         self._guard = guard(self._signature)
-        self._describe()
+        self._describe(self._signature)
         await load_batching(self)  # here and not as MLServer's hook, which a reload leaves out
         self.wrap()
         return True
@@ -183,17 +195,6 @@ class ModelRuntime(Served, MLflowRuntime):
     @property
     def _batched(self) -> bool:
         return hasattr(self, "__adaptive_batching__")
-
-    def _describe(self) -> None:
-        """Inputs and outputs as `GET /v2/models/<name>` shows them; a signature may lack either."""
-        schemas = self._signature
-        if schemas is not None and schemas.inputs is not None:
-            self.inputs = to_metadata_tensors(schemas.inputs, prefix=DefaultInputPrefix)
-            self._settings.parameters.content_type = to_model_content_type(schemas.inputs)
-        if schemas is not None and schemas.outputs is not None:
-            self.outputs = to_metadata_tensors(schemas.outputs, prefix=DefaultOutputPrefix)
-            if len(self.outputs) == 1 and not schemas.outputs.has_input_names():
-                self.outputs[0].name = f"{DefaultOutputPrefix}1"  # as MLServer calls it in its answers
 
     async def answer(self, payload: InferenceRequest, reading: Reading) -> InferenceResponse:
         params = self._params(payload)
