@@ -1,9 +1,12 @@
 """The command that CONTRIBUTING.md gives for the whole sweep of kills selects the whole of it."""
 
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
+
+from support.pages import marked
 
 ROOT = Path(__file__).parents[2]
 
@@ -23,14 +26,19 @@ def collected(*arguments: str) -> list[str]:
 
 
 def test_the_sweep_is_every_boundary_both_ways_and_random_moments() -> None:
-    command = re.search(r"^\./test (-m .+)$", (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE)
-    assert command
-    kills = [t for t in collected(*command[1].split()) if "test_kill.py" in t]
+    [block] = marked(__file__)
+    program, *arguments = shlex.split(block.text)
+    assert program == "./test"  # which hands its arguments to pytest
+    tests = collected(*arguments)
+    kills = [t for t in tests if "test_kill.py" in t]
     boundaries = {tuple(found[0]) for t in kills if (found := re.findall(r"\[(\d+)-(\w+)-(\w+)\]", t))}
     serials = {int(serial) for serial, _, _ in boundaries}
     assert serials == set(range(1, max(serials) + 1))
     assert len(boundaries) == len(serials) * 2 * 2
     assert sum("random_moment" in t for t in kills) >= 20
+    assert [t for t in tests if "test_killed_deploys.py" in t] == collected(
+        "-m", "sweep", "tests/e2e/test_killed_deploys.py"
+    )
 
 
 def test_by_default_a_sample_runs() -> None:
