@@ -44,7 +44,7 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     asked = parser.parse_args(words)
     if asked.save and asked.rounds < ROUNDS:
         parser.error(
-            f"{asked.rounds} of {ROUNDS} rounds is too few for a median worth keeping, so --save takes no fewer.\n"
+            f"{asked.rounds} of {ROUNDS} rounds: a median of fewer is not worth keeping (--save).\n"
             f"Next: benchmarks/run --save --rounds {ROUNDS}"
         )
     return asked

@@ -61,7 +61,9 @@ def _words(text: str) -> set[str]:
 def test_commands_stand_in_blocks_that_are_found(page: Path) -> None:
     """An indented block, a fence with tildes or a prompt would be shown and never run."""
     text = re.sub(r"^ *```.*?^ *```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
-    assert not re.search(r"^ {4,}(\$ |matcha |pip |uv |\./|\.?[a-z]+/run\b|python |curl )", text, re.MULTILINE)
+    assert not re.search(
+        r"^ {4,}(\$ |matcha |pip |uv |\./|\.?[a-z]+/run\b|python |curl )", text, re.MULTILINE
+    )
     assert "~~~" not in text
     assert start_of(page) in STARTS
 

@@ -102,7 +102,7 @@ def pages() -> list[Path]:
 
 
 def marked(file: str) -> list[Block]:
-    """The blocks that say they are tested by `file`: a test calls this with its own `__file__`, and runs them."""
+    """The blocks to be tested by `file`: a test calls this with its own `__file__`, and runs them."""
     name = str(Path(file).relative_to(ROOT))
     return [b for page in pages() for b in blocks(page) if b.marks.get("tested by") == name]
 
@@ -146,7 +146,7 @@ def start_of(page: Path) -> str:
 class Reader:
     """Does what a page says, in `folder`, with the programs in `programs` first on PATH.
 
-    Folder and PATH are kept from block to block. `printed` is what the scripts printed that stand in for blocks.
+    Folder and PATH are kept from block to block. `printed` is what scripts printed that stand in for blocks.
     """
 
     def __init__(self, folder: Path, programs: Path, home: Path) -> None:
@@ -212,7 +212,13 @@ class Reader:
         """Exit code, and what was printed to stdout and stderr in the order in which it came."""
         where, path = self.home / "folder", self.home / "path"
         process = subprocess.Popen(
-            ["bash", "-euo", "pipefail", "-c", f"trap 'pwd >\"{where}\"; echo \"$PATH\" >\"{path}\"' EXIT\n{script}"],
+            [
+                "bash",
+                "-euo",
+                "pipefail",
+                "-c",
+                f'trap \'pwd >"{where}"; echo "$PATH" >"{path}"\' EXIT\n{script}',
+            ],
             cwd=self.folder,
             env=self.env,
             stdin=subprocess.DEVNULL,
