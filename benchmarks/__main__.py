@@ -18,7 +18,7 @@ RESULTS = Path(__file__).with_name("results")
 
 
 def main() -> int:
-    asked = _arguments()
+    asked = arguments()
     machine = this_machine()
     weather = Weather(asked.patience)
     rows = [row for name in asked.only or SUBJECTS for row in _run(name, asked.rounds, weather)]
@@ -28,7 +28,8 @@ def main() -> int:
     return 0 if all(row.met is not False for row in rows) else 1
 
 
-def _arguments() -> argparse.Namespace:
+def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
+    """Of the command line, unless others are given. Exits with 2 for what it does not understand."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description="Matcha against the bare tools on this machine. Exits 1 when a budget is not met.",
@@ -40,7 +41,13 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--save", action="store_true", help="write benchmarks/results/DATE[-NAME].md and .json"
     )
-    return parser.parse_args()
+    asked = parser.parse_args(words)
+    if asked.save and asked.rounds < ROUNDS:
+        parser.error(
+            f"{asked.rounds} of {ROUNDS} rounds: a median of fewer is not worth keeping (--save).\n"
+            f"Next: benchmarks/run --save --rounds {ROUNDS}"
+        )
+    return asked
 
 
 def _rounds(text: str) -> int:

@@ -250,6 +250,37 @@ def test_open_prints_the_address_without_a_display(stack) -> None:
     assert stack("open", "dvc").code == 2
 
 
+@pytest.fixture
+def browser(stack, tmp_path: Path) -> Path:
+    """A program that writes down what it is to open; the file that it writes to."""
+    opened = tmp_path / "opened"
+    program = tmp_path / "browser"
+    program.write_text(f"#!/bin/sh\nprintf '%s\\n' \"$@\" >>'{opened}'\n")
+    program.chmod(0o755)
+    return opened
+
+
+def test_open_starts_the_browser_of_who_sits_at_a_terminal(stack, browser: Path) -> None:
+    program = str(browser.with_name("browser"))
+    done = stack.typed("open", "mlflow", answers=[], BROWSER=program)
+    assert (done.code, done.out) == (0, "http://127.0.0.1:9000\n")
+    assert browser.read_text() == "http://127.0.0.1:9000\n"
+
+
+@pytest.mark.parametrize("words", [("--print",), ("--output", "json")])
+def test_open_starts_none_where_only_the_address_is_asked_for(stack, browser: Path, words) -> None:
+    done = stack.typed("open", *words, answers=[], BROWSER=str(browser.with_name("browser")))
+    assert done.code == 0
+    assert "http://127.0.0.1:9000" in done.out
+    assert not browser.exists()
+
+
+def test_open_starts_none_without_a_terminal_or_a_display(stack, browser: Path) -> None:
+    assert stack("open", BROWSER=str(browser.with_name("browser"))).out == "http://127.0.0.1:9000\n"
+    assert stack.typed("open", answers=[]).out == "http://127.0.0.1:9000\n"
+    assert not browser.exists()
+
+
 def test_open_of_a_stack_without_pages(matcha) -> None:
     matcha.write(kept=["data-version-control"])
     assert matcha("provision", "--yes").code == 0
@@ -318,6 +349,24 @@ def test_destroy_without_a_terminal(stack) -> None:
     assert gone.out.startswith("  - service/mlflow\n")
     assert gone.out.endswith("Removed, and checked: nothing of the stack is left.\n")
     assert stack("destroy").out == "There is nothing to destroy.\n"
+
+
+def test_destroy_leaves_what_dvc_keeps_in_the_project(stack) -> None:
+    files = [
+        ".dvc/config",
+        ".dvc/cache/files/md5/ab/cdef",
+        ".dvcignore",
+        "data.csv.dvc",
+        "models/big.bin.dvc",
+    ]
+    for name in files:
+        file = stack.folder / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(f"{name}: what DVC wrote\n")
+    assert stack("destroy", "--yes", "--delete-data").code == 0
+    assert [(stack.folder / name).read_text() for name in files] == [
+        f"{name}: what DVC wrote\n" for name in files
+    ]
 
 
 @pytest.mark.parametrize(

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from ruamel.yaml import YAML
 
+from matcha.registry import component_catalogue
+
+MLFLOW = component_catalogue()["experiment-tracker"]["mlflow"].version
 FLAVOR = {"data-version-control": "dvc", "experiment-tracker": "mlflow"}
 
 
@@ -58,6 +65,67 @@ def test_env_can_be_evaluated(stack) -> None:
     assert variables["MLFLOW_TRACKING_URI"] == "http://127.0.0.1:9000"
     assert variables["MATCHA_PROJECT"] == str(stack.folder)
     assert json.loads(stack("env", "--output", "json").out) == variables
+
+
+@pytest.fixture
+def other_mlflow(tmp_path: Path) -> str:
+    """A folder for PYTHONPATH in which an old MLflow is installed, as far as metadata goes."""
+    info = tmp_path / "site" / "mlflow-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: mlflow\nVersion: 1.0\n")
+    return str(info.parent)
+
+
+def differs() -> str:
+    return f"mlflow 1.0 is installed here, the stack runs {MLFLOW}."
+
+
+def test_doctor_names_client_libraries_of_other_versions(stack, other_mlflow: str) -> None:
+    well = "Nothing installed beside Matcha differs from the stack."
+    assert stack("doctor") == (0, f"✓ client libraries  {well}\n\nAll is well.\n", "")
+    ill = (
+        f"✗ client libraries  {differs()}\n"
+        "                    Fix: Run your code with `matcha run -- ...`, or install the stack's versions.\n"
+        "\n"
+        "1 problem found.\n"
+    )
+    path = os.pathsep.join(filter(None, (other_mlflow, os.environ.get("PYTHONPATH"))))
+    assert stack("doctor", PYTHONPATH=path) == (1, ill, "")
+    assert stack("doctor", "--fix", PYTHONPATH=path) == (1, ill, ""), "nothing that Matcha mends by itself"
+    [finding] = json.loads(stack("doctor", "--output", "json", PYTHONPATH=path).out)
+    assert (finding["check"], finding["ok"], finding["fixable"]) == ("client libraries", False, False)
+
+
+CONNECT = """
+import json, sys, warnings
+import matcha
+
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    variables = matcha.connect(sys.argv[1])
+ours = [w for w in caught if w.category is UserWarning]
+print(json.dumps([[str(w.message), w.filename, w.lineno] for w in ours]))
+"""
+
+
+def test_connect_warns_of_client_libraries_of_other_versions(stack, other_mlflow: str) -> None:
+    """And the warning points at the line that connects."""
+
+    def warned(**env: str) -> list[list[object]]:
+        done = subprocess.run(
+            [sys.executable, "-c", CONNECT, str(stack.folder)],
+            env={**os.environ, **env},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return list(json.loads(done.stdout))
+
+    assert warned() == []
+    path = os.pathsep.join(filter(None, (other_mlflow, os.environ.get("PYTHONPATH"))))
+    assert warned(PYTHONPATH=path) == [[differs(), "<string>", 7]]
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ import pytest
 
 from matcha import planning, registry
 from support.matcha import Matcha
+from support.sweep import is_whole
 
 SEED = os.environ.get("MATCHA_KILL_SEED") or str(random.randrange(10**6))
 MOMENTS = {"sample": 2, "whole": 20}
@@ -70,7 +71,7 @@ def sample(found: list[Boundary]) -> dict[str, Boundary]:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    amount = "whole" if metafunc.config.getoption("markexpr") == "sweep" else "sample"
+    amount = "whole" if is_whole(metafunc.config) else "sample"
     if "boundary" in metafunc.fixturenames:
         every = boundaries()
         chosen = {f"{s}-{m}": (s, m) for s, m in every} if amount == "whole" else sample(every)

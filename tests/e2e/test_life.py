@@ -376,13 +376,19 @@ def test_destroy_keeps_the_only_copy_unless_told(own: Matcha) -> None:
 
 
 def test_destroy_removes_all_and_says_so(own: Matcha, stack: Matcha) -> None:
+    """And nothing that is the user's: what DVC keeps in the project stays as it is."""
+    kept = {f"{name}: DVC's": own.project / name for name in (".dvc/config", ".dvc/cache/ab", "data.csv.dvc")}
+    for text, file in kept.items():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
     ports = {int(port) for port in _ports(json.dumps(own.json("get")))}
     began = time.monotonic()
     done = own("destroy", "--yes", "--delete-data")
     assert time.monotonic() - began < 60
     assert "gone" in done.stdout or "removed" in done.stdout.lower(), done.stdout
     assert own.processes() == []
-    assert sorted(p.name for p in own.project.iterdir()) == ["matcha.yaml"]
+    assert sorted(p.name for p in own.project.iterdir()) == [".dvc", "data.csv.dvc", "matcha.yaml"]
+    assert [file.read_text() for file in kept.values()] == [*kept]
     for port in ports:
         with closing(socket.socket()) as probe:
             assert probe.connect_ex(("127.0.0.1", port)) != 0, port

@@ -1,4 +1,4 @@
-"""Deploys that fail or are killed, and models that are lost: what is said, and what goes on answering."""
+"""Deploys that fail, and models that are lost: what is said, and what goes on answering."""
 
 from __future__ import annotations
 
@@ -16,17 +16,6 @@ import pytest
 
 from support.credit import BACK, FIRST, ROWS, SECOND, answer, answers, at_version_one, body, deployed
 from support.matcha import Matcha, until
-
-WHOLE = os.environ.get("MATCHA_SWEEP") == "whole"
-MOMENTS = (  # what a deploy says last before it is killed
-    "looking for",
-    "serving models:/",
-    "installing",
-    "starting",
-    "waiting for",
-    "Models: loading",
-    "Models: loaded",
-)
 
 
 @pytest.fixture(autouse=True)
@@ -137,38 +126,6 @@ def test_a_model_that_ends_the_server_takes_no_other_down(
     until(lambda: is_as_recorded(stack), BACK)
     assert set(stack.services()) == names
     stack("undeploy", "older")
-
-
-# Deploys that are killed
-
-
-@pytest.mark.sweep
-@pytest.mark.parametrize("moment", MOMENTS if WHOLE else MOMENTS[1::4])
-def test_a_killed_deploy_is_all_or_nothing_after_provision(
-    stack: Matcha, credit: str, older: None, moment: str
-) -> None:
-    before = stack.services()
-    for model, name in (("models:/credit/2", "credit"), ("models:/older/1", "older")):
-        command = ("deploy", model, "--name", name)
-        kill_at(stack.popen(*command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE), moment)
-    stack("provision", "--yes")
-    assert is_as_recorded(stack)
-    assert answer(credit) == (FIRST if deployed(stack)["credit"] == "1" else SECOND)
-    if "older" in deployed(stack):
-        assert stack.json("predict", "older", "--json", '[{"x": 1.0}]')["predictions"] == ["1.7.2"]
-        stack("undeploy", "older")
-    assert stack.services() == before
-
-
-def kill_at(run: subprocess.Popen[str], moment: str) -> None:
-    """SIGKILL once it says this, unless it ends without."""
-    assert run.stderr is not None
-    with run.stderr:
-        for line in run.stderr:
-            if moment in line:
-                run.kill()
-                break
-    run.wait(30)
 
 
 # Deployed models that are lost

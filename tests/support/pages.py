@@ -9,12 +9,13 @@ What a block is follows from its language:
 
 HTML comments straight above a block say what differs:
 
-    <!-- run: COMMAND -->       run this instead
-    <!-- tested by: PATH -->    this test runs it
+    <!-- run: COMMAND -->       run this, which has every word of the block, instead
+    <!-- tested by: PATH -->    this file has it word for word, is what it calls, or runs it (see `marked`)
     <!-- fails: CODE -->        it ends with this exit code
     <!-- not output -->         text that no command printed
 
-In outputs, numbers, paths and ids may differ, and `...` stands for any text or, alone, for any lines.
+In outputs, numbers, paths and ids may differ, and `...` stands for any text or, alone, for any lines. An
+output after a block that is tested by a script is a part of what the script printed.
 """
 
 from __future__ import annotations
@@ -31,6 +32,14 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 LANGUAGES = {"bash", "python", "text", "json", "yaml", "toml"}
+PATTERNS = (
+    "*.md",
+    "benchmarks/README.md",
+    "docs/*.md",
+    "docs/decisions/*.md",
+    "examples/*/README.md",
+    "src/**/README.md",
+)
 MARKERS = {"run", "tested by", "fails", "not output", "starts"}
 SECONDS = 400.0
 
@@ -49,7 +58,8 @@ class Block:
 
     @property
     def place(self) -> str:
-        return f"{self.page.relative_to(ROOT)}:{self.line}"
+        page = self.page.relative_to(ROOT) if self.page.is_relative_to(ROOT) else self.page
+        return f"{page}:{self.line}"
 
     @property
     def kind(self) -> str:
@@ -86,6 +96,40 @@ def blocks(page: Path) -> list[Block]:
     return found
 
 
+def pages() -> list[Path]:
+    """Every page whose blocks are to be tested."""
+    return sorted(page for pattern in PATTERNS for page in ROOT.glob(pattern))
+
+
+def marked(file: str) -> list[Block]:
+    """The blocks to be tested by `file`: a test calls this with its own `__file__`, and runs them."""
+    name = str(Path(file).relative_to(ROOT))
+    return [b for page in pages() for b in blocks(page) if b.marks.get("tested by") == name]
+
+
+def is_tested(block: Block) -> bool:
+    """Whether the file that is to test this block runs its blocks, is what it calls, or has its very text."""
+    name = block.marks["tested by"]
+    code = (ROOT / name).read_text(encoding="utf-8")
+    if name.startswith("tests/") and "marked(__file__)" in code:
+        return True
+    return block.text.strip() == name or is_excerpt(block.text, code)
+
+
+def is_excerpt(text: str, code: str) -> bool:
+    """Whether `text` is whole lines of `code`, but for indentation and words in front of the first."""
+    wanted, lines = text.rstrip("\n").split("\n"), code.split("\n")
+    starts = range(len(lines) - len(wanted) + 1)
+    return any(_stands(wanted, lines[start : start + len(wanted)]) for start in starts)
+
+
+def _stands(wanted: list[str], lines: list[str]) -> bool:
+    before = lines[0].removesuffix(wanted[0])
+    indent = re.match(r"\s*", lines[0])[0]  # type: ignore[index]
+    rest = [indent + line if line else "" for line in wanted[1:]]
+    return lines[0].endswith(wanted[0]) and before[-1:] in ("", " ", "\t", '"', "'") and lines[1:] == rest
+
+
 def _end(lines: list[str], start: int, indent: str, page: Path) -> int:
     for number in range(start + 1, len(lines)):
         if lines[number] == f"{indent}```":
@@ -100,14 +144,21 @@ def start_of(page: Path) -> str:
 
 
 class Reader:
-    """Does what a page says, in `folder`, with the programs in `programs` first on PATH."""
+    """Does what a page says, in `folder`, with the programs in `programs` first on PATH.
+
+    Folder and PATH are kept from block to block. `printed` is what scripts printed that stand in for blocks.
+    """
 
     def __init__(self, folder: Path, programs: Path, home: Path) -> None:
         self.folder = folder
         self.programs = programs
         self.home = home
         self.site = home / "site"
+        self.path = f"{programs}{os.pathsep}{os.environ['PATH']}"
+        self.more: dict[str, str] = {}  # variables
+        self.printed: dict[str, str] = {}
         self.last: str | None = ""  # None after a block that runs elsewhere
+        self.whole: str | None = None  # what ran elsewhere printed, with what came before and after
         for each in (folder, home, self.site):
             each.mkdir(parents=True, exist_ok=True)
 
@@ -117,11 +168,12 @@ class Reader:
         kept = {k: v for k, v in os.environ.items() if not k.startswith(dropped)}
         return {
             **kept,
-            "PATH": f"{self.programs}{os.pathsep}{kept['PATH']}",
+            "PATH": self.path,
             "PYTHONPATH": str(self.site),
             "XDG_DATA_HOME": str(self.home / "data"),
             "NO_COLOR": "1",
             "COLUMNS": "100",
+            **self.more,
         }
 
     def read(self, page: Path) -> None:
@@ -135,24 +187,38 @@ class Reader:
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_text(block.text, encoding="utf-8")
         elif block.kind == "run":
-            self._run(block)
+            self.run(block)
         elif block.kind == "elsewhere":
-            self.last = None
-        elif block.kind == "output" and self.last is not None:
+            self.last, self.whole = None, self.printed.get(block.marks["tested by"])
+        elif block.kind == "output":
+            self._compare(block)
+
+    def _compare(self, block: Block) -> None:
+        if self.last is None:
+            assert self.whole is not None, f"{block.place}: nothing is known of what printed this"
+            assert contains(block.text, self.whole), f"{block.place} is not in the output:\n{self.whole}"
+        else:
             assert matches(block.text, self.last), (
                 f"{block.place} is not the output:\n{differ(block.text, self.last)}"
             )
 
-    def _run(self, block: Block) -> None:
+    def run(self, block: Block) -> None:
+        """Also a block that is marked as tested elsewhere."""
         code, self.last = self.bash(_script(block))
         wanted = int(block.marks.get("fails", "0"))
         assert code == wanted, f"{block.place} ended with {code}, not {wanted}:\n{block.text}\n{self.last}"
 
     def bash(self, script: str) -> tuple[int, str]:
         """Exit code, and what was printed to stdout and stderr in the order in which it came."""
-        where = self.home / "folder"
+        where, path = self.home / "folder", self.home / "path"
         process = subprocess.Popen(
-            ["bash", "-euo", "pipefail", "-c", f"trap 'pwd >\"{where}\"' EXIT\n{script}"],
+            [
+                "bash",
+                "-euo",
+                "pipefail",
+                "-c",
+                f'trap \'pwd >"{where}"; echo "$PATH" >"{path}"\' EXIT\n{script}',
+            ],
             cwd=self.folder,
             env=self.env,
             stdin=subprocess.DEVNULL,
@@ -166,7 +232,7 @@ class Reader:
         except BaseException:
             os.killpg(process.pid, signal.SIGKILL)
             raise
-        self.folder = Path(where.read_text().rstrip("\n"))
+        self.folder, self.path = Path(where.read_text().rstrip("\n")), path.read_text().rstrip("\n")
         return process.returncode, printed
 
 
@@ -208,8 +274,20 @@ def _line(line: str) -> str:
 
 
 def matches(shown: str, printed: str) -> bool:
-    pattern = "".join(_patterns(normal(shown)))
-    return re.fullmatch(pattern, "".join(f"{line}\n" for line in normal(printed))) is not None
+    return re.fullmatch(_pattern(shown), _normal_text(printed)) is not None
+
+
+def contains(shown: str, printed: str) -> bool:
+    """Whether lines of `printed` that follow each other match."""
+    return re.search(f"(?m:^){_pattern(shown)}", _normal_text(printed)) is not None
+
+
+def _pattern(shown: str) -> str:
+    return "".join(_patterns(normal(shown)))
+
+
+def _normal_text(text: str) -> str:
+    return "".join(f"{line}\n" for line in normal(text))
 
 
 def _patterns(lines: list[str]) -> Iterator[str]:

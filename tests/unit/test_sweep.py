@@ -1,9 +1,14 @@
 """The command that CONTRIBUTING.md gives for the whole sweep of kills selects the whole of it."""
 
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
+
+from support.pages import marked
 
 ROOT = Path(__file__).parents[2]
 
@@ -22,10 +27,17 @@ def collected(*arguments: str) -> list[str]:
     return [line for line in done.stdout.splitlines() if "::" in line]
 
 
-def test_the_sweep_is_every_boundary_both_ways_and_random_moments() -> None:
-    command = re.search(r"^\./test (-m .+)$", (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE)
-    assert command
-    kills = [t for t in collected(*command[1].split()) if "test_kill.py" in t]
+@pytest.fixture(scope="module")
+def sweep() -> list[str]:
+    """What the command on the page selects."""
+    [block] = marked(__file__)
+    program, *arguments = shlex.split(block.text)
+    assert program == "./test"  # which hands its arguments to pytest
+    return collected(*arguments)
+
+
+def test_the_sweep_is_every_boundary_both_ways_and_random_moments(sweep: list[str]) -> None:
+    kills = [t for t in sweep if "test_kill.py" in t]
     boundaries = {tuple(found[0]) for t in kills if (found := re.findall(r"\[(\d+)-(\w+)-(\w+)\]", t))}
     serials = {int(serial) for serial, _, _ in boundaries}
     assert serials == set(range(1, max(serials) + 1))
@@ -33,5 +45,14 @@ def test_the_sweep_is_every_boundary_both_ways_and_random_moments() -> None:
     assert sum("random_moment" in t for t in kills) >= 20
 
 
+def test_the_sweep_is_every_moment_of_a_deploy(sweep: list[str]) -> None:
+    code = (ROOT / "tests" / "e2e" / "test_killed_deploys.py").read_text()
+    moments = re.findall(r'^    "(.+)": \(', code, re.MULTILINE)
+    assert len(moments) == 7
+    swept = [t for t in sweep if "test_killed_deploys.py" in t]
+    assert [t.partition("[")[2].removesuffix("]") for t in swept] == moments
+
+
 def test_by_default_a_sample_runs() -> None:
     assert len(collected("tests/e2e/test_kill.py")) < 12
+    assert len(collected("tests/e2e/test_killed_deploys.py")) == 2
