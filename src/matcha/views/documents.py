@@ -99,6 +99,16 @@ class ColumnReport(msgspec.Struct, frozen=True, kw_only=True):
     current_missing: float = 0.0
 
 
+class ReportReference(msgspec.Struct, frozen=True):
+    """What the traffic is compared with: an artifact of the model's run.
+
+    `source` is what matcha.yaml named for it when the model was deployed; empty for the training data.
+    """
+
+    source: str
+    artifact: str
+
+
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """What stands of one deployment: its newest verdict; may carry more properties than these.
 
@@ -109,6 +119,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     deployment: str
     version: str
     status: str
+    reference: ReportReference | None = None
     window: Window
     new: bool = False
     waiting: int = 0

@@ -51,7 +51,7 @@ def report_lines(report: Report, paper: Paper) -> list[Line]:
     rows = [_row(column, paper) for column in columns]
     return [
         _headline(report, len(columns)),
-        *([line(Span(_period(report), "dim"))] if _period(report) else []),
+        *(line(Span(part, "dim")) for part in _circumstances(report)),
         *([line(), *table(COLUMNS, rows, paper)] if rows else []),
         *([line(), *said] if said else []),
     ]
@@ -70,11 +70,14 @@ def _headline(report: Report, count: int) -> Line:
     return line(Span(f"{report['deployment']}{version}: ", "bold"), Span(word + of, style))
 
 
-def _period(report: Report) -> str:
+def _circumstances(report: Report) -> list[str]:
+    """Which rows were compared, and with what."""
     window = report.get("window") or {}
     if not window.get("rows"):
-        return ""
-    return f"{plural(window['rows'], 'row')}, {_moment(window['from'])} to {_moment(window['to'])} UTC"
+        return []
+    period = f"{plural(window['rows'], 'row')}, {_moment(window['from'])} to {_moment(window['to'])} UTC"
+    source = (report.get("reference") or {}).get("source")
+    return [period, f"compared with {source or 'the training data'}"]
 
 
 def _moment(text: str | None) -> str:
