@@ -115,12 +115,23 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     stop_seconds: int = 15
 
 
+class GivenReference(msgspec.Struct, frozen=True, kw_only=True):
+    """What `models:` named as a deployment's drift reference when it was deployed.
+
+    `source` as written, `digest` that of the bytes that were read.
+    """
+
+    source: str
+    digest: str
+
+
 class Deployment(msgspec.Struct, frozen=True, kw_only=True):
     """A model version served under a name.
 
     `asked` is the URI as typed, `uri` the exact version it meant then (`models:/movie/3`). `environment` is
     empty where the model fits the serving environment, otherwise the digest of the lock it brought.
-    `signature` is MLflow's own JSON; `reference` the artifact path, under the run, of the reference sample.
+    `signature` is MLflow's own JSON; `reference` the artifact path, under the run, of the reference sample,
+    which is of the training data where `given` is null.
     """
 
     name: str
@@ -133,6 +144,7 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
     python: str = ""
     signature: dict[str, Any] = msgspec.field(default_factory=dict)
     reference: str = ""
+    given: GivenReference | None = None
     settings: dict[str, Any] = msgspec.field(default_factory=dict)
     deployed_at: str = ""
 

@@ -22,6 +22,7 @@ from matcha.state import Record, State
 from matcha.target import StateStore, Target
 
 RENEW_EVERY = 15.0
+TIME = "%Y-%m-%dT%H:%M:%SZ"  # as the record writes moments, in UTC
 
 
 class Journal:
@@ -163,7 +164,7 @@ def unserved(state: State) -> State:
 
 
 def now() -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    return time.strftime(TIME, time.gmtime())
 
 
 class StepFailed(msgspec.Struct, frozen=True):

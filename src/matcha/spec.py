@@ -26,6 +26,7 @@ DEPLOYMENT_RULE = "Lower-case letters, digits and dashes, at most 52, no dash at
 Catalogue = Mapping[str, Mapping[str, type[Component]]]  # role -> flavor -> class
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Threshold = Annotated[float, msgspec.Meta(gt=0)]
+Source = Annotated[str, msgspec.Meta(min_length=1)]
 Rows = Annotated[int, msgspec.Meta(ge=1)]
 
 
@@ -34,6 +35,9 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     `drift-threshold` and `min-rows`: for this model, instead of what monitoring says for all. `thresholds`:
     the same for single columns.
+
+    `reference`: what drift is measured against in place of the training data, from the next `matcha deploy`
+    on: a Parquet or CSV file, relative to the project, or a URI (`runs:/RUN/path`, `https://...`).
     """
 
     sensitive: tuple[str, ...] = ()
@@ -41,10 +45,11 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     drift_threshold: Threshold | None = None
     thresholds: dict[str, Threshold] = {}
     min_rows: Rows | None = None
+    reference: Source | None = None
 
     def written(self) -> dict[str, Any]:
-        """What differs from the defaults, by field."""
-        usual = msgspec.structs.asdict(ModelSettings())
+        """What differs from the defaults, by field; without `reference`, which only a deploy takes."""
+        usual = {**msgspec.structs.asdict(ModelSettings()), "reference": self.reference}
         return {name: value for name, value in msgspec.structs.asdict(self).items() if value != usual[name]}
 
 

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import psutil
 import pytest
 
 from matcha.registry import component_catalogue
@@ -119,12 +120,23 @@ def _on_terminal(command: list[str], folder: Path, env: dict[str, str], answers:
             seen += text
             if answers and seen[asked:].rstrip("\n").endswith(("] ", ": ")):
                 asked = len(seen)
+                _until_it_waits(process.pid)
                 os.write(master, answers.pop(0).encode())
         return Done(process.wait(timeout=10), seen.replace("\r\n", "\n"), "")
     finally:
         process.kill()
         process.wait()
         os.close(master)
+
+
+def _until_it_waits(pid: int) -> None:
+    """A signal that comes between the question and the wait for its answer is noticed only with the answer:
+    nobody types that fast.
+    """
+    waiting, deadline = 0, time.monotonic() + TIMEOUT
+    while waiting < 3 and time.monotonic() < deadline:
+        time.sleep(0.05)
+        waiting = waiting + 1 if psutil.Process(pid).status() == psutil.STATUS_SLEEPING else 0
 
 
 def _own_terminal() -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -30,6 +32,22 @@ def traffic(stack: Matcha, change: Callable[[float, int], tuple[float, float]], 
     with (stack.project / "traffic.csv").open("w", newline="") as file:
         csv.writer(file).writerows([["income", COLUMN], *made])
     stack("predict", "watched", "--input", "traffic.csv")
+
+
+@contextlib.contextmanager
+def given(stack: Matcha, reference: str) -> Iterator[None]:
+    file = stack.project / "matcha.yaml"
+    before = file.read_text()
+    file.write_text(f"models:\n  watched:\n    reference: {json.dumps(reference)}\n")
+    try:
+        yield
+    finally:
+        file.write_text(before)
+
+
+def deployed(stack: Matcha) -> dict[str, Any]:
+    models = {m["name"]: m for m in stack.json("models")}
+    return dict(models["watched"]["deployments"][0])
 
 
 def report(stack: Matcha, *check: str, code: int = 0) -> dict[str, Any]:
@@ -105,3 +123,63 @@ def test_other_deployments_are_not_mixed_in(stack: Matcha, watched: str) -> None
     found = {r["deployment"]: r for r in stack.json("monitor")}
     assert COLUMN in {c["name"] for c in found["watched"]["columns"]}
     assert "no-reference" not in found
+
+
+def test_a_reference_that_does_not_do_is_refused_and_changes_nothing(stack: Matcha, watched: str) -> None:
+    before = deployed(stack)
+    (stack.project / "lacking.csv").write_text("age,other\n31,1\n")
+    (stack.project / "torn.parquet").write_bytes(b"PAR1 and no more")
+    cases = {
+        "nowhere.csv": ("nowhere.csv cannot be read", "There is no such file."),
+        "torn.parquet": ("torn.parquet cannot be read",),
+        "lacking.csv": (f"lacking.csv lacks income, {COLUMN}", "It has: age, other."),
+        "runs:/0123456789/file.csv": ("could not be fetched",),
+    }
+    for source, said in cases.items():
+        with given(stack, source):
+            refused = " ".join(stack("deploy", "models:/watched/1", code=2).stderr.split())
+        assert "matcha.yaml:3: " in refused
+        assert "matcha deploy models:/watched/1 --name watched" in refused
+        assert all(part in refused for part in said), refused
+        assert deployed(stack) == before
+    stack("predict", "watched", "--json", json.dumps([{"income": 50.0, COLUMN: 30}]))
+
+
+def test_a_given_reference_turns_quiet_traffic_into_drift(stack: Matcha, watched: str) -> None:
+    """Traffic like the training data, compared with richer people."""
+    traffic(stack, lambda income, age: (income, age), rows=603)
+    quiet = report(stack, "--check")
+    assert (quiet["status"], quiet["reference"]["source"]) == ("ok", "")
+    assert "compared with the training data" in stack("monitor", "watched").stdout
+    file = stack.project / "richer.csv"
+    people(file, income=80)
+    with given(stack, "richer.csv"):
+        _is_taken_by_a_deploy(stack)
+        traffic(stack, lambda income, age: (income, age), rows=603)
+        found = report(stack, "--check", code=1)
+        assert (found["status"], found["drifted"]) == ("drift", ["income"])
+        assert found["reference"] == {"source": "richer.csv", "artifact": deployed(stack)["reference"]}
+        assert "compared with richer.csv" in stack("monitor", "watched").stdout
+        page = httpx.get(stack.url("monitoring", "dashboard-url"), timeout=30).text
+        assert "<dt>Compared with</dt><dd>richer.csv</dd>" in page
+        people(file, income=50)
+        assert "watched: richer.csv changed since it was deployed" in stack("provision", "--yes").stdout
+        assert report(stack, "--check", code=1)["drifted"] == ["income"]
+    stack("deploy", "models:/watched/1")
+    assert report(stack, "--check")["status"] == "ok", "the verdict by the training data stands again"
+
+
+def people(file: Path, income: float) -> None:
+    chance = random.Random(9)
+    rows = [(chance.gauss(income, 10), chance.randrange(18, 80), 1) for _ in range(2000)]
+    with file.open("w", newline="") as handle:
+        csv.writer(handle).writerows([["income", COLUMN, "unused"], *rows])
+
+
+def _is_taken_by_a_deploy(stack: Matcha) -> None:
+    waits = "watched: drift is still measured against the training data. To take"
+    assert waits in " ".join(stack("plan").stdout.split())
+    said = " ".join(stack("deploy", "models:/watched/1").stdout.split())
+    assert "Drift is measured against richer.csv (2,000 rows), as matcha.yaml says." in said
+    assert "still measured" not in stack("plan").stdout
+    assert report(stack, "--check")["status"] == "no-data"

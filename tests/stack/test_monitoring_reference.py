@@ -6,6 +6,7 @@ import contextlib
 import functools
 import json
 import os
+import re
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -35,8 +36,9 @@ def _served(folder: Path, port: int) -> Iterator[None]:
 
 READ = """
 import json, sys, mlflow, pyarrow.parquet as pq
-for run in sys.argv[1:]:
-    file = mlflow.artifacts.download_artifacts(run_id=run, artifact_path="matcha/reference.parquet")
+artifact, *runs = sys.argv[1:]
+for run in runs:
+    file = mlflow.artifacts.download_artifacts(run_id=run, artifact_path=artifact)
     table = pq.read_table(file)
     about = json.loads(table.schema.metadata[b"matcha"])
     rows, first = table.num_rows, table.to_pylist()[:3]
@@ -69,11 +71,12 @@ class World:
             file = self.folder / f"{name}.csv"
             file.write_text(file.read_text().replace("x", "y"))
 
-    def run(self, *arguments: str) -> list[str]:
+    def run(self, *arguments: str, told: str = "") -> list[str]:
         done = subprocess.run(
             [str(self.python), *arguments],
             cwd=self.folder,
             env=self.env,
+            input=told,
             capture_output=True,
             text=True,
             timeout=280,
@@ -86,6 +89,10 @@ class World:
         found: dict[str, Any] = json.loads(self.run("-m", "matcha_reference", "--run", run, *more)[-1])
         assert found.pop("run_id") == run
         return found
+
+    def give(self, run: str, source: str, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        command = ("-m", "matcha_given", "--run", run, "--source", source)
+        return dict(json.loads(self.run(*command, told=json.dumps(inputs))[-1]))
 
     def since(self, moment: int) -> list[dict[str, Any]]:
         answer = json.loads(self.run("-m", "matcha_reference", "--experiment-since", str(moment))[-1])
@@ -103,8 +110,9 @@ class World:
         found: dict[str, Any] = self._kept[self.runs[name]]
         return found
 
-    def read(self, *runs: str) -> dict[str, Any]:
-        lines = [x.removeprefix("kept ") for x in self.run("-c", READ, *runs) if x.startswith("kept ")]
+    def read(self, *runs: str, artifact: str = "matcha/reference.parquet") -> dict[str, Any]:
+        printed = self.run("-c", READ, artifact, *runs)
+        lines = [x.removeprefix("kept ") for x in printed if x.startswith("kept ")]
         return dict(zip(runs, map(json.loads, lines), strict=True))
 
 
@@ -170,6 +178,42 @@ def test_a_run_without_data_is_told_how_to_log_it(world: World) -> None:
     found = world.keep(world.runs["nothing"])
     assert found["status"] == "no-dataset"
     assert "mlflow.log_input" in found["message"]
+
+
+GIVEN = [{"name": "a", "type": "double"}, {"name": "n", "type": "long", "required": False}]
+
+
+def test_a_given_file_is_kept_once_under_the_digest_of_its_content(world: World) -> None:
+    run = world.runs["nothing"]
+    first = world.give(run, "data.csv", GIVEN)
+    assert (first["status"], first["rows"]) == ("kept", 10_000)
+    assert re.fullmatch(r"matcha/references/[0-9a-f]{16}\.parquet", first["artifact"])
+    assert world.give(run, str(world.folder / "data.csv"), GIVEN) == first
+    kept = world.read(run, artifact=first["artifact"])[run]
+    assert (kept["columns"], kept["about"]["inputs"]) == (["a", "n"], ["a", "n"])
+    assert world.keep(run)["status"] == "no-dataset", "it is no reference of the run's own"
+    again = world.give(world.runs["memory"], f"runs:/{run}/{first['artifact']}", GIVEN)
+    assert (again["status"], again["digest"]) == ("kept", first["artifact"][-24:-8])
+
+
+@pytest.mark.parametrize(
+    ("name", "inputs", "answer"),
+    [
+        ("nowhere.csv", GIVEN, {"status": "unreadable", "message": "There is no such file."}),
+        ("empty.csv", GIVEN, {"status": "unreadable", "message": "It has no rows."}),
+        ("data.csv", [{"name": "zz"}], {"status": "columns", "missing": ["zz"], "has": EVERYTHING}),
+        (
+            "data.csv",
+            [{"name": "zz", "required": False}],
+            {"status": "columns", "missing": ["zz"], "has": EVERYTHING},
+        ),
+    ],
+)
+def test_a_given_file_that_does_not_do_is_not_kept(
+    world: World, name: str, inputs: list[dict[str, Any]], answer: dict[str, Any]
+) -> None:
+    (world.folder / "empty.csv").write_text("a,n\n")
+    assert world.give(world.runs["nothing"], name, inputs) == answer
 
 
 def test_changed_data_is_kept_only_when_forced(world: World) -> None:

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from matcha.api.types import Report
-from matcha.component import Deployment
+from matcha.component import Deployment, GivenReference
 from matcha.components.monitoring import Monitoring
 from matcha.components.monitoring.component import Options
 from matcha.components.monitoring.inside.matcha_monitoring import (
@@ -42,6 +42,7 @@ def window(*columns: dict[str, Any], **more: Any) -> dict[str, Any]:
     return {
         "deployment": "movie",
         "version": "1",
+        "reference": {"source": "", "artifact": "matcha/reference.parquet"},
         "made": "2026-11-05T10:00:00Z",
         "made_at": 1795422561.25,
         "window": {"from": "2026-11-05T09:00:00Z", "to": "2026-11-05T10:00:00Z", "rows": 1000},
@@ -57,6 +58,7 @@ def window(*columns: dict[str, Any], **more: Any) -> dict[str, Any]:
 
 
 def service(root: Path, *deployments: Deployment, windows: tuple[dict[str, Any], ...] = ()) -> Service:
+    root.mkdir(exist_ok=True)
     live = root / "deployments.json"
     live.write_bytes(msgspec.json.encode(deployments))
     for number, each in enumerate(windows, 1):
@@ -208,6 +210,24 @@ def test_models_outside_the_registry_share_no_verdict(tmp_path: Path) -> None:
     again = service(tmp_path, other)
     found = again.report(again.known("movie"))
     assert (found["status"], found["messages"]) == ("no-data", ["The model has no verdict yet: no rows yet."])
+
+
+def test_a_verdict_by_another_reference_does_not_stand(tmp_path: Path) -> None:
+    """And the page names what traffic is compared with."""
+    source = "<b>june</b>.csv"
+    given = GivenReference(source=source, digest="d")
+    mine = msgspec.structs.replace(movie(), reference="matcha/references/d.parquet", given=given)
+    by_training = window(column("age", 0.9))
+    compared = {"source": source, "artifact": mine.reference}
+    shown = service(tmp_path / "one", mine, windows=(by_training,))
+    found = shown.report(shown.known("movie"))
+    assert (found["status"], found["reference"]) == ("no-data", compared)
+    again = service(tmp_path / "two", mine, windows=(by_training, by_training | {"reference": compared}))
+    assert again.report(again.known("movie"))["status"] == "drift"
+    assert "<dt>Compared with</dt><dd>&lt;b&gt;june&lt;/b&gt;.csv</dd>" in page.render(again)
+    plain = service(tmp_path / "three", movie(), windows=(by_training,))
+    assert plain.report(plain.known("movie"))["status"] == "drift"
+    assert "<dt>Compared with</dt><dd>the training data</dd>" in page.render(plain)
 
 
 def test_a_window_is_due_by_the_rows_that_the_model_needs(tmp_path: Path) -> None:

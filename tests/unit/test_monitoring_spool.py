@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from matcha.components.monitoring.inside.matcha_monitoring import layout, spool
+from matcha.components.monitoring.inside.matcha_monitoring.deployments import Deployed
 from matcha.components.monitoring.inside.matcha_monitoring.ledger import Ledger
 from matcha.components.monitoring.inside.matcha_monitoring.spool import Full, Spool
 
@@ -164,7 +165,7 @@ def test_windows_are_found_by_version_and_order(tmp_path: Path) -> None:
     assert layout.cursor(tmp_path, "movie", "1") == 4
     assert layout.cursor(tmp_path, "movie", "3") == 0
     assert [w["seq"] for w in layout.windows(tmp_path, "movie", 3)] == [10, 3]
-    assert (layout.newest(tmp_path, "movie", "1", "models:/movie/1") or {})["seq"] == 3
+    assert (layout.newest(tmp_path, Deployed("movie", "models:/movie/1", "1")) or {})["seq"] == 3
 
 
 def test_drops_are_cumulative_for_each_sender_and_survive_both_ends(tmp_path: Path) -> None:

@@ -225,8 +225,13 @@ def test_an_unknown_target_on_the_command_line(tmp_path: Path) -> None:
 
 
 def test_settings_of_a_model_are_written_like_all_keys_and_known_by_field(tmp_path: Path) -> None:
-    text = "models:\n  movie: {sensitive: [age], drift-threshold: 3, min-rows: 5, thresholds: {user-id: 1}}\n"
-    assert load(tmp_path, text).models["movie"].written() == {
+    text = (
+        "models:\n  movie: {sensitive: [age], drift-threshold: 3, min-rows: 5, thresholds: {user-id: 1}, "
+        "reference: a.csv}\n"
+    )
+    found = load(tmp_path, text).models["movie"]
+    assert found.reference == "a.csv"
+    assert found.written() == {
         "sensitive": ("age",),
         "drift_threshold": 3.0,
         "min_rows": 5,

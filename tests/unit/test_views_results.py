@@ -361,6 +361,7 @@ def test_monitor_draws_each_score_against_its_threshold() -> None:
     assert text(monitoring.report_lines(found, Paper())) == (
         "credit version 2: drift in 3 of 5 columns\n"
         "1,200 rows, 2026-11-05 10:00 to 2026-11-05 11:30 UTC\n"
+        "compared with the training data\n"
         "\n"
         "COLUMN  SCORE                             THRESHOLD                      METHOD\n"
         "far     9.000  ████████████│████████████      0.200  drift               wasserstein\n"
@@ -374,6 +375,20 @@ def test_monitor_draws_each_score_against_its_threshold() -> None:
     )
 
 
+def test_a_plan_without_a_step_says_its_notes() -> None:
+    idle = Plan(stack="default", target="local", notes=("movie: mine.csv changed.",))
+    same = "Nothing to do: stack default on local is as it should be.\nmovie: mine.csv changed.\n"
+    assert text(plans.plan_lines(idle, TITLES, Paper())) == same
+    done = Provisioned(plan=idle, changed=False)
+    assert text(plans.provisioned_lines(done, TITLES, Paper(), FIRST)).startswith(same)
+
+
+def test_monitor_names_the_reference_that_was_given() -> None:
+    given = {"source": "data/june.csv", "artifact": "matcha/references/ab.parquet"}
+    found = report(column("income", 0.05), reference=given)
+    assert text(monitoring.report_lines(found, Paper())).splitlines()[2] == "compared with data/june.csv"
+
+
 def test_a_bar_passes_the_threshold_exactly_when_the_score_does() -> None:
     rows = text(monitoring.report_lines(report(column("over", 0.2001), column("under", 0.1999)), Paper()))
     assert [row.split("THRESHOLD")[0] for row in rows.splitlines() if "│" in row] == [
@@ -384,7 +399,7 @@ def test_a_bar_passes_the_threshold_exactly_when_the_score_does() -> None:
 
 def test_an_extreme_score_is_short_and_its_bar_full() -> None:
     found = report(column("broken", 1.7e308), column("far", 123456.789), column("near", 0.1))
-    assert text(monitoring.report_lines(found, Paper())).splitlines()[4:7] == [
+    assert text(monitoring.report_lines(found, Paper())).splitlines()[5:8] == [
         "broken  1.70e+308  ████████████│████████████      0.200  drift  wasserstein",
         "far      1.23e+05  ████████████│████████████      0.200  drift  wasserstein",
         "near        0.100  ██████      │                  0.200         wasserstein",

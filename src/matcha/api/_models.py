@@ -74,15 +74,25 @@ def log_references(
 
     Relative paths of datasets are looked for in `folder`.
     """
+    return in_toolbox(opened, state, ["matcha_reference", *arguments], folder)
+
+
+def in_toolbox(
+    opened: Project, state: State, command: Sequence[str], folder: Path, told: str = ""
+) -> dict[str, object]:
+    """What a module of the toolbox answers, started in `folder`, with `told` as its input.
+
+    {"status": "failed", "message": ...} where it answers nothing.
+    """
     environment, code = opened.registry.toolbox()
     access = opened.target.access(state)
     variables = {n: o.value for c in opened.components for n, o in c.client_env(access).items()}
-    command = [str(install(environment)), "-m", "matcha_reference", *arguments]
     inherited = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
     try:
         done = subprocess.run(
-            command,
+            [str(install(environment)), "-m", *command],
             env={**inherited, **variables, "PYTHONPATH": str(code)},
+            input=told,
             capture_output=True,
             text=True,
             timeout=600,

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import msgspec
 
 from matcha import engine, planning, spec
-from matcha.api import _recorded, _served
+from matcha.api import _given, _recorded, _served
 from matcha.api._project import Folder, Project, open_project
 from matcha.api._template import default as default_file
 from matcha.api.inspect import outputs_of
@@ -49,10 +49,8 @@ def _plan(opened: Project, state: State | None) -> Plan:
     wanted = opened.wanted(state)
     snapshot = _served.observe(opened, state, wanted)
     made = planning.make(opened.stack.name, opened.target.name, wanted, snapshot, state)
-    if not made.steps:
-        return made
-    notes = opened.target.preflight(wanted.environments, snapshot)
-    return msgspec.structs.replace(made, notes=tuple(notes))
+    notes = list(opened.target.preflight(wanted.environments, snapshot)) if made.steps else []
+    return msgspec.structs.replace(made, notes=(*notes, *_given.pending(opened, state)))
 
 
 def provision(

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from matcha import engine, inference, spec
-from matcha.api import _models, _switching
+from matcha.api import _given, _models, _switching
 from matcha.api import rows as reading
 from matcha.api._project import Folder, Project, open_project
 from matcha.api.lifecycle import LOCK_WAIT
@@ -41,10 +41,11 @@ def deploy(
 
     Without `name` the deployment is called like its model, as far as that can stand in an address.
 
-    Raises BadInput for a malformed URI or name, and where another registered model is deployed under the
-    name and none was given, NotFound for a model the registry does not know, and
-    ComponentFailed when the model cannot be loaded; what was served before goes on answering then. Killed,
-    it is as if it had never begun, or had ended: `provision` sees to that.
+    Raises BadInput for a malformed URI or name, where another registered model is deployed under the name
+    and none was given, and where the drift reference that `models:` names cannot be read or lacks columns;
+    NotFound for a model the registry does not know; and ComponentFailed when the model cannot be loaded;
+    what was served before goes on answering then. Killed, it is as if it had never begun, or had ended:
+    `provision` sees to that.
     """
     opened = open_project(project, target)
     _require_running(opened)
@@ -107,10 +108,11 @@ def _describe(
     emit: Emit,
 ) -> tuple[Deployment, tuple[str, ...]]:
     notes: list[str] = []
+    kept = _given.keep(opened, state, version, name, emit)  # first: it may be refused
     environment, python = _models.own_environment(opened, state, version, emit)
     if environment:
         notes.append("Its packages differ from the serving environment's, so it has a process of its own.")
-    reference, said = _models.reference(opened, state, version, emit)
+    reference, said = kept[:2] if kept else _models.reference(opened, state, version, emit)
     notes += [said] if said else []
     settings: dict[str, Any] = {"sensitive": list(sensitive)} if sensitive else {}
     deployment = Deployment(
@@ -124,6 +126,7 @@ def _describe(
         python=python,
         signature=version.signature,
         reference=reference,
+        given=kept.given if kept else None,
         settings=settings,
         deployed_at=engine.now(),
     )

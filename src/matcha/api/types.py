@@ -119,6 +119,16 @@ class ColumnReport(msgspec.Struct, frozen=True, kw_only=True):
     out_of_range: float = 0.0
 
 
+class ReportReference(msgspec.Struct, frozen=True):
+    """What the traffic is compared with: an artifact of the model's run.
+
+    `source` is what matcha.yaml named for it when the model was deployed; empty for the training data.
+    """
+
+    source: str
+    artifact: str
+
+
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """What stands of one deployment: its newest verdict.
 
@@ -135,6 +145,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     run_id: str | msgspec.UnsetType = msgspec.UNSET
     made: str | msgspec.UnsetType = msgspec.UNSET
     made_at: float | msgspec.UnsetType = msgspec.UNSET
+    reference: ReportReference | None = None
     new: bool = False
     waiting: int = 0
     window: Window

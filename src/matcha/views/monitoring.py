@@ -41,7 +41,7 @@ def report_lines(report: Report, paper: Paper) -> list[Line]:
     rows = [_row(column, paper) for column in columns]
     return [
         _headline(report, len(columns)),
-        *([line(Span(_period(report), "dim"))] if _period(report) else []),
+        *(line(Span(part, "dim")) for part in _circumstances(report)),
         *([line(), *table(COLUMNS, rows, paper)] if rows else []),
         *([line(), *said] if said else []),
     ]
@@ -59,11 +59,14 @@ def _headline(report: Report, count: int) -> Line:
     return line(Span(f"{report.deployment}{version}: ", "bold"), Span(word + of, style))
 
 
-def _period(report: Report) -> str:
+def _circumstances(report: Report) -> list[str]:
+    """Which rows were compared, and with what."""
     window = report.window
     if not window.rows:
-        return ""
-    return f"{plural(window.rows, 'row')}, {_moment(window.since)} to {_moment(window.until)} UTC"
+        return []
+    period = f"{plural(window.rows, 'row')}, {_moment(window.since)} to {_moment(window.until)} UTC"
+    source = report.reference.source if report.reference else ""
+    return [period, f"compared with {source or 'the training data'}"]
 
 
 def _moment(text: str | None) -> str:

@@ -24,10 +24,10 @@ COLUMNS = (Column(""), Column(""), Column("", shrink=True), Column("", shrink=Tr
 
 def plan_lines(plan: Plan, titles: Titles, paper: Paper) -> list[Line]:
     """Every step with its reason, then the notes and how much stays as it is."""
-    if not plan.steps:
-        return [line(f"Nothing to do: stack {plan.stack} on {plan.target} is as it should be.")]
-    rows = [_row(step, titles) for step in plan.steps]
     notes = [each for note in plan.notes for each in wrap(note, paper.width)]
+    if not plan.steps:
+        return [line(_same(plan)), *notes]
+    rows = [_row(step, titles) for step in plan.steps]
     return [
         line(Span(f"Plan for stack {plan.stack} on {plan.target}: ", "bold"), _summary(plan)),
         line(),
@@ -58,9 +58,11 @@ def provisioned_lines(result: Provisioned, titles: Titles, paper: Paper, first: 
     if result.cancelled:
         return [line("Nothing was changed.")]
     done = f"Ready in {duration(result.seconds)}." if result.changed else _same(result.plan)
+    unasked = () if result.plan.steps else result.plan.notes  # otherwise they were shown with the plan
     ends = endpoint_lines(result.outputs, titles, paper)
     return [
         line(Span(done, "green")),
+        *(each for note in unasked for each in wrap(note, paper.width)),
         *([line(), *ends, line()] if ends else []),
         line(Span("Next: ", "bold"), "matcha status" if result.serves else first),
     ]

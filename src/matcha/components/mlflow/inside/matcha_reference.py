@@ -24,7 +24,7 @@ import tempfile
 import urllib.parse
 import urllib.request
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -120,16 +120,16 @@ def _log(client: Any, run: Any, dataset: Any, context: str, rows: int, force: bo
     """Rows logged, and what is to be said of them. Raises NotUsable."""
     with tempfile.TemporaryDirectory() as folder:
         source = _fetch(dataset, run, Path(folder))
-        frame = _read(source.path)
+        frame = read(source.path)
         said = _changes(dataset, frame, source, run, force)
         about, frame, more = _columns(client, run, frame)
-        sample = _sample(frame, rows)
+        drawn = sample(frame, rows)
         about |= {"dataset": dataset.name, "digest": dataset.digest, "context": context, "of": len(frame)}
         file = Path(folder, "out", FILE)
-        _write(sample, about, file)
+        write(drawn, about, file)
         client.log_artifact(run.info.run_id, str(file), FOLDER)
     other = f'It is the dataset logged as "{context}".' if context not in _ORDER else ""
-    return len(sample), " ".join(filter(None, (*said, *more, other)))
+    return len(drawn), " ".join(filter(None, (*said, *more, other)))
 
 
 # where the data lies
@@ -171,14 +171,14 @@ def _downloaded(dataset: Any, folder: Path) -> Source:
 
     try:
         if dataset.source_type == "http":
-            return Source(_over_http(json.loads(dataset.source)["url"], folder), None)
+            return Source(over_http(json.loads(dataset.source)["url"], folder), None)
         return Source(Path(mlflow.data.get_source(dataset).load(dst_path=str(folder))), None)
     except Exception as error:  # every kind of source has errors of its own
-        told = f'Dataset "{dataset.name}" ({dataset.source_type}) could not be read: {_first_line(error)}'
+        told = f'Dataset "{dataset.name}" ({dataset.source_type}) could not be read: {first_line(error)}'
         raise NotUsable("unreachable", told) from error
 
 
-def _over_http(url: str, folder: Path) -> Path:
+def over_http(url: str, folder: Path) -> Path:
     """MLflow's own way tries a dead address for a minute, and takes a name from the answer's headers."""
     parts = urllib.parse.urlsplit(url)
     if parts.scheme not in ("http", "https"):
@@ -189,12 +189,12 @@ def _over_http(url: str, folder: Path) -> Path:
     return path
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
     lines = str(error).splitlines()
     return lines[0][:300] if lines else type(error).__name__
 
 
-def _read(path: Path) -> Any:
+def read(path: Path) -> Any:
     """As a DataFrame. Raises NotUsable."""
     kind = "parquet" if path.is_dir() else _kind(path)
     try:
@@ -202,7 +202,7 @@ def _read(path: Path) -> Any:
     except KeyError:
         raise NotUsable("unsupported", f"{path.name} is none of CSV, TSV, Parquet and JSON.") from None
     except (OSError, ValueError, UnicodeError) as error:
-        raise NotUsable("unsupported", f"{path.name} cannot be read: {_first_line(error)}") from error
+        raise NotUsable("unsupported", f"{path.name} cannot be read: {first_line(error)}") from error
 
 
 def _kind(path: Path) -> str:
@@ -308,11 +308,11 @@ def _signature(client: Any, run: Any) -> Any:
     return None
 
 
-def _sample(frame: Any, rows: int) -> Any:
+def sample(frame: Any, rows: int) -> Any:
     return frame.sample(rows, random_state=0).sort_index() if len(frame) > rows else frame
 
 
-def _write(frame: Any, about: dict[str, Any], file: Path) -> None:
+def write(frame: Any, about: dict[str, Any], file: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -345,13 +345,21 @@ def _since(client: Any, moment: int) -> Iterator[str]:
 
 def main(arguments: list[str]) -> int:
     asked = _parse(arguments)
+    return answer(lambda: _work(asked))
+
+
+def answer(work: Callable[[], dict[str, Any]]) -> int:
+    """Print what `work` comes to as JSON; the exit code."""
+    os.environ.setdefault(
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2"
+    )  # 7 by default: a dead address takes a minute
     answer_to = sys.stdout
     with contextlib.redirect_stdout(io.StringIO()):  # libraries print there
         try:
-            answer, code = _work(asked), 0
+            found, code = work(), 0
         except Exception as error:  # noqa: BLE001 - the caller reads JSON, whatever happened
-            answer, code = {"status": "failed", "message": f"MLflow: {str(error)[:500]}"}, 1
-    print(json.dumps(answer), file=answer_to)
+            found, code = {"status": "failed", "message": f"MLflow: {str(error)[:500]}"}, 1
+    print(json.dumps(found), file=answer_to)
     return code
 
 
@@ -366,9 +374,6 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
 
 
 def _work(asked: argparse.Namespace) -> dict[str, Any]:
-    os.environ.setdefault(
-        "MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2"
-    )  # 7 by default: a dead address takes a minute
     from mlflow import MlflowClient
 
     client = MlflowClient()

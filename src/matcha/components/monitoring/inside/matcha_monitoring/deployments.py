@@ -7,10 +7,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+DEFAULT = "matcha/reference.parquet"
+
 
 @dataclass(frozen=True)
 class Deployed:
-    """What monitoring needs of a deployment. `reference` is an artifact path under the run."""
+    """What monitoring needs of a deployment.
+
+    `reference` is an artifact path under the run; `given` says what it was made of, where not of the
+    training data.
+    """
 
     name: str
     uri: str = ""
@@ -19,13 +25,23 @@ class Deployed:
     reference: str = ""
     signature: dict[str, Any] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
+    given: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def artifact(self) -> str:
+        return self.reference or DEFAULT
+
+    @property
+    def compared(self) -> dict[str, str]:
+        """What it is compared with: an artifact of its run, and the `source` that the user gave for it."""
+        return {"source": str(self.given.get("source") or ""), "artifact": self.artifact}
 
     @staticmethod
     def of(entry: dict[str, Any]) -> Deployed:
         texts: dict[str, Any] = {
             k: str(entry.get(k) or "") for k in ("name", "uri", "version", "run_id", "reference")
         }
-        tables = {k: entry[k] for k in ("signature", "settings") if isinstance(entry.get(k), dict)}
+        tables = {k: entry[k] for k in ("signature", "settings", "given") if isinstance(entry.get(k), dict)}
         return Deployed(**texts, **tables)
 
 

@@ -5,7 +5,7 @@ spool/<seq>.ndjson                                     sealed, waiting to be tak
 captures/<deployment>/<version>/<date>/<seq>-<part>-<rows>.parquet
 windows/<deployment>/<until>-<version>.json            `until`: the last seq the window holds
 reports/<deployment>/<until>-<version>.html
-references/<run>.parquet
+references/<run>.parquet                               and <run>/<artifact>, of other references
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from .deployments import DEFAULT, Deployed
 
 _PLAIN = re.compile(r"[a-z0-9][a-z0-9._-]{0,79}")
 _PART = re.compile(r"(\d{12})-(\d{12})-(\d+)\.parquet")
@@ -77,13 +79,21 @@ def windows(data: Path, deployment: str, last: int) -> list[dict[str, Any]]:
     return [w for p in reversed(window_files(data, deployment)[-last:]) if (w := read_json(p))]
 
 
-def newest(data: Path, deployment: str, version: str, uri: str) -> dict[str, Any] | None:
-    """The newest window of one version; of this `uri`, as models outside the registry have no version."""
-    ending = f"-{safe(version)}.json"
-    for path in reversed(window_files(data, deployment)):
-        if path.name.endswith(ending) and (window := read_json(path)) and window.get("uri", uri) == uri:
+def newest(data: Path, deployed: Deployed) -> dict[str, Any] | None:
+    """The newest window of exactly what is deployed.
+
+    That is the version, its `uri`, as models outside the registry have no version, and its reference.
+    """
+    ending = f"-{safe(deployed.version)}.json"
+    for path in reversed(window_files(data, deployed.name)):
+        if path.name.endswith(ending) and (window := read_json(path)) and _is_of(window, deployed):
             return window
     return None
+
+
+def _is_of(window: dict[str, Any], deployed: Deployed) -> bool:
+    artifact = (window.get("reference") or {}).get("artifact", DEFAULT)
+    return (window.get("uri", deployed.uri), artifact) == (deployed.uri, deployed.artifact)
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

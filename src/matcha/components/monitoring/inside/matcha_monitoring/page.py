@@ -113,6 +113,7 @@ def _facts(service: Service, deployed: Deployed, window: Mapping[str, Any] | Non
         ("Version", _t(deployed.version or deployed.uri or "-")),
         ("Rows captured", f"{service.stored(deployed):,}"),
         ("Since the last window", f"{service.waiting(deployed):,}"),
+        ("Compared with", _t(deployed.compared["source"] or "the training data")),
         ("Last window", _span(window) if window else "none yet"),
     ]
     return f"<dl>{''.join(f'<div><dt>{k}</dt><dd>{v}</dd></div>' for k, v in facts)}</dl>"
@@ -216,7 +217,7 @@ def _remarks(column: Mapping[str, Any]) -> Iterable[str]:
     if column["new_categories"]:
         yield f"new: {_t(', '.join(column['new_categories'][:3]))}"
     if column["out_of_range"] > 0.005 and column["kind"] != "category":
-        yield f"{column['out_of_range']:.0%} outside the training range"
+        yield f"{column['out_of_range']:.0%} outside the range of the reference"
 
 
 def _history(windows: Sequence[Mapping[str, Any]]) -> str:

@@ -1,4 +1,7 @@
-"""The sample of the training data that a model's run carries, fetched from MLflow and kept on disk."""
+"""The sample that a model's run carries, of its training data or of what the user gave in its place.
+
+It is fetched from MLflow and kept on disk.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +19,8 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from . import layout
-from .deployments import Deployed
+from .deployments import DEFAULT, Deployed
 
-DEFAULT = "matcha/reference.parquet"
 _SECONDS = 30.0
 _BIGGEST = 256 * 2**20
 
@@ -38,7 +40,7 @@ def load(data: Path, deployed: Deployed, mlflow: str) -> Reference:
         return Reference(
             messages=("The model comes from no run, so there is no training data to compare with.",)
         )
-    kept = data / "references" / f"{layout.safe(deployed.run_id)}.parquet"
+    kept = data / "references" / f"{_name(deployed)}.parquet"
     why = _fetch(mlflow, deployed, kept)
     if not kept.exists():
         return Reference(messages=(why,))
@@ -49,9 +51,14 @@ def load(data: Path, deployed: Deployed, mlflow: str) -> Reference:
         return Reference(messages=(f"The reference sample cannot be read: {error}",))
 
 
+def _name(deployed: Deployed) -> str:
+    own = "" if deployed.artifact == DEFAULT else f"/{deployed.artifact}"
+    return layout.safe(f"{deployed.run_id}{own}")
+
+
 def _fetch(mlflow: str, deployed: Deployed, kept: Path) -> str:
     """Brings the copy up to date. What went wrong, in words; empty when nothing did."""
-    path = deployed.reference or DEFAULT
+    path = deployed.artifact
     query = urllib.parse.urlencode({"path": path, "run_uuid": deployed.run_id})
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
@@ -74,6 +81,9 @@ def _refused(error: urllib.error.HTTPError, path: str, deployed: Deployed, kept:
     if not gone:
         return f"MLflow answered {error.code} for the reference; {_copy(kept)}"
     kept.unlink(missing_ok=True)
+    if path != DEFAULT:
+        source = deployed.compared["source"]
+        return f"Run {deployed.run_id} no longer has {path}, made of {source}: deploy again."
     return (
         f"Run {deployed.run_id} has no {path}: log the training data with mlflow.log_input(), "
         'its file as source, context="training", and deploy again.'
@@ -101,7 +111,7 @@ def _read(path: Path, messages: tuple[str, ...]) -> Reference:
 
 
 def _about(metadata: dict[bytes, bytes]) -> dict[str, Any]:
-    """What `matcha_reference` wrote beside the rows."""
+    """What `matcha_reference` or `matcha_given` wrote beside the rows."""
     try:
         found = json.loads(metadata.get(b"matcha", b"{}"))
     except ValueError:

@@ -12,7 +12,7 @@ VERDICTS = ("ok", "drift")
 
 def of(window: dict[str, Any]) -> Remark:
     """What to remember of a window that had rows enough and gave no verdict."""
-    return {key: window[key] for key in ("version", "uri", "status", "messages")}
+    return {key: window[key] for key in ("version", "uri", "reference", "status", "messages")}
 
 
 def since(
@@ -43,7 +43,8 @@ def _none(deployed: Deployed, why: str) -> str:
 
 
 def _is_of(noted: Remark, deployed: Deployed) -> bool:
-    return (noted.get("version"), noted.get("uri")) == (deployed.version, deployed.uri)
+    known = (deployed.version, deployed.uri, deployed.artifact)
+    return (noted.get("version"), noted.get("uri"), (noted.get("reference") or {}).get("artifact")) == known
 
 
 def _uncompared(rows: int, messages: list[str], stands: bool) -> list[str]:
@@ -59,6 +60,7 @@ def nothing(deployed: Deployed, dropped: int) -> dict[str, Any]:
     return {
         "deployment": deployed.name,
         "version": deployed.version,
+        "reference": deployed.compared,
         "window": {"from": None, "to": None, "rows": 0},
         "columns": [],
         "drifted": [],

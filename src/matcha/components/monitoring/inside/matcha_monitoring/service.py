@@ -77,8 +77,8 @@ class Service:
         return held + self.spool.waiting()[(deployed.name, deployed.version)]
 
     def newest(self, deployed: Deployed) -> dict[str, Any] | None:
-        """The standing verdict: the newest window of exactly what is deployed."""
-        return layout.newest(self.data, deployed.name, deployed.version, deployed.uri)
+        """The standing verdict."""
+        return layout.newest(self.data, deployed)
 
     # windows
 

@@ -55,6 +55,7 @@ def _start(deployed: Deployed, rows: Captured, order: dict[str, Any], data: Path
         "version": deployed.version,
         "uri": deployed.uri,
         "run_id": deployed.run_id,
+        "reference": deployed.compared,
         "made": _text(time.time()),
         "made_at": time.time(),
         "new": True,
@@ -181,7 +182,7 @@ def _verdict(found: list[dict[str, Any]], predicted: bool, messages: list[str]) 
     drifted = [c["name"] for c in found if c["drifted"]]
     lost = [c["name"] for c in found if c["drifted"] and c["current_missing"] > c["reference_missing"]]
     if lost:
-        messages.append(f"Values are missing that the training data had: {_listed(lost)}.")
+        messages.append(f"Values are missing that the reference has: {_listed(lost)}.")
     drift = bool(drifted or (prediction and prediction["drifted"]))
     return {
         "status": "drift" if drift else "ok",
