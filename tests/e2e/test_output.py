@@ -63,7 +63,6 @@ DRIFTED = """\
 exact version 1: drift in 1 of 2 columns
 202 rows, WHEN to WHEN UTC
 compared with the training data
-compared with the training data
 
 COLUMN   SCORE                             THRESHOLD         METHOD
 income       N  ████████████│████████████          N  drift  wasserstein
