@@ -1,1 +1,23 @@
 """Makes `tests/` importable: helpers of several tests stand in `support`."""
+
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--kubeconfig",
+        help="the cluster for the tests that need one, by its current context; otherwise one is made here",
+    )
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With --kubeconfig, of the tests on real stacks only those that run on that cluster."""
+    if not config.getoption("--kubeconfig"):
+        return
+    other = [
+        i for i in items if i.get_closest_marker("e2e") and "kubeconfig" not in getattr(i, "fixturenames", ())
+    ]
+    if other:
+        config.hook.pytest_deselected(items=other)
+        items[:] = [i for i in items if i not in other]

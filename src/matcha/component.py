@@ -9,7 +9,7 @@ placeholders, which the target resolves where it runs the service:
                        of `talks_to` that the stack does not have
     {address:ROLE.PORT}  host:port of any port of another component's service
     {hosts}            comma-separated Host headers the service may be addressed by
-    {volume:NAME}      a private, persistent directory
+    {volume:NAME}      a private directory: a volume of the service, or a cache
     {store:AREA}       URL (or path) of an area of the stack's object store
     {database:NAME}    SQLAlchemy URL of a database of the service
     {files}            directory of the service's `files`
@@ -91,7 +91,9 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     process's environment, and the process takes them by `matcha_secrets`. `files` are read at start, so a
     change restarts the service; `live` files change under the running process. `code` are folders for
     PYTHONPATH.
-    `needs` are roles that must be healthy before this starts; `talks_to` those it only calls.
+    `needs` are roles that must be healthy before this starts; `talks_to` those it only calls; `called_by`
+    those that call it without being described anew for it. `caches` are directories whose loss costs
+    nothing but time.
     """
 
     name: str
@@ -104,6 +106,7 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     secrets: dict[str, str] = msgspec.field(default_factory=dict)
     conceal: bool = False
     volumes: tuple[str, ...] = ()
+    caches: tuple[str, ...] = ()
     stores: tuple[str, ...] = ()
     databases: tuple[Database, ...] = ()
     files: dict[str, str] = msgspec.field(default_factory=dict)
@@ -111,6 +114,7 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     code: tuple[Path, ...] = ()
     needs: tuple[str, ...] = ()
     talks_to: tuple[str, ...] = ()
+    called_by: tuple[str, ...] = ()
     resources: Resources = Resources()
     stop_seconds: int = 15
 
@@ -182,6 +186,9 @@ class Access(Protocol):
 
     def store(self, area: str) -> str:
         """URL or path of an object-store area as a client reaches it."""
+
+    def store_env(self) -> Mapping[str, Output]:
+        """Environment variables with which a client reaches the object store; none where it is a folder."""
 
     def inside(self, template: str) -> str:
         """`template` with {url:..}, {address:..} and {store:..} resolved as a service sees them."""

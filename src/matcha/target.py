@@ -55,6 +55,18 @@ class LockInfo(msgspec.Struct, frozen=True, kw_only=True):
     token: str
 
 
+class Foundation(msgspec.Struct, frozen=True, kw_only=True):
+    """Something of the target's own that the stack stands on, such as a database server in a cluster.
+
+    `carries` are the kinds of resource that need it, `needs` other foundations by name.
+    """
+
+    name: str
+    digest: str
+    carries: tuple[Literal["secrets", "stores", "environments", "databases"], ...] = ()
+    needs: tuple[str, ...] = ()
+
+
 class StateStore(Protocol):
     """The record of a stack and its lock. Every write is fenced by the lock's token."""
 
@@ -86,22 +98,38 @@ class Target(Protocol):
     """
 
     name: ClassVar[str]
+    keeps_data: ClassVar[bool]  # whether `destroy` leaves data behind unless it is to be deleted
     in_project: ClassVar[bool]
 
     def store(self) -> StateStore: ...
 
-    def observe(self, state: State | None, services: Sequence[Service]) -> Snapshot:
+    def observe(
+        self,
+        state: State | None,
+        services: Sequence[Service],
+        environments: Sequence[Environment] = (),
+    ) -> Snapshot:
         """Reads only. A service's digest is `service_digest` of what it was made from.
 
         Where one of `services` would be made differently now although its description is the same (an
         address it refers to has moved), the digest shown is empty and `detail` says why.
         """
 
+    def foundations(
+        self, services: Sequence[Service], environments: Sequence[Environment]
+    ) -> Sequence[Foundation]:
+        """What `services` stand on here; pure."""
+
     def preflight(self, environments: Sequence[Environment], snapshot: Snapshot) -> Sequence[str]:
         """Notes for the plan (download size, what was found); raises MatchaError on what cannot work."""
 
-    def begin(self, state: State, services: Sequence[Service]) -> State:
+    def begin(
+        self, state: State, services: Sequence[Service], environments: Sequence[Environment] = ()
+    ) -> State:
         """Claim what the stack needs before the first step (folders, ports); returns what to record."""
+
+    def lay(self, foundation: str, emit: Emit) -> None:
+        """Make the foundation of that name, or bring it up to date, and wait until it is well."""
 
     def install(self, environment: Environment, emit: Emit) -> None: ...
 
@@ -133,14 +161,20 @@ class Target(Protocol):
     def stop(self, emit: Emit) -> None:
         """Stop every process, keep all data."""
 
-    def belongings(self) -> Sequence[str]:
+    def belongings(self, *, delete_data: bool = True) -> Sequence[str]:
         """What `destroy` will remove, as lines for a person."""
 
-    def destroy(self, emit: Emit) -> None:
-        """Remove everything but the state record, in any half-made condition."""
+    def destroy(self, emit: Emit, *, delete_data: bool = True) -> None:
+        """Remove everything but the state record, in any half-made condition.
 
-    def leftovers(self) -> Sequence[str]:
+        `delete_data` matters only where `keeps_data`.
+        """
+
+    def leftovers(self, *, delete_data: bool = True) -> Sequence[str]:
         """What a destroyed stack still has on the target: empty when it is proved gone."""
+
+    def kept(self) -> Sequence[str]:
+        """What a destroyed stack left on purpose, as lines for a person."""
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
@@ -164,6 +198,24 @@ class JobRunner(Protocol):
 
     def run(self, job: Job) -> int:
         """Run it to its end, its output streaming to this process's; its exit code."""
+
+
+@runtime_checkable
+class Manifests(Protocol):
+    """A target whose plan can be written down for other tools, without asking it anything."""
+
+    def manifests(
+        self, services: Sequence[Service], environments: Sequence[Environment]
+    ) -> Sequence[dict[str, Any]]:
+        """What would be applied, whole, with secrets named and never shown."""
+
+
+@runtime_checkable
+class Contested(Protocol):
+    """A target whose resources others may manage as well."""
+
+    def insist(self) -> None:
+        """Take over what others manage, in what follows."""
 
 
 @runtime_checkable

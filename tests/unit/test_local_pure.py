@@ -12,8 +12,9 @@ from local_stack import web
 
 from matcha.component import Database, Port, Probe
 from matcha.errors import MatchaError
+from matcha.state import is_stack_id
 from matcha.targets.local.describe import describe, peers, places, ports_of
-from matcha.targets.local.layout import SOCKET_FOLDER_BYTES, Layout, UserLayout, is_stack_id
+from matcha.targets.local.layout import SOCKET_FOLDER_BYTES, Layout, UserLayout
 from matcha.targets.local.resolve import Places, resolve, secret_names
 
 LAYOUT = Layout(Path("/p r o/ject"))

@@ -486,6 +486,28 @@ def test_destroy_says_what_came_of_it(result: Destroyed, said: str) -> None:
     assert text(upkeep.destroyed_lines(result)) == said
 
 
+def test_many_things_that_go_are_counted_by_kind() -> None:
+    things = [
+        *(f"Deployment d{n}" for n in range(12)),
+        "StatefulSet mysql",
+        *(f"NetworkPolicy matcha-{n}" for n in range(4)),
+        *(f"PersistentVolumeClaim {n}" for n in ("mysql", "object-store", "monitoring-captures")),
+        "the folder /a b",
+    ]
+    assert upkeep.condensed(things) == [
+        "12 Deployments",
+        "StatefulSet mysql",
+        "4 NetworkPolicies",
+        "3 PersistentVolumeClaims: mysql, object-store, monitoring-captures",
+        "the folder /a b",
+    ]
+    assert upkeep.condensed(things[:12]) == things[:12]
+    going = Destruction(belongings=tuple(things), holdings=())
+    assert "  - 12 Deployments\n" in text(upkeep.destruction_lines(going, "the stack of /p"))
+    gone = Destroyed(removed=tuple(things), kept=tuple(things))
+    assert text(upkeep.destroyed_lines(gone)).count("  - 12 Deployments\n") == 2
+
+
 def test_examples() -> None:
     listed = upkeep.example_lines([ExampleDocument("recommendation", "A movie recommender")], Paper())
     assert text(listed) == (

@@ -76,7 +76,8 @@ class Project:
 
     def wanted(self, state: State | None) -> planning.Wanted:
         deployments = self.deployments(state)
-        return planning.want(self.components, deployments, self._model_environments(state, deployments))
+        environments = self._model_environments(state, deployments)
+        return planning.want(self.components, deployments, environments, self.target.foundations)
 
     def deployments(self, state: State | None) -> tuple[Deployment, ...]:
         """Deployments of the record, with the settings that `models:` writes for them on top."""

@@ -173,11 +173,14 @@ class Destruction(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Destroyed(msgspec.Struct, frozen=True, kw_only=True):
-    """`nothing` where there was no stack; `removed` are lines of what was there, all proved gone."""
+    """`nothing` where there was no stack; `removed` are lines of what was there, all proved gone; `kept` was
+    left on purpose.
+    """
 
     nothing: bool = False
     cancelled: bool = False
     removed: tuple[str, ...] = ()
+    kept: tuple[str, ...] = ()
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):

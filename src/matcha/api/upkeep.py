@@ -41,8 +41,8 @@ def _stack_findings(opened: Project, fix: bool) -> list[Finding]:
     assert isinstance(opened.target, Doctor)
     try:
         state = opened.store.read()
-    except StateUnreadable:
-        state = None  # the target's own checks say so, and what can be done
+    except MatchaError:  # the target's own checks say so, and what can be done
+        state = None
     environments = opened.wanted(state).environments
     return [
         msgspec.convert(f, Finding, from_attributes=True)

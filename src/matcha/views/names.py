@@ -12,7 +12,7 @@ from matcha.planning import Action
 
 Titles = Mapping[str, str]
 
-VERBS = {"environment": "install", "service": "start", "setup": "set up"}
+VERBS = {"foundation": "make", "environment": "install", "service": "start", "setup": "set up"}
 WHOLE = {
     "secrets": ("Secrets", "generate"),
     "stores": ("Storage", "make"),
@@ -20,7 +20,7 @@ WHOLE = {
     "stack": ("Stack", ""),
     "lock": ("Stack", ""),
 }
-NOUNS = {"environment": "{} environment", "service": "{}", "setup": "{} set-up"}
+NOUNS = {"foundation": "{}", "environment": "{} environment", "service": "{}", "setup": "{} set-up"}
 FORMS = {  # verb: what goes on, what was done
     "install": ("installing", "installed"),
     "reinstall": ("reinstalling", "reinstalled"),

@@ -104,6 +104,7 @@ class MLServer(Component):
             secrets={"MATCHA_SERVING_TOKEN": publishing.TOKEN},
             live=live,
             talks_to=(TRACKER,),
+            called_by=(self.role,),
         )
 
     def _env(self) -> dict[str, str]:
@@ -152,7 +153,7 @@ def _service(**special: Any) -> Service:
         # Live, and not ready: a server that loads models is not ill, and must not be restarted for it.
         health=Probe(path="/v2/health/live"),
         conceal=True,  # it runs the code of models
-        volumes=("models",),
+        caches=("models",),
         code=(HERE / "inside", inside.FOLDER),
         resources=Resources(cpu=0.5, memory=400),
         **special,

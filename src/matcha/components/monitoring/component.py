@@ -26,6 +26,7 @@ from matcha.errors import MatchaError, NotFound, NotProvisioned
 
 HERE = Path(__file__).resolve().parent
 TOKEN = "capture-token"  # noqa: S105 - the name of the secret
+STORE = "monitoring"
 WINDOW_SECONDS = 930.0  # a little more than the service itself waits for its work
 SECONDS = 15.0
 LINKS = {"MLflow": "experiment-tracker", "ZenML": "pipeline"}
@@ -76,6 +77,7 @@ class Monitoring(Component):
                 health=Probe(path="/healthz"),
                 env={
                     "MATCHA_DATA": "{volume:captures}",
+                    "MATCHA_STORE": f"{{store:{STORE}}}",
                     "MATCHA_SETTINGS": "{files}/settings.json",
                     "MATCHA_DEPLOYMENTS": "{live}/deployments.json",
                     "MLFLOW_TRACKING_URI": "{url:experiment-tracker}",
@@ -84,6 +86,7 @@ class Monitoring(Component):
                 },
                 secrets={"MATCHA_CAPTURE_TOKEN": TOKEN},
                 volumes=("captures",),
+                stores=(STORE,),
                 files={"settings.json": _json(msgspec.structs.asdict(self.options))},
                 live={"deployments.json": _json(deployments)},
                 code=(HERE / "inside", inside.FOLDER),

@@ -83,7 +83,7 @@ class ZenML(Component):
                     "ZENML_SERVER_JWT_SECRET_KEY": "zenml-jwt-key",
                     "ZENML_SECRETS_STORE_ENCRYPTION_KEY": "zenml-encryption-key",
                 },
-                volumes=("config",),
+                caches=("config",),
                 databases=(Database("zenml", seed=HERE / "seed.sql"),),
                 stores=(ARTIFACTS,),
                 code=(HERE / "inside", inside.FOLDER),

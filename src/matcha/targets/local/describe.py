@@ -9,8 +9,8 @@ from pathlib import Path
 import msgspec
 
 from matcha.component import Service, code_digests, digest_of
+from matcha.host.programs import HealthCheck, Program
 from matcha.targets.local.layout import Layout
-from matcha.targets.local.programs import HealthCheck, Program
 from matcha.targets.local.resolve import Places, base_url, main_port, resolve, secret_names
 
 
@@ -48,7 +48,7 @@ def places(service: Service, layout: Layout, ports: Mapping[str, int], roles: Ma
         ports=own,
         peers=peers(ports, roles),
         optional=service.talks_to,
-        volumes={v: layout.volume(service.name, v) for v in service.volumes},
+        volumes={v: layout.volume(service.name, v) for v in (*service.volumes, *service.caches)},
         databases={d.name: layout.database(service.name, d.name) for d in service.databases},
         store=layout.area(""),
         files=layout.files(service.name),

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from matcha.errors import MatchaError, NotProvisioned
-from matcha.targets.local.files import guarded, write_private
+from matcha.host.files import guarded, write_private
 
 MASK = "********"
 

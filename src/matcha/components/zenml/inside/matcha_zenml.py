@@ -16,6 +16,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import matcha_database  # type: ignore[import-not-found]
 from matcha_web import (  # type: ignore[import-not-found]
     App,
     Guard,
@@ -67,6 +68,7 @@ def started() -> Message:
     """The message for uvicorn: complete, or failed with the reason."""
     try:
         ensure_admin(os.environ["ZENML_DEFAULT_USER_NAME"], os.environ["ZENML_DEFAULT_USER_PASSWORD"])
+        matcha_database.ready(os.environ["ZENML_STORE_URL"])
     except Exception as error:  # noqa: BLE001 - whatever it is, the server cannot be used
         return {"type": "lifespan.startup.failed", "message": f"no administrator: {error}"}
     return {"type": "lifespan.startup.complete"}
@@ -132,6 +134,7 @@ def load(hosts: tuple[str, ...]) -> App:
 def main() -> None:
     at = where(sys.argv[1:])
     os.environ["ZENML_STORE_URL"] = store_url(os.environ["ZENML_STORE_URL"])
+    matcha_database.begin(os.environ["ZENML_STORE_URL"])
     # A page of the dashboard itself is the only one that may call.
     os.environ["ZENML_SERVER_CORS_ALLOW_ORIGINS"] = f"http://127.0.0.1:{at.port}"
     serve(lambda: load(at.hosts), at, own_logging=True)

@@ -11,7 +11,7 @@ from typing import Literal
 import msgspec
 
 from matcha.errors import COMPONENT, BadInput
-from matcha.targets.local.files import write_private
+from matcha.host.files import write_private
 
 LISTENER = "matcha-health"  # the name supervisord knows the health listener by
 

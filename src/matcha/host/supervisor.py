@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from matcha.errors import NotFound, suggest
-from matcha.targets.local import programs, rpc
-from matcha.targets.local.daemon import POLL, Daemon, SupervisorFailed
-from matcha.targets.local.files import guarded, private_folder, write_private
-from matcha.targets.local.programs import LISTENER, Program, ProgramFile, ProgramStatus
+from matcha.host import programs, rpc
+from matcha.host.daemon import POLL, Daemon, SupervisorFailed
+from matcha.host.files import guarded, private_folder, write_private
+from matcha.host.programs import LISTENER, Program, ProgramFile, ProgramStatus
 
 GRACE = 3.0  # seconds between SIGTERM and SIGKILL for what should not be there any more
 _CONDITIONS: dict[str, Literal["stopped", "starting", "running", "failed"]] = {
@@ -134,12 +134,12 @@ class Supervisor:
 
     def survivors(self) -> list[int]:
         """Pids that still carry the tag."""
-        from matcha.targets.local.sweep import tagged  # noqa: PLC0415 - psutil: `status` must not pay for it
+        from matcha.host.sweep import tagged  # noqa: PLC0415 - psutil: `status` must not pay for it
 
         return sorted(process.pid for process in tagged(self.tag))
 
     def _sweep(self, grace: float, program: str = "") -> list[int]:
-        from matcha.targets.local.sweep import sweep  # noqa: PLC0415 - as above
+        from matcha.host.sweep import sweep  # noqa: PLC0415 - as above
 
         return sweep(self.tag, grace, program)
 

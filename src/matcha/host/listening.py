@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from matcha.targets.local.processes import below, children_by_parent, has_proc
+from matcha.host.processes import below, children_by_parent, has_proc
 
 _LISTEN = "0A"  # the state's number in /proc/net/tcp
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from matcha.targets.local.processes import below, children_by_parent, has_proc
+from matcha.host.processes import below, children_by_parent, has_proc
 
 
 def tree_memory(roots: Mapping[str, int]) -> dict[str, int]:

@@ -14,9 +14,9 @@ from pathlib import Path
 import msgspec
 
 from matcha.errors import MatchaError
-from matcha.targets.local import rpc
-from matcha.targets.local.files import private_folder, write_private
-from matcha.targets.local.programs import LISTENER, inherited, last_line
+from matcha.host import rpc
+from matcha.host.files import private_folder, write_private
+from matcha.host.programs import LISTENER, inherited, last_line
 
 START_SECONDS = 30.0
 LONGEST_SOCKET = 103 - len(".4194304")  # bytes, macOS; supervisord binds beside it first, with its pid added

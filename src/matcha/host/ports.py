@@ -13,8 +13,9 @@ from pathlib import Path
 
 import msgspec
 
-from matcha.errors import MatchaError
-from matcha.targets.local.files import drop_half_written, guarded, write_private
+from matcha.component import Service
+from matcha.errors import BadInput, MatchaError, suggest
+from matcha.host.files import drop_half_written, guarded, write_private
 
 HOST = "127.0.0.1"
 _NEIGHBOURS = 40  # tried above a preferred port before one is taken from the system's own range
@@ -26,6 +27,18 @@ class Wish(msgspec.Struct, frozen=True):
     key: str
     preferred: int
     recorded: int = 0
+
+
+def refuse_unknown(where: str, chosen: Iterable[str], services: Iterable[Service]) -> None:
+    """Raises BadInput for a key of the option `where` that is neither `service` nor `service/port`."""
+    known = {name for s in services for name in (s.name, *(f"{s.name}/{p.name}" for p in s.ports))}
+    for key in chosen:
+        if key not in known:
+            raise BadInput(
+                f"{where} names no service and no port of this stack: {key}",
+                details=suggest(key, known),
+                resolution="Change it in matcha.yaml.",
+            )
 
 
 class PortBook:

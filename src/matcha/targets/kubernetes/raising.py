@@ -1,0 +1,195 @@
+"""Making objects be as wanted, and waiting until what runs is well."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from lightkube.resources.apps_v1 import Deployment, StatefulSet
+from lightkube.resources.batch_v1 import Job
+from lightkube.resources.core_v1 import Event as ClusterEvent
+from lightkube.resources.core_v1 import Pod
+
+from matcha.errors import ComponentFailed
+from matcha.events import Emit, Event
+from matcha.targets.kubernetes import why
+from matcha.targets.kubernetes.cluster import Cluster, ClusterError, Conflict
+from matcha.targets.kubernetes.compare import extras
+from matcha.targets.kubernetes.names import selector
+from matcha.targets.kubernetes.refusals import is_immutable
+
+HARDLY = 180.0  # seconds for what hardly ever mends itself, such as an image that cannot be pulled
+PATIENCE = 900.0  # seconds for everything before a pod's own start: scheduling, pulling, unpacking
+POLL = 1.0
+INVALID = 422
+WORKLOADS = (Deployment, StatefulSet)
+
+
+class Raiser:
+    """`fence` is called before every write and raises where the stack's lock was lost. `insist`: take over
+    fields that others applied. `clock` and `pause` are for tests.
+    """
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        fence: Callable[[], None],
+        *,
+        insist: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+        pause: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._cluster = cluster
+        self._fence = fence
+        self._insist = insist
+        self._clock = clock
+        self._pause = pause
+
+    def apply(self, objects: Iterable[Any]) -> None:
+        """In the given order. Raises Conflict where another manager applies a field as well.
+
+        What somebody changed by hand (`kubectl edit`, `scale`) is Matcha's again afterwards.
+        """
+        for obj in objects:
+            made = self._applied_or_anew(obj)
+            if added := list(extras(obj.to_dict(), made.to_dict())):
+                self._fence()
+                self._cluster.strip(made, added)
+
+    def _applied_or_anew(self, obj: Any) -> Any:
+        """A workload is made anew where a part of it cannot be changed; its volumes are apart from it."""
+        try:
+            return self._applied(obj)
+        except ClusterError as error:
+            if not isinstance(obj, WORKLOADS) or not is_immutable(error):
+                raise
+        self._remove(type(obj), str(obj.metadata.name if obj.metadata else ""))
+        return self._applied(obj)
+
+    def _applied(self, obj: Any) -> Any:
+        self._fence()
+        try:
+            return self._cluster.apply(obj, force=self._insist)
+        except Conflict as conflict:
+            if not conflict.owners:
+                raise
+            if not _by_hand(conflict):
+                raise _contested(conflict, obj) from conflict
+            self._fence()
+            return self._cluster.apply(obj, force=True)
+
+    def wait(self, name: str, key: str, kind: type[Any], seconds: float, emit: Emit) -> None:
+        """Until the newest pods of the workload are ready; `seconds` for its own start.
+
+        Raises ComponentFailed with the reason, and the last lines of its log.
+        """
+
+        def look() -> why.Verdict:
+            workload, pods = self._cluster.get(kind, name), self._pods(name)
+            verdict = why.judge(workload, pods)
+            # Events say why there is no pod, or no node for it; nobody else does.
+            return (
+                why.judge(workload, pods, self._events()) if verdict.hope == "hardly" or not pods else verdict
+            )
+
+        self._until(name, key, ("running",), look, PATIENCE + seconds, emit)
+
+    def run_job(self, objects: Sequence[Any], key: str, seconds: float, emit: Emit) -> None:
+        """Have the Job, the last of `objects`, done. One that failed before is made anew."""
+        *before, job = objects
+        name, owner = job.metadata.name, job.metadata.labels["app.kubernetes.io/name"]
+
+        def look() -> why.Verdict:
+            pods = self._cluster.found(Pod, {"job-name": name})
+            return why.judge_job(self._cluster.get(Job, name), pods, () if pods else self._events())
+
+        if look().condition == "failed":
+            self._remove(Job, name)
+        self.apply(before)
+        try:
+            self.apply([job])
+        except ClusterError as error:
+            if error.status != INVALID:
+                raise
+            self._remove(Job, name)  # it was made by other options, and a Job cannot be edited
+            self.apply([job])
+        self._until(owner, key, ("present",), look, PATIENCE + seconds, emit)
+
+    def _remove(self, kind: type[Any], name: str) -> None:
+        self._fence()
+        self._cluster.delete(kind, name, wait_for_children=True)
+        self._gone(kind, name)
+
+    def _gone(self, kind: type[Any], name: str) -> None:
+        deadline = self._clock() + 60
+        while self._cluster.get(kind, name) is not None:
+            if self._clock() > deadline:
+                raise ComponentFailed(f"{kind.__name__} {name} does not go away.", resolution="matcha status")
+            self._pause(POLL)
+
+    def _until(
+        self,
+        name: str,
+        key: str,
+        done: tuple[str, ...],
+        look: Callable[[], why.Verdict],
+        seconds: float,
+        emit: Emit,
+    ) -> None:
+        began = self._clock()
+        hopeless: float | None = None
+        while (verdict := look()).condition not in done:
+            now = self._clock()
+            hopeless = None if verdict.hope == "yes" else (hopeless if hopeless is not None else now)
+            if verdict.hope == "never" or (hopeless is not None and now - hopeless > HARDLY):
+                raise _failed(name, verdict)
+            if now - began > seconds:
+                raise _failed(name, verdict, f" in {seconds:.0f} s")
+            emit(
+                Event(
+                    key,
+                    "progress",
+                    f"{verdict.detail or verdict.condition} ({now - began:.0f} s)",
+                    now - began,
+                )
+            )
+            self._pause(POLL)
+
+    def _pods(self, name: str) -> list[Pod]:
+        return self._cluster.found(Pod, selector(name))
+
+    def _events(self) -> list[ClusterEvent]:
+        """Reasons that stand nowhere else. Whoever may not read events does without."""
+        try:
+            return self._cluster.found(ClusterEvent, {})
+        except ClusterError:
+            return []
+
+
+def kind_of(obj: Any) -> type[Any]:
+    return StatefulSet if isinstance(obj, StatefulSet) else Deployment
+
+
+def _by_hand(conflict: Conflict) -> bool:
+    """Whether all owners changed the object once, by an update, and none applies it as a whole."""
+    return bool(conflict.owners) and all(" using " in owner for owner in conflict.owners)
+
+
+def _contested(conflict: Conflict, obj: Any) -> Conflict:
+    others = "\n".join(conflict.owners) or conflict.details
+    found = Conflict(
+        f"{type(obj).__name__} {obj.metadata.name} is managed by somebody else as well.",
+        owners=conflict.owners,
+        details=others,
+    )
+    found.resolution = "matcha provision --force"
+    return found
+
+
+def _failed(name: str, verdict: why.Verdict, late: str = "") -> ComponentFailed:
+    return ComponentFailed(
+        f"{name} did not come up{late}: {verdict.detail or verdict.condition}.",
+        details=verdict.log.strip() or "Its pods left no last words.",
+        resolution=f"matcha logs {name}",
+    )

@@ -1,0 +1,179 @@
+"""Destroying a stack: what goes, what stays, what is said of it; killed ones are finished by another."""
+
+from __future__ import annotations
+
+import functools
+import os
+import random
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from lightkube.models.meta_v1 import ObjectMeta
+from lightkube.resources.core_v1 import ConfigMap, Namespace, Secret
+
+from matcha.errors import MatchaError
+from matcha.events import Event
+from matcha.targets.kubernetes import removal
+from matcha.targets.kubernetes.names import SECRETS
+from support.faults import Fault, FaultyProxy
+from support.kubelet import kubelet
+from support.small_stack import SmallStack, namespace_is_gone, there, usual, with_database
+from support.stores import cluster
+
+RUN = """
+import sys
+from pathlib import Path
+from support.small_stack import SmallStack
+folder, kubeconfig, namespace, verb = sys.argv[1:]
+getattr(SmallStack(Path(folder), Path(kubeconfig), namespace), verb)()
+"""
+POINTS = 3
+
+
+@pytest.fixture
+def own(api_server: Path, tmp_path: Path, name: str) -> Iterator[SmallStack]:
+    """In a namespace that Matcha makes."""
+    with kubelet(api_server, name):
+        yield SmallStack(tmp_path, api_server, name)
+    cluster(api_server, name).delete(Namespace, name)
+
+
+def test_everything_goes_and_the_namespace_that_matcha_made(api_server: Path, own: SmallStack) -> None:
+    own.services = (with_database(usual()[0]), usual()[1])
+    own.archive = True
+    made = own.provision()
+    assert made.changed
+    before = there(api_server, own.namespace)
+    assert {n.partition("/")[0] for n in before} >= {
+        "Job",
+        "CronJob",
+        "Pod",
+        "PersistentVolumeClaim",
+        "Secret",
+    }
+    destroyed = own.destroy()
+    assert "PersistentVolumeClaim mysql" in destroyed.removed
+    assert there(api_server, own.namespace) == set()
+    assert namespace_is_gone(api_server, own.namespace)
+    assert own.destroy().nothing
+
+
+def test_a_namespace_that_matcha_did_not_make_stays(api_server: Path, stack: SmallStack) -> None:
+    stack.provision()
+    stack.destroy()
+    assert there(api_server, stack.namespace) == set()
+    assert not namespace_is_gone(api_server, stack.namespace)
+
+
+def test_what_others_keep_in_a_namespace_of_matchas_is_not_lost_with_it(
+    api_server: Path, own: SmallStack
+) -> None:
+    own.provision()
+    admin = cluster(api_server, own.namespace)
+    admin.create(Secret(metadata=ObjectMeta(name="bucket-keys")))
+    events: list[Event] = []
+    own.destroy(emit=events.append)
+    [note] = [e.message for e in events if e.phase == "note"]
+    assert "stays" in note and "Secret bucket-keys" in note
+    assert admin.get(Secret, "bucket-keys")
+    admin.delete(Secret, "bucket-keys")
+
+
+def test_data_stays_until_it_is_to_go(api_server: Path, stack: SmallStack) -> None:
+    stack.provision()
+    admin = cluster(api_server, stack.namespace)
+    secret = admin.get(Secret, SECRETS)
+    destroyed = stack.destroy(delete_data=False)
+    kept = {"PersistentVolumeClaim/back-data", "PersistentVolumeClaim/object-store", f"Secret/{SECRETS}"}
+    assert there(api_server, stack.namespace) == kept
+    assert {name.replace(" ", "/") for name in destroyed.kept} == kept
+    stack.provision()
+    again = admin.get(Secret, SECRETS)
+    assert secret and again and again.data == secret.data
+    stack.destroy()
+    assert there(api_server, stack.namespace) == set()
+
+
+def test_a_finalizer_that_hangs_is_named(
+    api_server: Path, stack: SmallStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stack.provision()
+    admin = cluster(api_server, stack.namespace)
+    held = {"metadata": {"finalizers": ["example.org/backup"]}}
+    admin.patch(ConfigMap, "front-files", held)
+    monkeypatch.setattr(removal, "GONE_SECONDS", 5.0)
+    with pytest.raises(MatchaError) as told:
+        stack.destroy()
+    assert told.value.details == "ConfigMap front-files (waits for example.org/backup)"
+    assert told.value.resolution == "matcha destroy"
+    admin.patch(ConfigMap, "front-files", {"metadata": {"finalizers": None}})
+    stack.destroy()
+    assert there(api_server, stack.namespace) == set()
+
+
+def test_what_hangs_in_the_namespace_is_named(
+    api_server: Path, own: SmallStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own.provision()
+    admin = cluster(api_server, own.namespace)
+    admin.create(ConfigMap(metadata=ObjectMeta(name="theirs", finalizers=["example.org/theirs"])))
+    monkeypatch.setattr(removal, "GONE_SECONDS", 15.0)
+    with pytest.raises(MatchaError) as told:
+        own.destroy()
+    assert f"Namespace {own.namespace}: " in told.value.details
+    assert "example.org/theirs" in told.value.details
+    admin.patch(ConfigMap, "theirs", {"metadata": {"finalizers": None}})
+
+
+# -- killed -------------------------------------------------------------------------------------------------
+
+
+def run(stack: SmallStack, verb: str, proxy: FaultyProxy, at: int = 0, *, after: bool = False) -> int:
+    """The exit status of a process that does it, which the request of that number, if any, ends."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", RUN, str(stack.folder.parent), str(stack.kubeconfig), stack.namespace, verb],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+    )
+    if at:
+        strike = functools.partial(os.kill, process.pid, signal.SIGKILL)
+        proxy.add(Fault("", skip=at - 1, strike=strike, after=after))
+    try:
+        return process.wait(120)
+    finally:
+        process.kill()
+        process.wait()
+        proxy.heal()
+
+
+@pytest.mark.parametrize("point", range(POINTS))
+def test_a_killed_run_is_finished_by_another(
+    api_server: Path, stack: SmallStack, proxy: FaultyProxy, point: int
+) -> None:
+    """A third of the way at a time, and within it anywhere."""
+    chosen = random.Random()
+    after = chosen.random() < 0.5
+
+    def somewhere(requests: int) -> int:
+        return 1 + int(requests * (point + chosen.random()) / POINTS)
+
+    at = somewhere(85), somewhere(90)
+    print("provision killed at", at[0], "destroy at", at[1], "after" if after else "before")
+    killed = run(stack, "provision", proxy, at[0], after=after)
+    assert killed in (-signal.SIGKILL, 0)
+    stack.provision()
+    assert stack.plan().steps == ()
+    killed = run(stack, "destroy", proxy, at[1], after=after)
+    assert killed in (-signal.SIGKILL, 0)
+    stack.destroy()
+    assert there(api_server, stack.namespace) == set()
+
+
+def test_a_half_made_stack_is_destroyed(api_server: Path, stack: SmallStack, proxy: FaultyProxy) -> None:
+    assert run(stack, "provision", proxy, 50) == -signal.SIGKILL
+    assert there(api_server, stack.namespace) != set()
+    stack.destroy()
+    assert there(api_server, stack.namespace) == set()
