@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 
 class MatchaError(Exception):
@@ -96,6 +97,15 @@ class WouldLoseData(MatchaError):
 
 AGAIN = "then run the same command again"
 COMPONENT = "Correct it in the component: docs/component.md says what a service may hold"
+
+
+def unreadable(path: Path, error: OSError, kind: type[BadInput] = BadInput) -> BadInput:
+    """Of a file of the user's that the system does not give."""
+    return kind(
+        f"{path.name} cannot be read: {error.strerror}",
+        details=str(path),
+        resolution=f"Make it a file that you may read, {AGAIN}",
+    )
 
 
 class Untold(str):

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
-from matcha.errors import AGAIN, BadInput
+from matcha.errors import AGAIN, BadInput, unreadable
 
 _OPTION = re.compile(r"(--[a-z-]+|-[a-z])[\s=]*(.*)")
 _NAMED = re.compile(r"([A-Za-z0-9][\w.-]*\s*(?:\[[^\]]*\])?\s*@\s*)(.*)")
@@ -98,11 +98,7 @@ def _text(path: Path) -> str:
             resolution=f"Save {path.name} as UTF-8, {AGAIN}",
         ) from error
     except OSError as error:
-        raise BadInput(
-            f"{path.name} cannot be read: {error.strerror}",
-            details=str(path),
-            resolution=f"Make it a file that you may read, {AGAIN}",
-        ) from error
+        raise unreadable(path, error) from error
 
 
 def _line(line: str, place: _Place, above: tuple[Path, ...]) -> Required:

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from matcha.errors import AGAIN, StackFileError, suggest
+from matcha.errors import AGAIN, StackFileError, suggest, unreadable
 
 Keys = tuple[str, ...]
 MOST = 10_000  # values of a file, with each alias written out
@@ -114,11 +114,7 @@ def _parse(path: Path) -> Any:
             f"{path.name}:{line}: not valid YAML: {error.problem}", resolution=_correct(path)
         ) from error
     except OSError as error:
-        raise StackFileError(
-            f"{path.name} cannot be read: {error.strerror}",
-            details=str(path),
-            resolution=f"Make it a file that you may read, {AGAIN}",
-        ) from error
+        raise unreadable(path, error, StackFileError) from error
     except Exception as error:
         raise StackFileError(f"{path.name}: not valid YAML: {error}", resolution=_correct(path)) from error
 
