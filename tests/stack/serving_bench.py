@@ -140,6 +140,19 @@ class Bench:
     def write_live(self, *entries: Mapping[str, Any]) -> None:
         self.live.write_text(json.dumps({"deployments": entries}))
 
+    def over_grpc(self, python: Path, script: str, *arguments: str) -> Any:
+        """What a script of this folder prints as JSON, run with the server's gRPC address by `python`."""
+        file = Path(__file__).with_name(script)
+        ran = subprocess.run(
+            [str(python), str(file), f"127.0.0.1:{self.grpc_port}", *arguments],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert ran.returncode == 0, ran.stderr[-2000:]
+        return json.loads(ran.stdout)
+
     def infer(self, name: str, content: Any, timeout: float = 60, **headers: str) -> httpx.Response:
         text = content if isinstance(content, (bytes, str)) else json.dumps(content)
         sent = {"Content-Type": "application/json", **headers}

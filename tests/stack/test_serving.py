@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -164,15 +163,7 @@ def test_a_slow_prediction_holds_nobody_up(server: Bench) -> None:
 
 
 def test_the_stock_grpc_client(server: Bench, serving_python: Path) -> None:
-    ran = subprocess.run(
-        [str(serving_python), str(HERE / "serving_grpc.py"), f"127.0.0.1:{server.grpc_port}"],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert ran.returncode == 0, ran.stderr[-2000:]
-    found = json.loads(ran.stdout)
+    found = server.over_grpc(serving_python, "serving_grpc.py")
     assert found["live"]
     assert found["ready"]
     assert (found["id"], found["given_id"], found["version"], found["shape"]) == ("mine", True, "1", [2, 1])

@@ -109,15 +109,7 @@ def test_text_of_a_binary_column_is_base64_unless_the_request_says_otherwise(
 
 @pytest.mark.parametrize("prefix", ["", "away-"], ids=["here", "in another environment"])
 def test_bytes_over_grpc_are_what_they_are(server: Bench, serving_python: Path, prefix: str) -> None:
-    ran = subprocess.run(
-        [str(serving_python), str(HERE / "serving_grpc_bytes.py"), f"127.0.0.1:{server.grpc_port}", prefix],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert ran.returncode == 0, ran.stderr[-2000:]
-    found = json.loads(ran.stdout)
+    found = server.over_grpc(serving_python, "serving_grpc_bytes.py", prefix)
     for model in ("str-alone", "string"):
         refused = found.pop(f"{model} b'\\xff\\x00'")
         assert "INVALID_ARGUMENT" in refused
