@@ -15,11 +15,10 @@ import msgspec
 
 from matcha.component import Component
 from matcha.errors import BadInput, MatchaError, suggest
+from matcha.nearest import FILE as FILE  # noqa: PLC0414 - others have it from here
 from matcha.stackfile import StackFile
 
-FILE = "matcha.yaml"
 KEYS = ("stack", "target", "components", "targets", "models")
-
 DEPLOYMENT = re.compile(r"[a-z0-9]([a-z0-9-]{0,50}[a-z0-9])?\Z")  # what a model may be served as
 DEPLOYMENT_RULE = "Lower-case letters, digits and dashes, at most 52, no dash at either end."
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from matcha import pythons, spec
+from matcha import nearest, pythons
 from matcha.api import _models, _workspace
 from matcha.api._project import Folder, Project, open_project
 from matcha.api._workspace import WORKSPACE
@@ -59,10 +59,10 @@ def _where(project: Folder | None) -> tuple[Path, str]:
     if told := os.environ.get("MATCHA_PROJECT"):
         return Path(told).resolve(), ", as MATCHA_PROJECT says"
     here = Path().resolve()
-    found = next((folder for folder in (here, *here.parents) if (folder / spec.FILE).is_file()), None)
+    found = nearest.project(here)
     if found is None:
-        return here, f"; neither it nor a folder above it has a {spec.FILE}"
-    return found, "" if found == here else f", the nearest folder above {here} that has a {spec.FILE}"
+        return here, f"; neither it nor a folder above it has a {nearest.FILE}"
+    return found, "" if found == here else f", the nearest folder above {here} that has a {nearest.FILE}"
 
 
 def client_mismatches(components: Sequence[Component]) -> list[str]:

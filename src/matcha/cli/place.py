@@ -6,10 +6,10 @@ import shlex
 import sys
 from pathlib import Path
 
+from matcha import nearest
 from matcha.cli import screen
 from matcha.errors import BadInput, MatchaError
 
-FILE = "matcha.yaml"
 CODE = ("run.py", "train.py")  # what a project's code is often called
 
 
@@ -35,7 +35,7 @@ def project_folder(asked: Path | None) -> Path:
             )
         return asked.resolve()
     here = current()
-    return next((folder for folder in (here, *here.parents) if (folder / FILE).is_file()), here)
+    return nearest.project(here) or here
 
 
 def folder_inside(project: Path) -> Path:
@@ -48,7 +48,7 @@ def folder_to_change(asked: Path | None) -> Path:
     """`project_folder`, said aloud where it is not the current one: the next thing done there may matter."""
     folder = project_folder(asked)
     if asked is None and folder != current():
-        screen.note(f"In {folder}, the nearest folder upwards with a {FILE}.")
+        screen.note(f"In {folder}, the nearest folder upwards with a {nearest.FILE}.")
     return folder
 
 
