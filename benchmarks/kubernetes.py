@@ -53,9 +53,7 @@ class Bench:
         self._read = 0
 
     def kubectl(self, *arguments: str, stdin: str = "") -> str:
-        return self._run(
-            [str(self.programs / "kubectl"), f"--kubeconfig={self.kubeconfig}", *arguments], stdin
-        )
+        return self._run("kubectl", arguments, stdin)
 
     def helm(self, *arguments: str) -> str:
         return self._run("helm", arguments)
@@ -196,9 +194,7 @@ def run(asked: Asked) -> list[Row]:
         extra = f"--audit-policy-file={policy} --audit-log-path={state}/audit.log --audit-log-mode=batch"
         env = places.user_env(APISERVER_EXTRA=extra)
         try:
-            subprocess.run(
-                [SCRIPTS / "up", state], env=env, check=True, timeout=3600, stdin=subprocess.DEVNULL
-            )
+            _script("up", state, env=env, check=True)
             bench = Bench(folder, programs, state)
             asked.take_turns((bench.matcha, bench.by_kubectl, bench.by_helm))
         finally:

@@ -9,11 +9,11 @@ from typing import Any
 from lightkube.resources.apps_v1 import Deployment, StatefulSet
 from lightkube.resources.batch_v1 import Job
 from lightkube.resources.core_v1 import Event as ClusterEvent
-from lightkube.resources.core_v1 import Pod
+from lightkube.resources.core_v1 import PersistentVolumeClaim, Pod
 
 from matcha.errors import ComponentFailed
 from matcha.events import Emit, Event
-from matcha.targets.kubernetes import why
+from matcha.targets.kubernetes import volumes, why
 from matcha.targets.kubernetes.cluster import Cluster, ClusterError, Conflict
 from matcha.targets.kubernetes.compare import extras
 from matcha.targets.kubernetes.names import selector
@@ -62,6 +62,8 @@ class Raiser:
         try:
             return self._applied(obj)
         except ClusterError as error:
+            if isinstance(obj, PersistentVolumeClaim):
+                raise self._kept(obj, error) from error
             if not isinstance(obj, WORKLOADS) or not is_immutable(error):
                 raise
         self._remove(type(obj), str(obj.metadata.name if obj.metadata else ""))
@@ -78,6 +80,12 @@ class Raiser:
                 raise _contested(conflict, obj) from conflict
             self._fence()
             return self._cluster.apply(obj, force=True)
+
+    def _kept(self, claim: PersistentVolumeClaim, error: ClusterError) -> ClusterError:
+        """`error`, or what the volume's size and class are where the cluster refuses to change them."""
+        assert claim.metadata and claim.metadata.name
+        there = self._cluster.get(PersistentVolumeClaim, claim.metadata.name)
+        return volumes.unchanged(claim, there, error) if there is not None else error
 
     def wait(self, name: str, key: str, kind: type[Any], seconds: float, emit: Emit) -> None:
         """Until the newest pods of the workload are ready; `seconds` for its own start.

@@ -1,0 +1,39 @@
+"""What cannot be changed about a volume, in the words of matcha.yaml."""
+
+from __future__ import annotations
+
+from lightkube.resources.core_v1 import PersistentVolumeClaim
+
+from matcha.targets.kubernetes.names import DATABASE, STORE
+from matcha.targets.kubernetes.refusals import ClusterError
+
+SIZES = {STORE: "storage-size", DATABASE: "database-size"}
+_REFUSALS = (403, 422)  # its storage class cannot grow volumes; no volume shrinks, or changes its class
+
+
+def unchanged(
+    wanted: PersistentVolumeClaim, there: PersistentVolumeClaim, error: ClusterError
+) -> ClusterError:
+    """`error` itself where it is about something else, such as a quota."""
+    asked, has = _told(wanted), _told(there)
+    if error.status not in _REFUSALS or asked == has or "exceeded quota" in error.details:
+        return error
+    assert there.metadata and there.metadata.name
+    name = there.metadata.name
+    size, kind = has
+    kept = f"{SIZES.get(name, 'volume-size')}: {size}" if asked[0] != size else f"storage-class: {kind}"
+    return ClusterError(
+        f"The volume {name} has {size} of class {kind}, and the cluster does not make that "
+        f"{asked[0]} of class {asked[1] or 'default'}.",
+        status=error.status,
+        details=error.details,
+        resolution=f"Put targets.kubernetes.{kept} back into matcha.yaml, then: matcha provision. "
+        "Volumes grow where their storage class allows it, and never shrink.",
+    )
+
+
+def _told(claim: PersistentVolumeClaim) -> tuple[str, str]:
+    """Size and storage class; an empty class is the cluster's default."""
+    spec = claim.spec
+    requests = (spec.resources.requests if spec and spec.resources else None) or {}
+    return str(requests.get("storage", "")), (spec.storageClassName if spec else None) or ""
