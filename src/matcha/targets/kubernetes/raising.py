@@ -22,6 +22,7 @@ from matcha.targets.kubernetes.refusals import is_immutable
 HARDLY = 180.0  # seconds for what hardly ever mends itself, such as an image that cannot be pulled
 PATIENCE = 900.0  # seconds for everything before a pod's own start: scheduling, pulling, unpacking
 POLL = 1.0
+EVENTS = 5.0  # seconds for which events are taken as they were
 INVALID = 422
 WORKLOADS = (Deployment, StatefulSet)
 
@@ -90,16 +91,18 @@ class Raiser:
     def wait(self, name: str, key: str, kind: type[Any], seconds: float, emit: Emit) -> None:
         """Until the newest pods of the workload are ready; `seconds` for its own start.
 
-        Raises ComponentFailed with the reason, and the last lines of its log.
+        Raises ComponentFailed with the reason, and the last lines of its log. Pods that were given up before
+        are tried anew at once: what they needed may be there by now.
         """
+        events, before = _Now(self._events, self._clock), why.restarts(self._tried_anew(name, kind))
 
         def look() -> why.Verdict:
             workload, pods = self._cluster.get(kind, name), self._pods(name)
-            verdict = why.judge(workload, pods)
-            # Events say why there is no pod, or no node for it; nobody else does.
-            return (
-                why.judge(workload, pods, self._events()) if verdict.hope == "hardly" or not pods else verdict
-            )
+            found = why.judge(workload, pods, before=before)
+            # Events say why there is no pod, or no node or volume for it; nobody else does.
+            if found.hope == "hardly" or why.is_unexplained(pods):
+                found = why.judge(workload, pods, events(), before)
+            return found
 
         self._until(name, key, ("running",), look, PATIENCE + seconds, emit)
 
@@ -107,10 +110,12 @@ class Raiser:
         """Have the Job, the last of `objects`, done. One that failed before is made anew."""
         *before, job = objects
         name, owner = job.metadata.name, job.metadata.labels["app.kubernetes.io/name"]
+        events = _Now(self._events, self._clock)
 
         def look() -> why.Verdict:
             pods = self._cluster.found(Pod, {"job-name": name})
-            return why.judge_job(self._cluster.get(Job, name), pods, () if pods else self._events())
+            told = events() if why.is_unexplained(pods) else ()
+            return why.judge_job(self._cluster.get(Job, name), pods, told)
 
         if look().condition == "failed":
             self._remove(Job, name)
@@ -164,15 +169,40 @@ class Raiser:
             )
             self._pause(POLL)
 
+    def _tried_anew(self, name: str, kind: type[Any]) -> list[Pod]:
+        """The pods that stay. Their nodes would wait up to five minutes before they try again."""
+        workload, pods = self._cluster.get(kind, name), self._pods(name)
+        given_up = list(why.given_up(workload, pods)) if workload else []
+        for pod in given_up:
+            self._fence()
+            self._cluster.delete(Pod, str(pod.metadata.name if pod.metadata else ""))
+        return [pod for pod in pods if pod not in given_up]
+
     def _pods(self, name: str) -> list[Pod]:
         return self._cluster.found(Pod, selector(name))
 
-    def _events(self) -> list[ClusterEvent]:
-        """Reasons that stand nowhere else. Whoever may not read events does without."""
+    def _events(self) -> Sequence[ClusterEvent]:
+        """Reasons that stand nowhere else. Whoever may not read events does without, as the plan says."""
         try:
             return self._cluster.found(ClusterEvent, {})
         except ClusterError:
             return []
+
+
+class _Now:
+    """Events as they were a few seconds ago at most: namespaces hold thousands."""
+
+    def __init__(self, ask: Callable[[], Sequence[ClusterEvent]], clock: Callable[[], float]) -> None:
+        self._ask = ask
+        self._clock = clock
+        self._found: Sequence[ClusterEvent] = ()
+        self._until = float("-inf")
+
+    def __call__(self) -> Sequence[ClusterEvent]:
+        if self._clock() >= self._until:
+            self._found = self._ask()
+            self._until = self._clock() + EVENTS
+        return self._found
 
 
 def kind_of(obj: Any) -> type[Any]:
