@@ -9,7 +9,7 @@ from lightkube.core.resource import NamespacedResource
 
 from matcha.component import digest_of
 from matcha.target import Foundation
-from matcha.targets.kubernetes import archives, foundations, workloads
+from matcha.targets.kubernetes import archives, foundations, network, workloads
 from matcha.targets.kubernetes.names import DATABASE, STORE
 from matcha.targets.kubernetes.setting import Setting
 
@@ -61,6 +61,15 @@ def planned(setting: Setting) -> list[Foundation]:
         )
         for name, objects in laid(setting).items()
     ]
+
+
+def loud(setting: Setting) -> list[str]:
+    """Names that pods bear which are no service's."""
+    found = [name for name in laid(setting) if name != foundations.NETWORK]
+    if foundations.needs_database(setting):
+        found += [network.DATABASE_SETUP, network.DATABASE_DUMP]
+    built = any(not archives.has_image(e) for e in setting.environments)
+    return [*found, *([archives.BUILDER] if built else [])]
 
 
 def ref(obj: Any) -> Ref:
