@@ -128,6 +128,7 @@ def test_every_pod_is_locked_down(name: str) -> None:
             assert context["readOnlyRootFilesystem"] is True
             assert container["resources"]["requests"].keys() == {"cpu", "memory"}
             assert "memory" in container["resources"]["limits"]
+            assert container["terminationMessagePolicy"] == "FallbackToLogsOnError"  # its last words
 
 
 @pytest.mark.parametrize("name", OPTIONS)
