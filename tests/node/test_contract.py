@@ -35,6 +35,8 @@ class ClusterBed:
         self.matcha = ClusterMatcha(
             folder / "a project", folder / "home", kubeconfig, f"matcha-test-{secrets.token_hex(3)}"
         )
+        # One that Matcha made would go with every lock that leaves nothing behind.
+        self.matcha.kubectl("create", "namespace", self.matcha.namespace)
         lock = folder / "plain.lock"
         lock.write_text("")
         self.environment = Environment(name="plain", lock=lock, image=IMAGE)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
@@ -85,6 +86,8 @@ class Cluster:
                     self.config, namespace=self.namespace, field_manager=MANAGER, timeout=TIMEOUT
                 )
                 signed(self._given._client._client, self.config.user)
+                # a notebook's stack closes its connections when nobody holds it any more
+                weakref.finalize(self, self._given.close).atexit = False
             return self._given
 
     # -- reading ---------------------------------------------------------------------------------------

@@ -20,13 +20,13 @@ from lightkube.resources.core_v1 import ConfigMap
 
 from matcha import state as states
 from matcha.errors import Locked, MatchaError
-from matcha.events import Emit
-from matcha.host.leases import decoded, elapsed, machine, public, queue
+from matcha.events import Emit, Event
+from matcha.host.leases import Lease, decoded, elapsed, machine, public, queue
 from matcha.state import State
 from matcha.target import LockInfo
 from matcha.targets.kubernetes import space
 from matcha.targets.kubernetes.cluster import Cluster, ClusterError, Conflict, Forbidden
-from matcha.targets.kubernetes.lock import ClusterLock
+from matcha.targets.kubernetes.lock import ClusterLock, Terminating
 from matcha.targets.kubernetes.names import COPY_OF, MANAGER, STATE, labels
 from matcha.targets.kubernetes.versions import TRIES, is_unsettled, remove, replace
 
@@ -118,7 +118,28 @@ class ClusterStore:
     # -- the lock --------------------------------------------------------------------------------------
 
     def acquire(self, operation: str, *, wait: float, emit: Emit) -> LockInfo:
-        lease = queue(
+        """Waits as well for a namespace that is being removed; raises MatchaError where it stays."""
+        began = self._timer()
+        while True:
+            waited = self._timer() - began
+            try:
+                lease = self._queue(operation, wait - waited, emit)
+                break
+            except Terminating as error:
+                if waited >= wait:
+                    raise
+                emit(Event("stack", "progress", error.message, waited))
+                self._sleep(_POLL)
+        try:
+            self._claim(lease.token)
+        except BaseException:
+            with contextlib.suppress(MatchaError):
+                self._lock.release(lease.token)
+            raise
+        return public(lease)
+
+    def _queue(self, operation: str, wait: float, emit: Emit) -> Lease:
+        return queue(
             partial(self._lock.attempt, operation),
             wait=wait,
             emit=emit,
@@ -127,13 +148,6 @@ class ClusterStore:
             timer=self._timer,
             sleep=self._sleep,
         )
-        try:
-            self._claim(lease.token)
-        except BaseException:
-            with contextlib.suppress(MatchaError):
-                self._lock.release(lease.token)
-            raise
-        return public(lease)
 
     def _claim(self, token: str) -> None:
         with self._mutex:

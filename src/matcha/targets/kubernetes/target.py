@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -13,7 +14,7 @@ from lightkube.resources.apps_v1 import StatefulSet
 from lightkube.resources.core_v1 import PersistentVolumeClaim
 
 from matcha.component import Access, Database, Environment, Service
-from matcha.errors import BadInput, NotProvisioned
+from matcha.errors import BadInput, NotProvisioned, StateUnreadable
 from matcha.events import Emit, Event
 from matcha.host.ports import refuse_unknown
 from matcha.state import State
@@ -251,7 +252,9 @@ class KubernetesTarget:
         return removal.belongings(self._cluster, delete_data)
 
     def destroy(self, emit: Emit, *, delete_data: bool = True) -> None:
-        state = self._store.read()
+        state = None
+        with contextlib.suppress(StateUnreadable):  # whose forwards these were is not known then
+            state = self._store.read()
         removal.destroy(self._cluster, delete_data, emit, self._store.fence)
         if state:
             self._gone = self._links(state)

@@ -287,13 +287,22 @@ def _volumes(service: Service) -> list[Volume]:
         found.append(code.volume("files", f"{service.name}-files", service.files))
     if service.live:
         found.append(code.volume("live", f"{service.name}-live", service.live))
+    elif _names_live(service):
+        found.append(empty("live"))
     found += [claimed(f"volume-{name}", f"{service.name}-{name}") for name in service.volumes]
     return [*found, *(empty(f"cache-{name}") for name in service.caches)]
+
+
+def _names_live(service: Service) -> bool:
+    """Whether it looks there: the folder is there then, also while it holds nothing."""
+    return any(
+        "{live}" in text for text in (*service.command, *service.env.values(), *service.files.values())
+    )
 
 
 def _mounts(service: Service) -> list[VolumeMount]:
     found = [code.mount(f"code-{number}", f"{CODE}/{number}") for number, _ in enumerate(service.code)]
     found += [code.mount("files", FILES)] if service.files else []
-    found += [code.mount("live", LIVE)] if service.live else []
+    found += [code.mount("live", LIVE)] if service.live or _names_live(service) else []
     found += [at(f"volume-{name}", f"{VOLUMES}/{name}") for name in service.volumes]
     return [*found, *(at(f"cache-{name}", f"{VOLUMES}/{name}") for name in service.caches)]
