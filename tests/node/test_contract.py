@@ -1,4 +1,8 @@
-"""The contract of targets, and the life of every component, as real pods."""
+"""The contract of targets, and the life of every component, as real pods: a sample by default.
+
+The contract runs whole against an API server in tests/cluster, and the stack through its life in test_stack;
+both whole on a node: `pytest tests/node -m sweep`.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +27,7 @@ from support.matcha import processes_of
 from support.plain import stored, web
 from support.target_contract import Bed, TargetContract
 
+pytestmark = pytest.mark.sweep
 IMAGE = "python:3.12-slim-bookworm"
 
 
