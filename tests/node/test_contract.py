@@ -23,7 +23,7 @@ from support.matcha import processes_of
 from support.plain import stored, web
 from support.target_contract import Bed, TargetContract
 
-IMAGE = "python:3.12-slim-bookworm"
+IMAGE = KubernetesOptions().image
 
 
 class ClusterBed:
