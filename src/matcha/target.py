@@ -207,7 +207,7 @@ class Manifests(Protocol):
     def manifests(
         self, services: Sequence[Service], environments: Sequence[Environment]
     ) -> Sequence[dict[str, Any]]:
-        """What would be applied, whole, with secrets named and never shown."""
+        """What would be applied, whole, with placeholders for the values of secrets."""
 
 
 @runtime_checkable

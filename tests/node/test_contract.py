@@ -28,7 +28,7 @@ from support.plain import stored, web
 from support.target_contract import Bed, TargetContract
 
 pytestmark = pytest.mark.sweep
-IMAGE = "python:3.12-slim-bookworm"
+IMAGE = KubernetesOptions().image
 
 
 class ClusterBed:

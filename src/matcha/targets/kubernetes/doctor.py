@@ -18,6 +18,7 @@ from matcha.targets.kubernetes.options import KubernetesOptions
 from matcha.targets.kubernetes.store import ClusterStore
 
 OLDEST = (1, 27)
+OPENSHIFT = "security.openshift.io"  # the group of its rules for pods
 DEFAULT_CLASS = "storageclass.kubernetes.io/is-default-class"
 
 
@@ -46,7 +47,7 @@ class Patient(msgspec.Struct, frozen=True, kw_only=True):
 def examine(patient: Patient, *, fix: bool) -> list[Finding]:
     """A cluster that cannot be reached is one finding, and ends the list."""
     found: list[Finding] = []
-    for check in (_reachable, _namespace, _permissions, _storage, _lock, _forwards):
+    for check in (_reachable, _addresses, _namespace, _users, _permissions, _storage, _lock, _forwards):
         try:
             found += [_mended(f) if fix and f.mend and not f.ok else f for f in check(patient)]
         except MatchaError as error:
@@ -81,6 +82,39 @@ def _reachable(patient: Patient) -> Iterator[Finding]:
         )
     else:
         yield Finding(check="cluster", ok=True, message=f"{context} answers and runs Kubernetes {number}.")
+
+
+def _addresses(patient: Patient) -> Iterator[Finding]:
+    yield addresses(patient.cluster.raw("/api/v1/namespaces/default/services/kubernetes"))
+
+
+def addresses(service: Any) -> Finding:
+    """Of the cluster, by its API's own Service; None where that may not be read."""
+    spec: dict[str, Any] = (service or {}).get("spec") or {}
+    ips = [str(ip) for ip in spec.get("clusterIPs") or [spec.get("clusterIP")] if ip and ip != "None"]
+    if not ips:
+        return Finding(
+            check="addresses", ok=True, message="What addresses pods get cannot be seen; IPv4 is needed."
+        )
+    if ":" in ips[0]:
+        return Finding(
+            check="addresses",
+            ok=False,
+            message="The cluster gives pods IPv6 addresses first, and the stack's servers listen on IPv4.",
+            fix="Use a cluster with IPv4, or with both of which IPv4 is the first.",
+        )
+    return Finding(check="addresses", ok=True, message="Pods get IPv4 addresses.")
+
+
+def _users(patient: Patient) -> Iterator[Finding]:
+    """Where the cluster wants to say itself as whom pods run."""
+    if patient.options.run_as == "fixed" and patient.cluster.raw(f"/apis/{OPENSHIFT}") is not None:
+        yield Finding(
+            check="users",
+            ok=False,
+            message="This is OpenShift, which refuses pods that name their users.",
+            fix="Set targets.kubernetes.run-as to: cluster",
+        )
 
 
 def _namespace(patient: Patient) -> Iterator[Finding]:

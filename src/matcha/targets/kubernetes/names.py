@@ -7,7 +7,6 @@ MANAGED_BY = "app.kubernetes.io/managed-by"
 NAME = "app.kubernetes.io/name"
 COMPONENT = "app.kubernetes.io/component"
 MINE = {MANAGED_BY: MANAGER}
-STACK = "matcha-ml/stack"  # label: id of the stack
 DIGEST = "matcha-ml/digest"  # annotation: of the description a resource was made from
 FILES_DIGEST = "matcha-ml/files"  # annotation of pods: their files are read at start
 MADE = "matcha-ml/made"  # annotation: of the whole manifest
@@ -25,7 +24,10 @@ DATABASE = "mysql"
 
 
 def labels(name: str, component: str, version: str = "") -> dict[str, str]:
-    """Of every object and pod of one service, or of one part of Matcha's own."""
+    """Of every object and pod of one service, or of one part of Matcha's own. `version` where something runs.
+
+    There is no `instance`: the namespace is it.
+    """
     found = {
         NAME: name,
         COMPONENT: component,

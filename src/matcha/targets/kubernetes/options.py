@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -27,7 +27,8 @@ class KubernetesOptions(
     `username` and `password`; its databases must exist. Sizes are Kubernetes quantities. `image`: the
     Python image that serving, monitoring and jobs run on. `registry-mirror`: put before every image's name.
     `index-url`: package index that environments are installed from. `ca-bundle`: a file of certificates
-    (PEM, relative to the project) that pods trust instead of their image's own. `ports`: the loopback port
+    (PEM, relative to the project) that pods trust instead of their image's own. `run-as`: the users that
+    pods run as are `fixed`, or the `cluster` assigns them, as OpenShift wants it. `ports`: the loopback port
     a forward prefers, by `service` or `service/port`.
     """
 
@@ -42,9 +43,10 @@ class KubernetesOptions(
     database_secret: str = ""
     database_size: _Size = "5Gi"
     volume_size: _Size = "10Gi"
-    image: str = "python:3.12-slim-bookworm"
+    image: str = "python:3.12.13-slim-bookworm"
     registry_mirror: str = ""
     pull_secret: str = ""
     index_url: str = ""
     ca_bundle: str = ""
+    run_as: Literal["fixed", "cluster"] = "fixed"
     ports: dict[str, _Port] = msgspec.field(default_factory=dict)

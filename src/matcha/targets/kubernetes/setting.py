@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import SplitResult, parse_qs, urlsplit
 
 import msgspec
 
@@ -11,7 +11,7 @@ from matcha.component import Environment, Service
 from matcha.errors import BadInput
 from matcha.targets.kubernetes.names import SECRETS, STORE
 from matcha.targets.kubernetes.options import KubernetesOptions
-from matcha.targets.kubernetes.resolve import Surroundings, surroundings
+from matcha.targets.kubernetes.resolve import DATABASE_PORT, Surroundings, surroundings
 
 BUCKET = "matcha"
 STORE_PORT = 7070
@@ -68,6 +68,8 @@ def setting(
 ) -> Setting:
     """Raises BadInput for options that contradict each other."""
     found = storage(options)
+    if options.index_url:
+        _server("index-url", options.index_url, ("http", "https"), "a package index: https://host/simple")
     return Setting(
         options=options,
         services=tuple(services),
@@ -106,9 +108,12 @@ def storage(options: KubernetesOptions) -> Storage:
         raise _bad("storage", "an S3 URL: s3://bucket/prefix?endpoint=https://host")
     if not options.storage_secret:
         raise _bad("storage-secret", "the name of the Secret with its keys, access-key and secret-key")
+    endpoint = parse_qs(parts.query).get("endpoint", [""])[0]
+    if endpoint:
+        _server("storage", endpoint, ("http", "https"), "at an endpoint such as https://host:9000")
     return Storage(
         url=f"s3://{parts.netloc}{parts.path.rstrip('/')}",
-        endpoint=parse_qs(parts.query).get("endpoint", [""])[0],
+        endpoint=endpoint,
         secret=options.storage_secret,
         access_key="access-key",
         secret_key="secret-key",  # noqa: S106 - the name of a key
@@ -120,14 +125,24 @@ def _database(options: KubernetesOptions) -> str:
     """host:port; empty where Matcha runs it."""
     if not options.database:
         return ""
-    parts = urlsplit(options.database)
-    if parts.scheme != "mysql" or not parts.hostname:
-        raise _bad("database", "a MySQL server: mysql://host:3306")
+    parts = _server("database", options.database, ("mysql",), "a MySQL server: mysql://host:3306")
     if parts.username or parts.password:
         raise _bad("database", "without credentials: they belong in the Secret that database-secret names")
     if not options.database_secret:
         raise _bad("database-secret", "the name of the Secret with username and password")
-    return f"{parts.hostname}:{parts.port or 3306}"
+    host = f"[{parts.hostname}]" if ":" in str(parts.hostname) else parts.hostname
+    return f"{host}:{parts.port or DATABASE_PORT}"
+
+
+def _server(key: str, url: str, schemes: Sequence[str], wanted: str) -> SplitResult:
+    """Raises BadInput where `url` names no server, or a port that is none."""
+    try:
+        parts = urlsplit(url)
+        if parts.scheme in schemes and parts.hostname and parts.port != 0:
+            return parts
+    except ValueError:
+        pass
+    raise _bad(key, wanted)
 
 
 def _bad(key: str, wanted: str) -> BadInput:

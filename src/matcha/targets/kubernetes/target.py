@@ -117,11 +117,11 @@ class KubernetesTarget:
     def manifests(
         self, services: Sequence[Service], environments: Sequence[Environment]
     ) -> Sequence[dict[str, Any]]:
-        """Everything as it would be applied; asks no cluster. Secrets are named, never shown."""
+        """Everything as it would be applied; asks no cluster. Values of secrets are placeholders."""
         found = self._render(services, environments)
-        objects = [foundations.namespace(found.namespace)]
-        objects += [obj for step in desired.steps(found).values() for obj in step]
-        return [desired.document(obj, found.namespace) for obj in desired.unique(objects)]
+        objects = desired.whole(found)
+        first = filter(None, [foundations.namespace(found.namespace), desired.placeholders(objects)])
+        return [desired.document(obj, found.namespace) for obj in (*first, *objects)]
 
     def status(self, state: State) -> Sequence[ServiceStatus]:
         names = [s.name for s in self._remembered(state).services] if DESCRIPTION in state.facts else []

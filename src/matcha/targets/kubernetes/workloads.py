@@ -41,6 +41,7 @@ from matcha.component import Service, digest_of, service_digest
 from matcha.targets.kubernetes import archives, code
 from matcha.targets.kubernetes.names import DIGEST, FILES_DIGEST, labels, selector
 from matcha.targets.kubernetes.pod import (
+    DISK,
     LOCKED,
     SCRATCH,
     account,
@@ -141,7 +142,7 @@ def workload(setting: Setting, service: Service) -> Deployment | StatefulSet:
     environment = setting.environment(service.environment)
     metadata = ObjectMeta(
         name=service.name,
-        labels=labels(service.name, service.role),
+        labels=labels(service.name, service.role, archives.version(environment)),
         annotations={DIGEST: service_digest(service, environment)},
     )
     pods = _pods(setting, service)
@@ -199,6 +200,7 @@ def _pods(setting: Setting, service: Service) -> PodTemplateSpec:
         ],
         annotations={FILES_DIGEST: digest_of(_texts(setting, service))} if service.files else {},
         grace=service.stop_seconds + DRAIN_SECONDS + 5,
+        version=archives.version(environment),
     )
 
 
@@ -213,7 +215,7 @@ def _container(setting: Setting, service: Service) -> Container:
         args=[literal(resolve(part, service, setting.around)) for part in service.command],
         env=_env(setting, service),
         ports=[ContainerPort(name=p.name, containerPort=p.preferred, protocol="TCP") for p in service.ports],
-        resources=resources(service.resources),
+        resources=resources(service.resources, disk=archives.UNPACKED if archived else DISK),
         startupProbe=_probe(service, failures=max(1, round(start_seconds(service) / PERIOD))),
         readinessProbe=_probe(service, failures=2),
         livenessProbe=_probe(service, failures=service.health.failures, period=10),
