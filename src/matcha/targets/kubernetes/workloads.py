@@ -203,7 +203,7 @@ def _pods(setting: Setting, service: Service) -> PodTemplateSpec:
 
 
 def _container(setting: Setting, service: Service) -> Container:
-    environment = setting.environment(service.environment)
+    environment, health = setting.environment(service.environment), service.health
     archived = has_archive(setting, service)
     mounts = [at(archives.UNPACKER, ENVIRONMENT)] if archived else []
     return Container(
@@ -214,9 +214,9 @@ def _container(setting: Setting, service: Service) -> Container:
         env=_env(setting, service),
         ports=[ContainerPort(name=p.name, containerPort=p.preferred, protocol="TCP") for p in service.ports],
         resources=resources(service.resources),
-        startupProbe=_probe(service, failures=max(1, round(start_seconds(service) / PERIOD))),
-        readinessProbe=_probe(service, failures=2),
-        livenessProbe=_probe(service, failures=service.health.failures, period=10),
+        startupProbe=_probe(service, health.path, failures=max(1, round(start_seconds(service) / PERIOD))),
+        readinessProbe=_probe(service, health.path, failures=2),
+        livenessProbe=_probe(service, health.alive or health.path, failures=health.failures, period=10),
         lifecycle=Lifecycle(preStop=LifecycleHandler(exec=ExecAction(command=["sleep", str(DRAIN_SECONDS)]))),
         volumeMounts=[SCRATCH[1], *mounts, *_mounts(service), *archives.trust_mounts(setting)],
         terminationMessagePolicy="FallbackToLogsOnError",
@@ -261,13 +261,13 @@ def start_seconds(service: Service) -> float:
     return service.health.start_timeout + (MIGRATION_SECONDS if service.databases else 0.0)
 
 
-def _probe(service: Service, *, failures: int, period: int = PERIOD) -> Probe:
+def _probe(service: Service, path: str, *, failures: int, period: int = PERIOD) -> Probe:
     """By a name the server answers to: the kubelet would ask by the pod's address."""
     health = service.health
     number = port_number(service, health.port)
     return Probe(
         httpGet=HTTPGetAction(
-            path=health.path,
+            path=path,
             port=number,
             scheme="HTTP",
             httpHeaders=[HTTPHeader(name="Host", value=f"localhost:{number}")],
