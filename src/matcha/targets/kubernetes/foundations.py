@@ -264,6 +264,7 @@ def database_dump(setting: Setting) -> Objects:
             concurrencyPolicy="Forbid",
             successfulJobsHistoryLimit=1,
             failedJobsHistoryLimit=1,
+            suspend=False,  # said, so that a start takes back what a stop did
             jobTemplate=JobTemplateSpec(
                 metadata=ObjectMeta(labels=labels(DATABASE_DUMP, DATABASE)),
                 spec=JobSpec(
