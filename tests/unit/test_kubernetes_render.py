@@ -31,9 +31,9 @@ OWN_ENVIRONMENT = Deployment(
 OPTIONS: dict[str, dict[str, Any]] = {
     "defaults": {},
     "outside": {
-        "storage": "s3://company/ml?endpoint=https://s3.example.org",
+        "storage": "s3://company/ml?endpoint=https://s3.example.org&region=eu-west-9",
         "storage-secret": "bucket-keys",
-        "database": "mysql://db.example.org:3307",
+        "database": "mysql://db.example.org:3307?tls=true",
         "database-secret": "db-login",
     },
     "air-gapped": {
@@ -232,6 +232,15 @@ def test_everything_else_is_denied() -> None:
         ({"database": "postgres://host"}, "targets.kubernetes.database "),
         ({"database": "mysql://host"}, "targets.kubernetes.database-secret"),
         ({"database": "mysql://me:pass@host", "database-secret": "x"}, "without credentials"),
+        ({"database": "mysql://host:many", "database-secret": "x"}, "a MySQL server"),
+        ({"database": "mysql://host/mlflow", "database-secret": "x"}, "without a database"),
+        ({"database": "mysql://host?tls=maybe", "database-secret": "x"}, "tls=true or tls=false"),
+        ({"database": "mysql://host?ssl=true", "database-secret": "x"}, 'database: "ssl" means nothing'),
+        ({"storage": "s3://b?regoin=x", "storage-secret": "x"}, 'storage: "regoin" means nothing'),
+        ({"storage": "s3://b?region=", "storage-secret": "x"}, "says region once"),
+        ({"storage": "s3://b?region=a&region=b", "storage-secret": "x"}, "says region once"),
+        ({"storage": "s3://b?endpoint=s3.example.org", "storage-secret": "x"}, "endpoint=https://host"),
+        ({"storage": "s3://key:secret@b", "storage-secret": "x"}, "without keys"),
     ],
 )
 def test_options_that_contradict_each_other_are_refused(given: dict[str, str], said: str) -> None:

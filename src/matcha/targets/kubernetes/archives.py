@@ -86,7 +86,7 @@ def builder(
                 BUILDER,
                 MANAGER,
                 [_build(setting, environment)],
-                volumes=[*_pod_code(), _lock(name), empty(UNPACKER), *trust_volumes(setting)],
+                volumes=[*pod_code(), _lock(name), empty(UNPACKER), *trust_volumes(setting)],
                 restart="Never",
                 nodes={MACHINE: machine} if machine else {},
             ),
@@ -143,7 +143,7 @@ def unpacker(setting: Setting, environment: Environment) -> Container:
 
 def volumes(setting: Setting) -> list[Volume]:
     """Of a pod with an unpacker."""
-    return [*_pod_code(), empty(UNPACKER), *trust_volumes(setting)]
+    return [*pod_code(), empty(UNPACKER), *trust_volumes(setting)]
 
 
 def _variables(setting: Setting) -> list[EnvVar]:
@@ -156,7 +156,7 @@ def _variables(setting: Setting) -> list[EnvVar]:
     ]
 
 
-def _pod_code() -> list[Volume]:
+def pod_code() -> list[Volume]:
     return [code.volume("pod-code", code.folder_name(code.POD_CODE), code.contents(code.POD_CODE))]
 
 

@@ -66,7 +66,7 @@ def _storage(setting: Setting, client: str) -> Iterator[Flow]:
 
 def _database(setting: Setting, client: str) -> Iterator[Flow]:
     own = setting.own_database
-    number = int(setting.around.database_host.rpartition(":")[2])
+    number = int(setting.around.database.address.rpartition(":")[2])
     yield Flow(client, DATABASE if own else EVERYWHERE, number)
 
 

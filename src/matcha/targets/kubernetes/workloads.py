@@ -79,7 +79,7 @@ def objects(setting: Setting, service: Service) -> Objects:
     yield account(service.name, service.role)
     for folder in service.code:
         yield code.folder_map(folder)
-    if has_archive(setting, service):
+    if has_archive(setting, service) or service.databases:
         yield code.folder_map(code.POD_CODE)
     if service.files:
         yield code.texts(f"{service.name}-files", service.name, service.role, _texts(setting, service))
@@ -196,6 +196,7 @@ def _pods(setting: Setting, service: Service) -> PodTemplateSpec:
         volumes=[
             *_volumes(service),
             *(archives.volumes(setting) if archived else archives.trust_volumes(setting)),
+            *(archives.pod_code() if service.databases and not archived else ()),
         ],
         annotations={FILES_DIGEST: digest_of(_texts(setting, service))} if service.files else {},
         grace=service.stop_seconds + DRAIN_SECONDS + 5,
@@ -206,11 +207,15 @@ def _container(setting: Setting, service: Service) -> Container:
     environment, health = setting.environment(service.environment), service.health
     archived = has_archive(setting, service)
     mounts = [at(archives.UNPACKER, ENVIRONMENT)] if archived else []
+    launch = []
+    if service.databases:
+        mounts.append(code.mount("pod-code", archives.POD_CODE))
+        launch = ["-I", f"{archives.POD_CODE}/matcha_pod/launch.py"]
     return Container(
         name=service.name,
         image=setting.base_image if archived else setting.image(environment.image),
         command=[f"{ENVIRONMENT}/bin/python" if archived else "python"],
-        args=[literal(resolve(part, service, setting.around)) for part in service.command],
+        args=[*launch, *(literal(resolve(part, service, setting.around)) for part in service.command)],
         env=_env(setting, service),
         ports=[ContainerPort(name=p.name, containerPort=p.preferred, protocol="TCP") for p in service.ports],
         resources=resources(service.resources),
@@ -225,8 +230,7 @@ def _container(setting: Setting, service: Service) -> Container:
 
 
 def _env(setting: Setting, service: Service) -> list[EnvVar]:
-    """Passwords first: Kubernetes fills `$(NAME)` in only from variables that stand before."""
-    plain = {key: resolve(literal(text), service, setting.around) for key, text in service.env.items()}
+    plain = {key: literal(resolve(text, service, setting.around)) for key, text in service.env.items()}
     folders = [f"{CODE}/{number}" for number, _ in enumerate(service.code)]
     if folders:
         plain["PYTHONPATH"] = ":".join([*folders, *filter(None, [plain.get("PYTHONPATH")])])
