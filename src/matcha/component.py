@@ -67,9 +67,14 @@ class Database(msgspec.Struct, frozen=True):
 
 
 class Probe(msgspec.Struct, frozen=True, kw_only=True):
-    """An HTTP GET that answers 2xx once the service can do its work. Times in seconds."""
+    """An HTTP GET of `path` answers 2xx while the service can do its work. Times in seconds.
+
+    One that fails `failures` checks in a row is restarted. Where a restart would not help, because what is
+    missing is a database or another service, `alive` is what answers for the process alone.
+    """
 
     path: str
+    alive: str = ""
     port: str = "http"
     start_timeout: float = 120.0
     timeout: float = 3.0

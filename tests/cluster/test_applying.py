@@ -15,6 +15,7 @@ from lightkube.models.core_v1 import Container, PodSpec, PodTemplateSpec, Resour
 from lightkube.models.meta_v1 import LabelSelector, ObjectMeta
 from lightkube.models.networking_v1 import NetworkPolicySpec
 from lightkube.resources.apps_v1 import Deployment, ReplicaSet, StatefulSet
+from lightkube.resources.batch_v1 import CronJob
 from lightkube.resources.core_v1 import (
     ConfigMap,
     PersistentVolumeClaim,
@@ -44,6 +45,13 @@ OTHERS = (Pod, ReplicaSet)  # made by the cluster's own controllers
 
 def reasons(stack: SmallStack) -> dict[str, str]:
     return {step.key: step.reason for step in stack.plan().steps}
+
+
+def stop(stack: SmallStack) -> None:
+    target = stack.target()
+    token = target.store().acquire("stop", wait=5, emit=lambda _: None).token
+    target.stop(lambda _: None)
+    target.store().release(token)
 
 
 def editor(api_server: Path, namespace: str) -> Client:
@@ -352,6 +360,31 @@ def test_a_database_that_nobody_needs_any_more_goes_but_for_its_data(
     assert reasons(stack) == {}
 
 
+def test_a_start_takes_back_all_that_a_stop_did(api_server: Path, stack: SmallStack) -> None:
+    """Nightly dumps too; and one who suspends them alone is seen."""
+    back, front = usual()
+    stack.services = (with_database(back), front)
+    stack.provision()
+    client = cluster(api_server, stack.namespace).client
+
+    def suspended() -> bool | None:
+        spec = client.get(CronJob, "mysql-dump").spec
+        return spec.suspend if spec else None
+
+    stop(stack)
+    assert suspended() is True
+    assert reasons(stack)["foundation/mysql"] == "stopped"
+    stack.provision()
+    assert suspended() is False
+    assert reasons(stack) == {}
+    editor(api_server, stack.namespace).patch(CronJob, "mysql-dump", {"spec": {"suspend": True}})
+    assert (
+        "CronJob mysql-dump was changed by kubectl-edit: spec.suspend" in reasons(stack)["foundation/mysql"]
+    )
+    stack.provision()
+    assert suspended() is False and reasons(stack) == {}
+
+
 # -- jobs, and what does not come up ------------------------------------------------------------------------
 
 
@@ -437,11 +470,7 @@ def test_a_quota_that_allows_no_volume_is_not_said_to_be_a_permission(
 
 def test_a_stopped_stack_has_no_pod_and_comes_back(api_server: Path, stack: SmallStack) -> None:
     stack.provision()
-    target = stack.target()
-    with pytest.MonkeyPatch.context():
-        token = target.store().acquire("stop", wait=5, emit=lambda _: None).token
-        target.stop(lambda _: None)
-        target.store().release(token)
+    stop(stack)
     assert not [n for n in there(api_server, stack.namespace) if n.startswith("Pod/")]
     assert set(reasons(stack)) == {"foundation/object-store", "service/back", "service/front"}
     assert {s.action for s in stack.plan().steps} == {"start"}

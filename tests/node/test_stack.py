@@ -203,6 +203,27 @@ def test_the_database_dies_under_writes_and_nothing_acknowledged_is_lost(stack: 
     until(stack.is_healthy, BACK, every=2)
 
 
+def test_a_database_that_is_away_for_long_restarts_nobody(stack: ClusterMatcha) -> None:
+    """A server that is ended for it could not start without it either."""
+
+    def restarts() -> dict[str, int]:
+        pods = (p for p in stack.objects("pods") if not p["metadata"]["name"].startswith("mysql"))
+        return {
+            p["metadata"]["name"]: s["restartCount"]
+            for p in pods
+            for s in p["status"].get("containerStatuses", ())
+        }
+
+    before = restarts()
+    stack.kubectl("scale", "statefulset", "mysql", "--replicas=0")
+    stack.kubectl("wait", "--for=delete", "pod/mysql-0", "--timeout=170s")
+    time.sleep(70)
+    assert not stack.is_healthy()
+    stack("provision", "--yes")
+    until(stack.is_healthy, BACK, every=2)
+    assert restarts() == before
+
+
 def test_every_deleted_workload_is_planned_and_repaired(stack: ClusterMatcha) -> None:
     before = runs(stack)
     stack.kubectl("delete", "deployments,statefulsets", "--all", "--wait=true")
@@ -314,6 +335,7 @@ def test_stopped_and_started_it_has_its_data(stack: ClusterMatcha) -> None:
     assert stack("status", code=None).returncode == 1
     stack("start")
     assert stack.is_healthy() and runs(stack) == before
+    assert [c["spec"]["suspend"] for c in stack.objects("cronjobs")] == [False]
 
 
 def test_a_lost_database_comes_back_from_a_dump(stack: ClusterMatcha) -> None:

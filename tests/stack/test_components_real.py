@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -193,6 +195,24 @@ def test_mlflow_answers_to_no_stranger(mlflow: Running) -> None:
     assert status(create, "POST", Origin="http://localhost:1", Content_Type="application/json") == 403
     assert status(f"{mlflow.url}/ajax-api/3.0/mlflow/assistant/config") == 404
     assert status(mlflow.url + "/") == 200
+
+
+def test_whether_mlflow_works_depends_on_its_database_and_whether_it_is_alive_does_not(
+    tmp_path: Path,
+) -> None:
+    """Nor does either on an experiment: `mlflow gc` takes the first one, too."""
+    own = FolderAccess(tmp_path)
+    with running(MLFLOW, own) as service:
+        health, database = service.service.health, own.database("mlflow")
+        assert database
+        for statement, works in (
+            ("DELETE FROM experiments", True),
+            ("ALTER TABLE experiments RENAME TO gone", False),
+        ):
+            with closing(sqlite3.connect(database, timeout=30)) as link, link:
+                link.execute(statement)
+            assert (status(service.url + health.path) == 200) is works
+            assert status(service.url + health.alive) == 200
 
 
 def test_mlflow_outlives_a_kill(mlflow: Running, access: FolderAccess, logged: tuple[str, str]) -> None:

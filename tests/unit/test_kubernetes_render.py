@@ -29,9 +29,9 @@ VERSIONS = ("1.30", "1.33", "1.35")
 OPTIONS: dict[str, dict[str, Any]] = {
     "defaults": {},
     "outside": {
-        "storage": "s3://company/ml?endpoint=https://s3.example.org",
+        "storage": "s3://company/ml?endpoint=https://s3.example.org&region=eu-west-9",
         "storage-secret": "bucket-keys",
-        "database": "mysql://db.example.org:3307",
+        "database": "mysql://db.example.org:3307?tls=true",
         "database-secret": "db-login",
         "run-as": "cluster",
     },
@@ -304,6 +304,15 @@ def test_the_official_images_are_of_the_locked_versions() -> None:
         ({"database": "mysql://host:port", "database-secret": "x"}, "targets.kubernetes.database "),
         ({"storage": "s3://b?endpoint=host:9000", "storage-secret": "x"}, "targets.kubernetes.storage "),
         ({"index-url": "https://host:99999/simple"}, "targets.kubernetes.index-url"),
+        ({"database": "mysql://host:many", "database-secret": "x"}, "a MySQL server"),
+        ({"database": "mysql://host/mlflow", "database-secret": "x"}, "without a database"),
+        ({"database": "mysql://host?tls=maybe", "database-secret": "x"}, "tls=true or tls=false"),
+        ({"database": "mysql://host?ssl=true", "database-secret": "x"}, 'database: "ssl" means nothing'),
+        ({"storage": "s3://b?regoin=x", "storage-secret": "x"}, 'storage: "regoin" means nothing'),
+        ({"storage": "s3://b?region=", "storage-secret": "x"}, "says region once"),
+        ({"storage": "s3://b?region=a&region=b", "storage-secret": "x"}, "says region once"),
+        ({"storage": "s3://b?endpoint=s3.example.org", "storage-secret": "x"}, "endpoint=https://host"),
+        ({"storage": "s3://key:secret@b", "storage-secret": "x"}, "without keys"),
     ],
 )
 def test_options_that_contradict_each_other_are_refused(given: dict[str, str], said: str) -> None:

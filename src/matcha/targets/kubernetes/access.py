@@ -64,11 +64,16 @@ class ClusterAccess:
     def store_env(self) -> Mapping[str, Output]:
         """Of Matcha's own store, by its forward; a store of the user's asks for the user's own keys."""
         storage = self._setting.storage
+        where = {
+            "AWS_ENDPOINT_URL": storage.endpoint,
+            "AWS_REGION": storage.region,
+            "AWS_DEFAULT_REGION": storage.region,
+        }
         if not storage.own:
-            return {"AWS_ENDPOINT_URL": Output(storage.endpoint)} if storage.endpoint else {}
+            return {n: Output(v) for n, v in where.items() if v}
         return {
+            **{n: Output(v) for n, v in where.items()},
             "AWS_ENDPOINT_URL": Output(f"http://{HOST}:{self._ports()[f'{STORE}/http']}"),
-            "AWS_REGION": Output("us-east-1"),
             "AWS_ACCESS_KEY_ID": Output(self.secret(storage.access_key), sensitive=True),
             "AWS_SECRET_ACCESS_KEY": Output(self.secret(storage.secret_key), sensitive=True),
         }

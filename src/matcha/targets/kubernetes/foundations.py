@@ -13,14 +13,13 @@ from lightkube.models.core_v1 import (
     ExecAction,
     HTTPGetAction,
     Probe,
-    VolumeMount,
 )
 from lightkube.models.meta_v1 import ObjectMeta
 from lightkube.resources.batch_v1 import CronJob, Job
 from lightkube.resources.core_v1 import Namespace
 
 from matcha.component import Resources, digest_of
-from matcha.targets.kubernetes import archives, code
+from matcha.targets.kubernetes import archives, code, first_start
 from matcha.targets.kubernetes.compare import amount
 from matcha.targets.kubernetes.names import DATABASE, MANAGER, STORE, labels
 from matcha.targets.kubernetes.network import DATABASE_DUMP, DATABASE_SETUP, policies
@@ -155,6 +154,7 @@ def _pinged(*, failures: int) -> Probe:
 def database(setting: Setting) -> Objects:
     yield account(DATABASE, DATABASE)
     yield claim(setting, DATABASE, DATABASE, DATABASE, setting.options.database_size)
+    yield first_start.scripts()
     yield reachable(DATABASE, DATABASE, {"mysql": (DATABASE_PORT, "tcp")})
     yield disruption(DATABASE, DATABASE)
     pods = template(
@@ -162,7 +162,7 @@ def database(setting: Setting) -> Objects:
         DATABASE,
         DATABASE,
         [_database_container(setting)],
-        volumes=[claimed("data", DATABASE), empty("run")],
+        volumes=[claimed("data", DATABASE), empty("run"), *first_start.volumes()],
         grace=60,
         user=DATABASE_USER,
         version=(version := archives.image_version(DATABASE_IMAGE)),
@@ -171,23 +171,26 @@ def database(setting: Setting) -> Objects:
 
 
 def _database_container(setting: Setting) -> Container:
-    """Durable, and sized for the few connections of a stack."""
+    """Durable, and sized for the few connections of a stack. Nobody follows it: a log of its changes, which
+    MySQL keeps for a month by default, would only fill the volume.
+    """
     return Container(
         name=DATABASE,
         image=setting.image(DATABASE_IMAGE),
-        args=["--skip-name-resolve", "--performance-schema=OFF", "--innodb-buffer-pool-size=128M"],
+        command=first_start.command(),
+        args=[
+            "--skip-name-resolve",
+            "--skip-log-bin",
+            "--performance-schema=OFF",
+            "--innodb-buffer-pool-size=128M",
+        ],
         env=[secret_variable("MYSQL_ROOT_PASSWORD", ROOT_PASSWORD)],
         ports=[ContainerPort(name="mysql", containerPort=DATABASE_PORT, protocol="TCP")],
         resources=resources(Resources(cpu=0.25, memory=512)),
         startupProbe=_pinged(failures=120),
         readinessProbe=_pinged(failures=2),
         livenessProbe=_pinged(failures=8),
-        volumeMounts=[
-            SCRATCH[1],
-            # A folder of the volume: its root may hold lost+found, and MySQL starts in an empty one only.
-            VolumeMount(name="data", mountPath="/var/lib/mysql", subPath="mysql"),
-            at("run", "/var/run/mysqld"),
-        ],
+        volumeMounts=[SCRATCH[1], at("run", "/var/run/mysqld"), *first_start.mounts()],
         terminationMessagePolicy="FallbackToLogsOnError",
         securityContext=LOCKED,
     )
@@ -269,6 +272,7 @@ def database_dump(setting: Setting) -> Objects:
         metadata=ObjectMeta(name=DATABASE_DUMP, labels=labels(DATABASE_DUMP, DATABASE)),
         spec=CronJobSpec(
             schedule=NIGHTLY,
+            suspend=False,  # said, so that a start takes back what a stop did
             concurrencyPolicy="Forbid",
             successfulJobsHistoryLimit=1,
             failedJobsHistoryLimit=1,

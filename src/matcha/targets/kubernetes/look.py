@@ -130,6 +130,8 @@ def _condition(name: str, found: Found, pods: Mapping[str, list[Pod]]) -> why.Ve
 
 def changed(objects: Iterable[Any], found: Found, digest: str) -> str:
     """The first difference between what is there and what is wanted, and who made it; empty: none."""
+    objects = list(objects)
+    stopped = _is_stopped(found.objects.get(desired.ref(obj)) for obj in objects)
     for obj in objects:
         kind, name = desired.ref(obj)
         there = found.objects.get((kind, name))
@@ -138,7 +140,7 @@ def changed(objects: Iterable[Any], found: Found, digest: str) -> str:
         live = there.to_dict()
         if isinstance(obj, WORKLOADS) and _marked(live) not in (None, digest):
             return "changed in matcha.yaml"
-        if path := next(iter(_differing(obj.to_dict(), live)), ""):
+        if path := next(iter(_differing(obj.to_dict(), live, stopped)), ""):
             editor = last_editor(live, MANAGER)
             return f"{kind} {name} was changed{f' by {editor}' if editor else ''}: {path}"
     return ""
@@ -150,10 +152,14 @@ def _marked(live: Mapping[str, Any]) -> str | None:
     return None if found is None else str(found)
 
 
-def _differing(wanted: dict[str, Any], live: dict[str, Any]) -> list[str]:
-    """A workload that was stopped has no replicas, and is not different for it."""
+def _is_stopped(there: Iterable[Any]) -> bool:
+    """Whether one of these is a workload without replicas."""
+    return any(isinstance(o, WORKLOADS) and o.spec.replicas == 0 for o in there)
+
+
+def _differing(wanted: dict[str, Any], live: dict[str, Any], stopped: bool) -> list[str]:
+    """What was stopped has no replicas and is suspended, and is not different for it."""
     paths = list(differences(wanted, live))
-    stopped = live.get("spec", {}).get("replicas") == 0 or live.get("spec", {}).get("suspend") is True
     return [p for p in paths if not (stopped and p in ("spec.replicas", "spec.suspend"))]
 
 

@@ -79,7 +79,7 @@ def _storage(setting: Setting, client: str) -> Iterator[Flow]:
 
 
 def _database(setting: Setting, client: str) -> Iterator[Flow]:
-    host = setting.around.database_host
+    host = setting.around.database.address
     if setting.own_database:
         yield Flow(client, DATABASE, DATABASE_PORT)
     else:

@@ -21,9 +21,10 @@ class KubernetesOptions(
 
     `context`: of the kubeconfig; the current one where empty. `kubeconfig`: its file; otherwise $KUBECONFIG
     (several files are merged as kubectl does) or ~/.kube/config. `storage`: an S3 URL
-    (`s3://bucket/prefix?endpoint=https://host`) instead of the server that Matcha runs, with
-    `storage-secret` naming a Secret of the namespace that holds `access-key` and `secret-key`. `database`:
-    `mysql://host:port` instead of Matcha's own, with `database-secret` naming a Secret that holds
+    (`s3://bucket/prefix?endpoint=https://host&region=eu-west-1`; both may be left out) instead of the
+    server that Matcha runs, with `storage-secret` naming a Secret of the namespace that holds `access-key`
+    and `secret-key`. `database`: `mysql://host:port` instead of Matcha's own, with `?tls=true` where it is
+    to be reached by TLS and its certificate to be checked, and `database-secret` naming a Secret that holds
     `username` and `password`; its databases must exist. Sizes are Kubernetes quantities. `image`: the
     Python image that serving, monitoring and jobs run on. `registry-mirror`: put before every image's name.
     `index-url`: package index that environments are installed from. `ca-bundle`: a file of certificates

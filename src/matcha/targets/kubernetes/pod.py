@@ -29,7 +29,7 @@ from lightkube.resources.core_v1 import PersistentVolumeClaim, ServiceAccount
 
 from matcha.component import Resources
 from matcha.targets.kubernetes.names import KEEPS, SECRETS, labels, selector
-from matcha.targets.kubernetes.setting import Setting
+from matcha.targets.kubernetes.setting import REGION, Setting
 
 USER = 10001  # any that is not root
 OS = "kubernetes.io/os"  # label of nodes
@@ -121,7 +121,8 @@ def storage_variables(setting: Setting) -> list[EnvVar]:
     endpoint = [variable("AWS_ENDPOINT_URL", storage.endpoint)] if storage.endpoint else []
     return [
         *endpoint,
-        variable("AWS_REGION", "us-east-1"),
+        # boto3 reads the second only.
+        *(variable(name, storage.region or REGION) for name in ("AWS_REGION", "AWS_DEFAULT_REGION")),
         secret_variable("AWS_ACCESS_KEY_ID", storage.access_key, storage.secret),
         secret_variable("AWS_SECRET_ACCESS_KEY", storage.secret_key, storage.secret),
     ]

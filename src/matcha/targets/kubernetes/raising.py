@@ -16,11 +16,12 @@ from matcha.events import Emit, Event
 from matcha.targets.kubernetes import volumes, why
 from matcha.targets.kubernetes.cluster import Cluster, ClusterError, Conflict
 from matcha.targets.kubernetes.compare import extras
-from matcha.targets.kubernetes.names import selector
+from matcha.targets.kubernetes.names import PLACE, selector
 from matcha.targets.kubernetes.refusals import is_immutable
 
 HARDLY = 180.0  # seconds for what hardly ever mends itself, such as an image that cannot be pulled
 PATIENCE = 900.0  # seconds for everything before a pod's own start: scheduling, pulling, unpacking
+GONE_SECONDS = 60.0  # for what is deleted, besides what its pods have to end
 POLL = 1.0
 INVALID = 422
 WORKLOADS = (Deployment, StatefulSet)
@@ -103,16 +104,21 @@ class Raiser:
 
         self._until(name, key, ("running",), look, PATIENCE + seconds, emit)
 
-    def run_job(self, objects: Sequence[Any], key: str, seconds: float, emit: Emit) -> None:
-        """Have the Job, the last of `objects`, done. One that failed before is made anew."""
+    def run_job(
+        self, objects: Sequence[Any], key: str, seconds: float, emit: Emit, *, place: str = ""
+    ) -> None:
+        """Have the Job, the last of `objects`, done. One that failed before is made anew, and so is one
+        whose work is not in `place` (`facts.place`): what it made is gone with another volume.
+        """
         *before, job = objects
         name, owner = job.metadata.name, job.metadata.labels["app.kubernetes.io/name"]
+        job.metadata.annotations = {**(job.metadata.annotations or {}), PLACE: place}
 
         def look() -> why.Verdict:
             pods = self._cluster.found(Pod, {"job-name": name})
             return why.judge_job(self._cluster.get(Job, name), pods, () if pods else self._events())
 
-        if look().condition == "failed":
+        if look().condition == "failed" or _is_elsewhere(self._cluster.get(Job, name), place):
             self._remove(Job, name)
         self.apply(before)
         try:
@@ -125,12 +131,14 @@ class Raiser:
         self._until(owner, key, ("present",), look, PATIENCE + seconds, emit)
 
     def _remove(self, kind: type[Any], name: str) -> None:
+        """Its pods first, which may take all the time that they are given to end."""
+        there = self._cluster.get(kind, name)
         self._fence()
         self._cluster.delete(kind, name, wait_for_children=True)
-        self._gone(kind, name)
+        self._gone(kind, name, _grace(there) + GONE_SECONDS)
 
-    def _gone(self, kind: type[Any], name: str) -> None:
-        deadline = self._clock() + 60
+    def _gone(self, kind: type[Any], name: str, seconds: float) -> None:
+        deadline = self._clock() + seconds
         while self._cluster.get(kind, name) is not None:
             if self._clock() > deadline:
                 raise ComponentFailed(f"{kind.__name__} {name} does not go away.", resolution="matcha status")
@@ -177,6 +185,18 @@ class Raiser:
 
 def kind_of(obj: Any) -> type[Any]:
     return StatefulSet if isinstance(obj, StatefulSet) else Deployment
+
+
+def _grace(obj: Any) -> float:
+    """Seconds that the pods of a workload have between SIGTERM and SIGKILL; 0 for what is not there."""
+    pods = obj.spec.template.spec if obj is not None and obj.spec else None
+    given = pods.terminationGracePeriodSeconds if pods else None
+    return float(30 if pods and given is None else given or 0)
+
+
+def _is_elsewhere(job: Job | None, place: str) -> bool:
+    marks = (job.metadata.annotations if job and job.metadata else None) or {}
+    return job is not None and marks.get(PLACE) != place
 
 
 def _by_hand(conflict: Conflict) -> bool:

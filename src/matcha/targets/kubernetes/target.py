@@ -28,6 +28,7 @@ from matcha.targets.kubernetes import (
     removal,
     space,
     statuses,
+    volumes,
     workloads,
 )
 from matcha.targets.kubernetes.access import ClusterAccess, roles_of
@@ -175,19 +176,20 @@ class KubernetesTarget:
         raiser.apply(desired.laid(found)[foundation])
         raiser.wait(foundation, key, StatefulSet, FOUNDATION_SECONDS, emit)
         if foundation == DATABASE:
-            raiser.run_job(list(foundations.database_setup(found)), key, FOUNDATION_SECONDS, emit)
+            job, place = list(foundations.database_setup(found)), self._place(DATABASE)
+            raiser.run_job(job, key, FOUNDATION_SECONDS, emit, place=place)
             self._store.fence()
-            facts.keep_databases(self._cluster, foundations.setup_digest(found), self._place(DATABASE))
+            facts.keep_databases(self._cluster, foundations.setup_digest(found), place)
 
     def install(self, environment: Environment, emit: Emit) -> None:
         key = f"environment/{environment.name}"
         where, kinds = "", frozenset[str]()
         if not archives.has_image(environment):
             found, kinds = with_environment(self._known(), environment), machines(self._cluster)
+            where = self._place(STORE)
             for kind in sorted(kinds) if len(kinds) > 1 else [""]:
                 job = list(archives.builder(found, environment, kind))
-                self._raiser().run_job(job, key, archives.BUILD_SECONDS, emit)
-            where = self._place(STORE)
+                self._raiser().run_job(job, key, archives.BUILD_SECONDS, emit, place=where)
         self._store.fence()
         facts.keep_environment(self._cluster, environment.name, environment.digest, where, kinds)
 
@@ -255,7 +257,10 @@ class KubernetesTarget:
         state = None
         with contextlib.suppress(StateUnreadable):  # whose forwards these were is not known then
             state = self._store.read()
+        staying = volumes.staying(self._cluster, self._options) if delete_data else ()
         removal.destroy(self._cluster, delete_data, emit, self._store.fence)
+        for said in staying:
+            emit(Event("stack", "note", said))
         if state:
             self._gone = self._links(state)
             self._gone.remove()
