@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, MutableSet, Sequence
 from typing import Any
 
 from lightkube.resources.apps_v1 import Deployment, StatefulSet
@@ -13,9 +13,10 @@ from lightkube.resources.core_v1 import PersistentVolumeClaim, Pod
 
 from matcha.errors import ComponentFailed
 from matcha.events import Emit, Event
-from matcha.targets.kubernetes import volumes, why
+from matcha.targets.kubernetes import desired, ownership, volumes, why
 from matcha.targets.kubernetes.cluster import Cluster, ClusterError, Conflict
 from matcha.targets.kubernetes.compare import extras
+from matcha.targets.kubernetes.fencing import Fenced
 from matcha.targets.kubernetes.names import selector
 from matcha.targets.kubernetes.refusals import is_immutable
 
@@ -23,12 +24,15 @@ HARDLY = 180.0  # seconds for what hardly ever mends itself, such as an image th
 PATIENCE = 900.0  # seconds for everything before a pod's own start: scheduling, pulling, unpacking
 POLL = 1.0
 INVALID = 422
+UNSETTLED = (0, 404, 409)  # of a change that may have been made, or no longer fits
+TRIES = 5
 WORKLOADS = (Deployment, StatefulSet)
 
 
 class Raiser:
-    """`fence` is called before every write and raises where the stack's lock was lost. `insist`: take over
-    fields that others applied. `clock` and `pause` are for tests.
+    """`fence` is called before every try of a write and raises Locked where the lock was lost. `insist`: take
+    over fields that others applied. `mine`: what is known to be Matcha's already, and is not asked for again;
+    what is applied is added. `clock` and `pause` are for tests.
     """
 
     def __init__(
@@ -37,25 +41,44 @@ class Raiser:
         fence: Callable[[], None],
         *,
         insist: bool = False,
+        mine: MutableSet[desired.Ref] | None = None,
         clock: Callable[[], float] = time.monotonic,
         pause: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._cluster = cluster
-        self._fence = fence
+        self._cluster = Fenced(cluster, fence)
         self._insist = insist
+        self._mine: MutableSet[desired.Ref] = set() if mine is None else mine
         self._clock = clock
         self._pause = pause
 
     def apply(self, objects: Iterable[Any]) -> None:
-        """In the given order. Raises Conflict where another manager applies a field as well.
+        """In the given order. Raises Conflict where another manager applies a field as well, and, before
+        anything is written, where one of them is there and not Matcha's.
 
         What somebody changed by hand (`kubectl edit`, `scale`) is Matcha's again afterwards.
         """
+        objects = list(objects)
+        ownership.refuse_foreign(self._cluster, [o for o in objects if desired.ref(o) not in self._mine])
         for obj in objects:
             made = self._applied_or_anew(obj)
-            if added := list(extras(obj.to_dict(), made.to_dict())):
-                self._fence()
-                self._cluster.strip(made, added)
+            self._mine.add(desired.ref(obj))
+            self._stripped(obj, made)
+
+    def _stripped(self, wanted: Any, found: Any) -> Any:
+        """`found` without entries that others added. Where an entry has moved, or an answer was lost, it is
+        looked at anew: the same change would not fit a second time.
+        """
+        for left in reversed(range(TRIES)):
+            if not (added := list(extras(wanted.to_dict(), found.to_dict()))):
+                break
+            try:
+                return self._cluster.strip(found, added)
+            except ClusterError as error:
+                if not left or error.status not in (*UNSETTLED, INVALID):
+                    raise
+            self._pause(POLL)
+            found = self._cluster.get(type(found), found.metadata.name) or self._applied(wanted)
+        return found
 
     def _applied_or_anew(self, obj: Any) -> Any:
         """A workload is made anew where a part of it cannot be changed; its volumes are apart from it."""
@@ -70,7 +93,6 @@ class Raiser:
         return self._applied(obj)
 
     def _applied(self, obj: Any) -> Any:
-        self._fence()
         try:
             return self._cluster.apply(obj, force=self._insist)
         except Conflict as conflict:
@@ -78,7 +100,6 @@ class Raiser:
                 raise
             if not _by_hand(conflict):
                 raise _contested(conflict, obj) from conflict
-            self._fence()
             return self._cluster.apply(obj, force=True)
 
     def _kept(self, claim: PersistentVolumeClaim, error: ClusterError) -> ClusterError:
@@ -125,7 +146,9 @@ class Raiser:
         self._until(owner, key, ("present",), look, PATIENCE + seconds, emit)
 
     def _remove(self, kind: type[Any], name: str) -> None:
-        self._fence()
+        found = self._cluster.get(kind, name)
+        if found is not None and not ownership.is_mine(metadata := found.metadata.to_dict()):
+            raise ownership.refusal(kind, metadata, self._cluster.namespace)
         self._cluster.delete(kind, name, wait_for_children=True)
         self._gone(kind, name)
 

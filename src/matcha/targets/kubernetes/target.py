@@ -24,6 +24,7 @@ from matcha.targets.kubernetes import (
     facts,
     foundations,
     look,
+    ownership,
     removal,
     space,
     statuses,
@@ -31,6 +32,7 @@ from matcha.targets.kubernetes import (
 )
 from matcha.targets.kubernetes.access import ClusterAccess, roles_of
 from matcha.targets.kubernetes.cluster import Cluster
+from matcha.targets.kubernetes.fencing import Fenced
 from matcha.targets.kubernetes.logs import pod_lines
 from matcha.targets.kubernetes.machines import machines
 from matcha.targets.kubernetes.names import DATABASE, STORE, TOUCHED
@@ -66,8 +68,10 @@ class KubernetesTarget:
         self._project = project.resolve()
         self._options = options or KubernetesOptions()
         self._cluster = Cluster(self._options)
-        self._secrets = Secrets(self._cluster)
+        self._writing = Fenced(self._cluster, self._fence)
+        self._secrets = Secrets(self._writing)
         self._insist = False
+        self._mine: set[desired.Ref] = set()  # objects that were seen with Matcha's label
         self._setting: Setting | None = None
         self._gone: Links | None = None  # of the stack that was destroyed: to prove it
 
@@ -90,6 +94,9 @@ class KubernetesTarget:
                 resolution="Change it in matcha.yaml.",
             ) from error
 
+    def _fence(self) -> None:
+        self._store.fence()
+
     def store(self) -> ClusterStore:
         return self._store
 
@@ -106,7 +113,9 @@ class KubernetesTarget:
         environments: Sequence[Environment] = (),
     ) -> Snapshot:
         found = self._set(services, environments)
-        return look.snapshot(look.everything(self._cluster), found, machines(self._cluster))
+        there = look.everything(self._cluster)
+        self._mine |= set(there.objects)
+        return look.snapshot(there, found, machines(self._cluster))
 
     def foundations(
         self, services: Sequence[Service], environments: Sequence[Environment]
@@ -142,7 +151,12 @@ class KubernetesTarget:
     # -- before the first step -------------------------------------------------------------------------
 
     def preflight(self, environments: Sequence[Environment], snapshot: Snapshot) -> Sequence[str]:
-        """Where it goes, and what is built there first."""
+        """Where it goes, and what is built there first. Raises Conflict where something of somebody else has
+        the name of what is to be made.
+        """
+        known = self._known()
+        planned = [o for step in desired.steps(known).values() for o in step]
+        ownership.refuse_planned(self._cluster, [o for o in planned if desired.ref(o) not in self._mine])
         missing = [
             e.name
             for e in environments
@@ -150,7 +164,20 @@ class KubernetesTarget:
         ]
         where = f"Cluster {self._cluster.config.context_name}, namespace {self._options.namespace}."
         built = f"Environments built in the cluster, once: {', '.join(missing)}." if missing else ""
-        return [line for line in (where, built, space.security_note(self._cluster)) if line]
+        shared = self._shared(known, snapshot)
+        return [line for line in (where, shared, built, space.security_note(self._cluster)) if line]
+
+    def _shared(self, wanted: Setting, snapshot: Snapshot) -> str:
+        """The namespace has one stack: that of another project cannot be told from this one's former self."""
+        names = {f"service/{service.name}" for service in wanted.services}
+        going = [key for key in snapshot.resources if key.startswith("service/") and key not in names]
+        if not going:
+            return ""
+        return (
+            f"A namespace holds one stack. What {self._options.namespace} has of it and matcha.yaml does not "
+            "name is removed; the stack of another project belongs in another namespace "
+            "(targets.kubernetes.namespace)."
+        )
 
     def begin(
         self, state: State, services: Sequence[Service], environments: Sequence[Environment] = ()
@@ -175,8 +202,7 @@ class KubernetesTarget:
         raiser.wait(foundation, key, StatefulSet, FOUNDATION_SECONDS, emit)
         if foundation == DATABASE:
             raiser.run_job(list(foundations.database_setup(found)), key, FOUNDATION_SECONDS, emit)
-            self._store.fence()
-            facts.keep_databases(self._cluster, foundations.setup_digest(found), self._place(DATABASE))
+            facts.keep_databases(self._writing, foundations.setup_digest(found), self._place(DATABASE))
 
     def install(self, environment: Environment, emit: Emit) -> None:
         key = f"environment/{environment.name}"
@@ -187,17 +213,14 @@ class KubernetesTarget:
                 job = list(archives.builder(found, environment, kind))
                 self._raiser().run_job(job, key, archives.BUILD_SECONDS, emit)
             where = self._place(STORE)
-        self._store.fence()
-        facts.keep_environment(self._cluster, environment.name, environment.digest, where, kinds)
+        facts.keep_environment(self._writing, environment.name, environment.digest, where, kinds)
 
     def ensure_secrets(self, names: Sequence[str]) -> None:
-        self._store.fence()
         self._secrets.ensure(names)
 
     def ensure_stores(self, areas: Sequence[str]) -> None:
         """Areas are prefixes of one bucket, which is there: they come to be with their first object."""
-        self._store.fence()
-        facts.keep_areas(self._cluster, areas, self._place(STORE))
+        facts.keep_areas(self._writing, areas, self._place(STORE))
 
     def start(self, service: Service, environment: Environment, emit: Emit) -> dict[str, int]:
         found = with_service(with_environment(self._known(), environment), service)
@@ -213,13 +236,12 @@ class KubernetesTarget:
         if service.live:
             found = with_service(self._known(), service)
             self._raiser().apply([workloads.live_map(found, service)])
-            self._cluster.touch(service.name, TOUCHED)
+            self._writing.touch(service.name, TOUCHED)
 
     def remove_service(self, name: str, emit: Emit) -> None:
         """Its volumes stay until `destroy`."""
         emit(Event(f"service/{name}", "progress", "stopping"))
-        self._store.fence()
-        removal.remove_service(self._cluster, name)
+        removal.remove_service(self._cluster, name, self._store.fence)
 
     def settle(self) -> None:
         """What no step made and nothing refers to any more goes. Only for who knows all that is wanted: the
@@ -241,8 +263,7 @@ class KubernetesTarget:
 
     def stop(self, emit: Emit) -> None:
         emit(Event("stack", "progress", "stopping every pod"))
-        self._store.fence()
-        removal.scale_down(self._cluster, emit)
+        removal.scale_down(self._cluster, emit, self._store.fence)
         state = self._store.read()
         if state:
             self._links(state).stop()
@@ -290,7 +311,7 @@ class KubernetesTarget:
         return self._setting
 
     def _raiser(self) -> Raiser:
-        return Raiser(self._cluster, self._store.fence, insist=self._insist)
+        return Raiser(self._cluster, self._store.fence, insist=self._insist, mine=self._mine)
 
     def _links(self, state: State) -> Links:
         from matcha.targets.kubernetes.links import Links  # noqa: PLC0415 - not for plans and manifests
