@@ -13,11 +13,11 @@ from lightkube.resources.core_v1 import PersistentVolumeClaim, Pod
 
 from matcha.errors import ComponentFailed
 from matcha.events import Emit, Event
-from matcha.targets.kubernetes import desired, ownership, volumes, why
+from matcha.targets.kubernetes import admission, desired, ownership, volumes, why
 from matcha.targets.kubernetes.cluster import Cluster, ClusterError, Conflict
 from matcha.targets.kubernetes.compare import extras
 from matcha.targets.kubernetes.fencing import Fenced
-from matcha.targets.kubernetes.names import selector
+from matcha.targets.kubernetes.names import ADMITTED, selector
 from matcha.targets.kubernetes.refusals import is_immutable
 
 HARDLY = 180.0  # seconds for what hardly ever mends itself, such as an image that cannot be pulled
@@ -62,7 +62,7 @@ class Raiser:
         for obj in objects:
             made = self._applied_or_anew(obj)
             self._mine.add(desired.ref(obj))
-            self._stripped(obj, made)
+            self._noted(obj, self._stripped(obj, made))
 
     def _stripped(self, wanted: Any, found: Any) -> Any:
         """`found` without entries that others added. Where an entry has moved, or an answer was lost, it is
@@ -79,6 +79,16 @@ class Raiser:
             self._pause(POLL)
             found = self._cluster.get(type(found), found.metadata.name) or self._applied(wanted)
         return found
+
+    def _noted(self, wanted: Any, found: Any) -> None:
+        """What is not as wanted although it was just written was made so by the cluster's admission, and
+        would be again. That is noted on the object, and no drift as long as it stays so.
+        """
+        live = found.to_dict()
+        left = admission.left(wanted.to_dict(), live)
+        if left != admission.noted(live):
+            note = {"metadata": {"annotations": {ADMITTED: admission.note(left)}}}
+            self._cluster.patch(type(found), found.metadata.name, note)
 
     def _applied_or_anew(self, obj: Any) -> Any:
         """A workload is made anew where a part of it cannot be changed; its volumes are apart from it."""
