@@ -174,10 +174,16 @@ def destroy(cluster: Cluster, delete_data: bool, emit: Emit, fence: Callable[[],
         emit(Event("stack", "note", said))
 
 
-def tidy(cluster: Cluster) -> None:
-    """The namespace goes where Matcha made it, and nothing of Matcha's or of others' is in it."""
-    if not space.is_ours(space.seen(cluster)) or listed(cluster) or _strangers(cluster):
+def tidy(cluster: Cluster, still_held: Callable[[], None]) -> None:
+    """The namespace goes where Matcha made it, and nothing of Matcha's but the lock, or of others', is in it.
+
+    `still_held` asks for the lock once more: who waits for it makes a stack here as soon as it is free.
+    """
+    if not space.is_ours(space.seen(cluster)) or _strangers(cluster):
         return
+    if [obj for obj in listed(cluster) if desired.ref(obj) not in RECORD]:
+        return
+    still_held()
     with contextlib.suppress(Forbidden):
         cluster.delete(Namespace, cluster.namespace)
 

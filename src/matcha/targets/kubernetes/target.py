@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -77,7 +77,7 @@ class KubernetesTarget:
 
     @cached_property
     def _store(self) -> ClusterStore:
-        return ClusterStore(self._cluster, afterwards=lambda: removal.tidy(self._cluster))
+        return ClusterStore(self._cluster, last=partial(removal.tidy, self._cluster))
 
     @cached_property
     def _trust(self) -> str:
