@@ -12,13 +12,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from lightkube.models.core_v1 import ResourceQuotaSpec
 from lightkube.models.meta_v1 import ObjectMeta, OwnerReference
-from lightkube.resources.core_v1 import ConfigMap, Namespace, PersistentVolumeClaim, Secret
+from lightkube.resources.core_v1 import ConfigMap, Namespace, PersistentVolumeClaim, ResourceQuota, Secret
 
 from matcha.errors import MatchaError
 from matcha.events import Event
-from matcha.targets.kubernetes import removal
-from matcha.targets.kubernetes.names import SECRETS
+from matcha.targets.kubernetes import proof, removal
+from matcha.targets.kubernetes.names import MINE, SECRETS
 from support.faults import Fault, FaultyProxy
 from support.kubelet import kubelet
 from support.small_stack import SmallStack, namespace_is_gone, there, usual, with_database
@@ -141,6 +142,37 @@ def test_a_namespace_that_another_has_taken_over_stays(
     assert proxy.count("DELETE", f"/api/v1/namespaces/{own.namespace}?") == 0
     assert not namespace_is_gone(api_server, own.namespace)
     assert other.lock()
+
+
+def test_the_proof_lists_every_kind(
+    api_server: Path, stack: SmallStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also kinds that Matcha itself makes none of, but something in its stack may."""
+    monkeypatch.setattr(proof, "DERIVED_SECONDS", 3.0)
+    stack.provision()
+    admin = cluster(api_server, stack.namespace)
+    made = ObjectMeta(name="small", labels=dict(MINE))
+    admin.create(ResourceQuota(metadata=made, spec=ResourceQuotaSpec(hard={"pods": "100"})))
+    with pytest.raises(MatchaError, match="Not everything could be removed") as told:
+        stack.destroy()
+    assert told.value.details == "ResourceQuota small"
+    admin.delete(ResourceQuota, "small")
+    assert stack.destroy().nothing
+
+
+def test_the_proof_does_without_what_does_not_answer(
+    api_server: Path, stack: SmallStack, proxy: FaultyProxy
+) -> None:
+    stack.provision()
+    faults = [
+        proxy.add(Fault("GET", "/apis/autoscaling/v2", status=503)),
+        proxy.add(Fault("GET", "/limitranges?", status=403)),
+    ]
+    stack.destroy()
+    assert all(fault.came.is_set() for fault in faults)
+    kinds = {path.partition("?")[0].rpartition("/")[2] for _, path in proxy.requests if "managed-by" in path}
+    assert {"endpointslices", "ingresses", "endpoints", "resourcequotas"} <= kinds
+    assert not {"events", "horizontalpodautoscalers"} & kinds
 
 
 def test_data_stays_until_it_is_to_go(api_server: Path, stack: SmallStack) -> None:

@@ -25,6 +25,7 @@ from matcha.targets.kubernetes import (
     foundations,
     look,
     ownership,
+    proof,
     removal,
     space,
     statuses,
@@ -280,7 +281,7 @@ class KubernetesTarget:
 
     def leftovers(self, *, delete_data: bool = True) -> Sequence[str]:
         links = self._gone.leftovers() if self._gone else ()
-        left = removal.leftovers(self._cluster, delete_data)
+        left = removal.leftovers(self._cluster, delete_data) or proof.remaining(self._cluster, delete_data)
         return [*left, *removal.namespace_left(self._cluster), *links]
 
     def kept(self) -> Sequence[str]:
