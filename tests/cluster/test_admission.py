@@ -19,7 +19,7 @@ from matcha import planning, registry
 from matcha.component import service_digest
 from matcha.targets.kubernetes import KubernetesOptions, desired, foundations, look
 from matcha.targets.kubernetes.cluster import Cluster
-from matcha.targets.kubernetes.names import MANAGER
+from matcha.targets.kubernetes.names import ADMITTED, MANAGER
 from matcha.targets.kubernetes.raising import Raiser
 from matcha.targets.kubernetes.setting import Setting, setting
 from support.stores import cluster
@@ -103,3 +103,4 @@ def test_the_default_stack_is_taken_and_seen_as_it_was_asked_for(
     for key, wanted in desired.steps(found).items():
         assert look.changed(wanted, seen, digests.get(key.partition("/")[2], "")) == "", key
     assert {desired.ref(obj) for obj in objects} <= set(seen.objects)
+    assert not [o for o in seen.objects.values() if ADMITTED in (o.metadata.annotations or {})]

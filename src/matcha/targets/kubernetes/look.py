@@ -21,10 +21,10 @@ from lightkube.resources.policy_v1 import PodDisruptionBudget
 
 from matcha.component import service_digest
 from matcha.target import Seen, Snapshot
-from matcha.targets.kubernetes import desired, facts, foundations, why
+from matcha.targets.kubernetes import admission, desired, facts, foundations, why
 from matcha.targets.kubernetes.archives import has_image
 from matcha.targets.kubernetes.cluster import Cluster
-from matcha.targets.kubernetes.compare import differences, last_editor
+from matcha.targets.kubernetes.compare import last_editor
 from matcha.targets.kubernetes.names import DATABASE, DIGEST, MANAGER, NAME, NOTES, SECRETS, STORE
 from matcha.targets.kubernetes.secrets import values
 from matcha.targets.kubernetes.setting import Setting
@@ -159,7 +159,7 @@ def _is_stopped(there: Iterable[Any]) -> bool:
 
 def _differing(wanted: dict[str, Any], live: dict[str, Any], stopped: bool) -> list[str]:
     """What was stopped has no replicas and is suspended, and is not different for it."""
-    paths = list(differences(wanted, live))
+    paths = admission.drift(wanted, live)
     return [p for p in paths if not (stopped and p in ("spec.replicas", "spec.suspend"))]
 
 

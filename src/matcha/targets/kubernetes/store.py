@@ -39,16 +39,17 @@ _POLL = 1.0
 class ClusterStore:
     """`matcha.target.StateStore` in the cluster's namespace.
 
-    `prepare` makes the namespace; it is called when a write finds none. `afterwards` is called once the lock
-    is given back. The rest is for tests: `clock` gives
-    Unix seconds, `timer` seconds that pass while the machine sleeps too, `place` is what this process is of.
+    `prepare` makes the namespace; it is called when a write finds none. `last` is called before the lock of a
+    stack without a record is given back, with what raises Locked where it was lost. The rest is for tests:
+    `clock` gives Unix seconds, `timer` seconds that pass while the machine sleeps too, `place` is what this
+    process is of.
     """
 
     def __init__(
         self,
         cluster: Cluster,
         prepare: Callable[[], None] | None = None,
-        afterwards: Callable[[], None] = lambda: None,
+        last: Callable[[Callable[[], None]], None] = lambda _: None,
         *,
         clock: Callable[[], float] = time.time,
         timer: Callable[[], float] = elapsed,
@@ -56,7 +57,7 @@ class ClusterStore:
         place: str = "",
     ) -> None:
         self._cluster = cluster
-        self._afterwards = afterwards
+        self._last = last
         self._clock = clock
         self._timer = timer
         self._sleep = sleep
@@ -168,14 +169,16 @@ class ClusterStore:
         with self._mutex:
             try:
                 self._release(token)
-                self._afterwards()
             except ClusterError as error:
                 if 400 <= error.status < 500:
                     raise
 
     def _release(self, token: str) -> None:
         try:
-            self._mine(token).drop_empty()
+            record = self._mine(token)
+            record.drop_empty()
+            if record.is_gone:
+                self._last(partial(self._lock.renew, token))
         except Locked:
             return
         finally:
@@ -259,6 +262,10 @@ class _Record:
                 if not left or not is_unsettled(error):
                     raise
                 self.look()
+
+    @property
+    def is_gone(self) -> bool:
+        return self._seen is None
 
     def drop_empty(self) -> None:
         """What `claim` made and nothing was written to."""
