@@ -34,7 +34,11 @@ class Snapshot(msgspec.Struct, frozen=True):
 
 
 class ServiceStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """Runtime facts of one service; memory is proportional set size in bytes, -1 where unknown."""
+    """Runtime facts of one service, or of something that services stand on (`foundation`).
+
+    Memory is proportional set size in bytes, -1 where unknown. `resolution`: what to type where it is not
+    well and a provision would not mend it.
+    """
 
     name: str
     condition: Condition
@@ -43,6 +47,8 @@ class ServiceStatus(msgspec.Struct, frozen=True, kw_only=True):
     memory: int = -1
     restarts: int = 0
     uptime: float = 0.0
+    resolution: str = ""
+    foundation: bool = False
 
 
 class LockInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -154,7 +160,15 @@ class Target(Protocol):
 
     def access(self, state: State) -> Access: ...
 
-    def status(self, state: State) -> Sequence[ServiceStatus]: ...
+    def status(
+        self,
+        state: State,
+        services: Sequence[Service] = (),
+        environments: Sequence[Environment] = (),
+    ) -> Sequence[ServiceStatus]:
+        """Of the services, and of what they stand on here. With `services`, as they are wanted now, `detail`
+        says also what others changed of them.
+        """
 
     def logs(self, service: str, *, lines: int, follow: bool) -> Iterator[str]: ...
 
@@ -216,6 +230,14 @@ class Contested(Protocol):
 
     def insist(self) -> None:
         """Take over what others manage, in what follows."""
+
+
+@runtime_checkable
+class Loud(Protocol):
+    """A target that runs more than services, and has the logs of that, too."""
+
+    def loud(self, state: State) -> Sequence[str]:
+        """Names that `logs` takes besides those of services."""
 
 
 @runtime_checkable

@@ -162,6 +162,26 @@ def test_whoever_may_not_read_events_does_without(api_server: Path, alice: Small
     assert there(api_server, alice.namespace) == set()
 
 
+def test_who_may_not_list_some_kinds_has_a_status(
+    api_server: Path, stack: SmallStack, alice: SmallStack
+) -> None:
+    """What it could compare is left out."""
+    stack.provision()
+    grant(api_server, alice.namespace, without("networkpolicies", "cronjobs"), "alice")
+    assert alice.status().healthy
+
+
+def test_a_plan_says_what_a_run_will_do_without(api_server: Path, alice: SmallStack) -> None:
+    grant(api_server, alice.namespace, permissions.role(), "alice")
+    alice.archive = True
+    [nodes] = [note for note in alice.plan().notes if "list nodes" in note]
+    assert "environments are built for one of them" in nodes
+    alice.archive = False
+    assert not [note for note in alice.plan().notes if "list nodes" in note]
+    grant(api_server, alice.namespace, without("events"), "alice")
+    assert [note for note in alice.plan().notes if note.startswith("You may not list events: why a pod")]
+
+
 def test_a_right_that_is_missing_is_named(api_server: Path, alice: SmallStack) -> None:
     grant(api_server, alice.namespace, without("networkpolicies"), "alice")
     with pytest.raises(Forbidden, match="You may not list NetworkPolic") as told:

@@ -273,7 +273,8 @@ def test_an_archive_that_is_not_there_is_told(store: ObjectStore, tmp_path: Path
     done = unpack(store, tmp_path / "env")
     assert done.code == Code.MISSING
     assert "it has no such object" in done.last
-    assert f"not built on a {platform.machine()} node yet, which `matcha provision` does" in done.last
+    assert f"not built on a {platform.machine()} node yet: `matcha provision` does that where" in done.last
+    assert "may list the cluster's nodes" in done.last
     assert list((tmp_path / "env").iterdir()) == []
 
 

@@ -12,9 +12,9 @@ from unittest import mock
 import msgspec
 from lightkube.resources.core_v1 import Namespace
 
-from matcha.api import _recorded, lifecycle
+from matcha.api import _recorded, inspect, lifecycle, upkeep
 from matcha.api._project import Project
-from matcha.api.types import Destroyed, Provisioned
+from matcha.api.types import Destroyed, Finding, Provisioned, StackStatus
 from matcha.component import Component, Database, Environment, Service
 from matcha.events import Emit, silent
 from matcha.planning import Plan
@@ -93,12 +93,25 @@ class SmallStack:
         with self._opened():
             return lifecycle.destroy(self.folder, delete_data=delete_data, emit=emit, lock_wait=60)
 
+    def status(self) -> StackStatus:
+        with self._opened():
+            return inspect.status(self.folder)
+
     def details(self) -> dict[str, str]:
-        """What `matcha status` has to say of each service."""
-        target = self.target()
-        state = target.store().read()
-        assert state
-        return {found.name: found.detail for found in target.status(state)}
+        """What `matcha status` has to say of the services, and of what they stand on."""
+        found = self.status()
+        return {
+            **{c.role: c.detail for c in found.components},
+            **{f.name: f.detail for f in found.foundations},
+        }
+
+    def logs(self, name: str | None = None) -> list[tuple[str, str]]:
+        with self._opened():
+            return list(inspect.logs(name, project=self.folder))
+
+    def doctor(self, *, fix: bool = False) -> dict[str, Finding]:
+        with self._opened():
+            return {found.check: found for found in upkeep.doctor(self.folder, fix=fix)}
 
     @contextlib.contextmanager
     def _opened(self) -> Iterator[None]:
@@ -116,6 +129,8 @@ class SmallStack:
         with (
             mock.patch.object(lifecycle, "open_project", lambda *_: opened),
             mock.patch.object(_recorded, "open_project", lambda *_: opened),
+            mock.patch.object(inspect, "open_project", lambda *_: opened),
+            mock.patch.object(upkeep, "open_project", lambda *_: opened),
         ):
             yield
 

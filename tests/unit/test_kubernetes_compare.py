@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from matcha.targets.kubernetes.compare import differences, editors, extras
+from matcha.targets.kubernetes.compare import differences, extras, last_editor
 
 
 def pod(*containers: dict[str, Any]) -> dict[str, Any]:
@@ -68,22 +68,11 @@ def test_a_volume_that_is_mounted_twice_is_not_wanted_twice() -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("fields", "is_edit"),
-    [
-        ({"f:spec": {"f:replicas": {}}}, True),
-        ({"f:metadata": {"f:labels": {"f:team": {}}}}, False),
-        ({"f:spec": {"f:template": {"f:metadata": {"f:annotations": {"f:restartedAt": {}}}}}}, False),
-        ({"f:spec": {"f:template": {"f:spec": {'k:{"name":"a"}': {".": {}, "f:image": {}}}}}}, True),
-        ({}, False),
-    ],
-)
-def test_an_editor_is_who_set_more_than_labels(fields: dict[str, Any], is_edit: bool) -> None:
-    entries = [{"manager": "kubectl-edit", "operation": "Update", "fieldsV1": fields}]
-    own = [
-        {"manager": "matcha", "fieldsV1": {"f:spec": {"f:replicas": {}}}},
-        {"manager": "kube-controller-manager", "fieldsV1": {"f:spec": {"f:replicas": {}}}},
-        {"manager": "autoscaler", "subresource": "scale", "fieldsV1": {"f:spec": {"f:replicas": {}}}},
+@pytest.mark.parametrize(("part", "who"), [("scale", "kubectl"), ("status", "kubectl-edit")])
+def test_who_scales_changes_the_object_and_who_reports_does_not(part: str, who: str) -> None:
+    """The cluster keeps a history of each part."""
+    entries = [
+        {"manager": "kubectl-edit", "operation": "Update", "time": "2026-01-01T00:00:00Z"},
+        {"manager": "kubectl", "operation": "Update", "time": "2026-01-02T00:00:00Z", "subresource": part},
     ]
-    found = {"metadata": {"managedFields": [*entries, *own]}}
-    assert editors(found, "matcha") == (["kubectl-edit"] if is_edit else [])
+    assert last_editor({"metadata": {"managedFields": entries}}, "matcha") == who

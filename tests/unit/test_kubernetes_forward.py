@@ -28,12 +28,16 @@ import pytest
 from matcha.errors import BadInput
 from matcha.host.ports import is_free
 from matcha.host.probe import ask
+from matcha.state import State
+from matcha.targets.kubernetes import doctor
+from matcha.targets.kubernetes.cluster import Cluster
 from matcha.targets.kubernetes.forward import tunnel
 from matcha.targets.kubernetes.forward.api import Api
 from matcha.targets.kubernetes.forward.config import Config, Forward, mark
 from matcha.targets.kubernetes.forward.log import EVERY, Log, told
 from matcha.targets.kubernetes.links import Links, plugin_environment
 from matcha.targets.kubernetes.options import KubernetesOptions
+from matcha.targets.kubernetes.store import ClusterStore
 from support.podserver import Pods, serving
 
 PATIENCE = 60.0  # seconds; the machine may be busy
@@ -689,6 +693,31 @@ def test_links_are_made_once_and_taken_away(machine: Path) -> None:
     assert fewer == {"app/grpc": ports["app/grpc"]} and works(fewer["app/grpc"])
     found.remove()
     assert found.leftovers() == [] and found.ports() == {}
+
+
+def test_the_doctor_tries_every_forward(machine: Path, pods: Pods, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "PROBE_SECONDS", 1.0)
+
+    def found(phase: str = "ready", *, fix: bool = False) -> doctor.Finding:
+        state = State(stack_id="stack-1", stack="s", target="kubernetes", phase=phase)  # type: ignore[arg-type]
+        options = KubernetesOptions()
+        made = Cluster(options)
+        patient = doctor.Patient(cluster=made, store=ClusterStore(made), options=options, state=state)
+        [said] = [doctor._mended(f) if fix and not f.ok else f for f in doctor.CHECKS["forwards"](patient)]
+        return said
+
+    ports = links().ensure(WANTED)
+    log = str(links().log)
+    assert found().ok and f"app/http on {ports['app/http']}" in found().message and log in found().message
+    assert Path(log).exists()
+    pods.drop("app-1")
+    wait(lambda: not found().ok)
+    assert "app/grpc on" in found().message and "no answer in 1 s" in found().message
+    assert log in found().message and found().fix == "matcha status"
+    links().stop()
+    assert not found().ok and "do not work: nothing listens" in found().message
+    assert found("stopped").ok
+    assert found(fix=True).fixed and found().fix == "matcha status"
 
 
 def test_another_data_folder_has_forwards_of_its_own(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:

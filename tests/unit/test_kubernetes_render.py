@@ -141,6 +141,7 @@ def test_every_pod_is_locked_down(name: str) -> None:
             assert resources["limits"].keys() == {"memory", "ephemeral-storage"}
             for what, limit in resources["limits"].items():
                 assert (amount(resources["requests"][what]) or 0) < (amount(limit) or 0)
+            assert container["terminationMessagePolicy"] == "FallbackToLogsOnError"  # its last words
 
 
 @pytest.mark.parametrize("name", OPTIONS)

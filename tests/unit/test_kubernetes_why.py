@@ -43,7 +43,7 @@ def container(case: dict[str, Any]) -> dict[str, Any]:
 
 def pod(case: dict[str, Any]) -> Pod:
     labels = {label: case.get("revision", "new") for label in why.REVISIONS}
-    metadata: dict[str, Any] = {"name": case.get("name", "web-1"), "labels": labels}
+    metadata: dict[str, Any] = {"name": case.get("name", "web-1"), "uid": "uid", "labels": labels}
     metadata |= {"creationTimestamp": case["made"]} if "made" in case else {}
     metadata |= {"deletionTimestamp": "2026-01-01T00:00:00Z"} if case.get("leaving") else {}
     conditions = [{"type": "Ready", "status": "True" if case.get("ready") else "False"}]
@@ -56,21 +56,24 @@ def pod(case: dict[str, Any]) -> Pod:
     }
     if "evicted" in case:
         status |= {"reason": "Evicted", "message": case["evicted"], "phase": "Failed"}
-    return Pod.from_dict({"metadata": metadata, "spec": {"containers": []}, "status": status})
+    claims = [{"name": n, "persistentVolumeClaim": {"claimName": n}} for n in case.get("claims", ())]
+    spec = {"containers": [], "volumes": claims, "nodeName": case.get("node")}
+    return Pod.from_dict({"metadata": metadata, "spec": spec, "status": status})
 
 
 def event(case: dict[str, Any]) -> Event:
-    about = {"name": case["about"]}
-    return Event.from_dict(
-        {"metadata": {}, "involvedObject": about, "reason": case["reason"], "message": case["message"]}
-    )
+    said = {"reason": case["reason"], "message": case["message"]}
+    about = {"kind": case.get("kind", "Pod"), "name": case["about"]}
+    when = f"2026-01-01T00:00:0{case.get('at', 0)}Z"
+    return Event.from_dict({"metadata": {}, "involvedObject": about, "lastTimestamp": when, **said})
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda c: c["case"])
 def test_what_is_said_of_a_workload(case: dict[str, Any]) -> None:
     pods = [pod(p) for p in case.get("pods", ())]
     events = [event(e) for e in case.get("events", ())]
-    found = why.judge(workload(case["workload"]), pods, events)
+    before = {("uid", name): restarts for name, restarts in case.get("before", {}).items()}
+    found = why.judge(workload(case["workload"]), pods, events, before)
     assert found == msgspec.convert(case["verdict"], why.Verdict)
 
 

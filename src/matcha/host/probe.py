@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 from matcha import plainhttp
+from matcha.host.ports import HOST
 
 
 def ask(url: str, timeout: float) -> str:
@@ -20,6 +22,22 @@ def ask(url: str, timeout: float) -> str:
     except (OSError, ValueError) as error:
         return f"no HTTP answer ({error})"
     return "" if 200 <= status < 300 else f"answers {status}"
+
+
+def says(port: int, timeout: float) -> str:
+    """Empty when what listens on this loopback port, HTTP or not, says anything to a request within `timeout`
+    seconds, otherwise what it did instead.
+    """
+    try:
+        with socket.create_connection((HOST, port), timeout) as link:
+            link.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            return "" if link.recv(1) else "it closes the connection"
+    except ConnectionRefusedError:
+        return "nothing listens"
+    except TimeoutError:
+        return f"no answer in {timeout:g} s"
+    except OSError as error:
+        return error.strerror or str(error)
 
 
 def ask_all(urls: Mapping[str, str], timeout: float) -> dict[str, str]:

@@ -125,7 +125,9 @@ class FakeTarget:
     def access(self, state: State) -> FakeAccess:
         return FakeAccess(self._folder, state, self._read)
 
-    def status(self, state: State) -> Sequence[ServiceStatus]:
+    def status(
+        self, state: State, services: Sequence[Service] = (), environments: Sequence[Environment] = ()
+    ) -> Sequence[ServiceStatus]:
         return [
             ServiceStatus(
                 name=key.partition("/")[2],

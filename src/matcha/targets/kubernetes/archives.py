@@ -138,6 +138,7 @@ def _build(setting: Setting, environment: Environment) -> Container:
             at(UNPACKER, ENVIRONMENT),
             *trust_mounts(setting),
         ],
+        terminationMessagePolicy="FallbackToLogsOnError",
         securityContext=LOCKED,
     )
 

@@ -137,23 +137,7 @@ def last_editor(found: Mapping[str, Any], manager: str) -> str:
     return str(newest[-1].get("manager", "")) if newest else ""
 
 
-def editors(found: Mapping[str, Any], manager: str) -> list[str]:
-    """Who has something of the object's spec in hand that is not a label or a note, without being Matcha or a
-    controller: what a manager of fields set last is recorded as its own, until somebody else sets it.
-    """
-    edits = _edits(found, manager)
-    return sorted({str(e.get("manager")) for e in edits if _sets((e.get("fieldsV1") or {}).get("f:spec"))})
-
-
 def _edits(found: Mapping[str, Any], manager: str) -> list[Mapping[str, Any]]:
     entries = found.get("metadata", {}).get("managedFields") or ()
-    others = [e for e in entries if e.get("manager") != manager and not e.get("subresource")]
+    others = [e for e in entries if e.get("manager") != manager and e.get("subresource") != "status"]
     return [e for e in others if not str(e.get("manager")).startswith(("kube-", "k3s", "kubelet"))]
-
-
-def _sets(fields: Any) -> bool:
-    """Whether there is a field in it besides metadata; `.` and empty groups are none."""
-    if not isinstance(fields, Mapping):
-        return False
-    inner = {name: value for name, value in fields.items() if name not in (".", "f:metadata")}
-    return any(not value or _sets(value) for value in inner.values())

@@ -11,7 +11,7 @@ from lightkube.resources.core_v1 import Secret
 
 from matcha.component import digest_of
 from matcha.target import Foundation
-from matcha.targets.kubernetes import archives, foundations, workloads
+from matcha.targets.kubernetes import archives, foundations, network, workloads
 from matcha.targets.kubernetes.names import DATABASE, KEEPS, MANAGER, SECRETS, STORE, labels
 from matcha.targets.kubernetes.setting import Setting
 
@@ -97,6 +97,15 @@ def planned(setting: Setting) -> list[Foundation]:
         )
         for name, objects in laid(setting).items()
     ]
+
+
+def loud(setting: Setting) -> list[str]:
+    """Names that pods bear which are no service's."""
+    found = [name for name in laid(setting) if name != foundations.NETWORK]
+    if foundations.needs_database(setting):
+        found += [network.DATABASE_SETUP, network.DATABASE_DUMP]
+    built = any(not archives.has_image(e) for e in setting.environments)
+    return [*found, *([archives.BUILDER] if built else [])]
 
 
 def ref(obj: Any) -> Ref:

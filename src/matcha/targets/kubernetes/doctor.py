@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import msgspec
-from lightkube.resources.core_v1 import Namespace
+from lightkube.resources.core_v1 import Namespace, Secret
 from lightkube.resources.storage_v1 import StorageClass
 
 from matcha.errors import MatchaError
+from matcha.host.probe import says
 from matcha.state import State
 from matcha.targets.kubernetes import permissions
 from matcha.targets.kubernetes.cluster import Cluster, ClusterError, Forbidden
@@ -17,8 +19,11 @@ from matcha.targets.kubernetes.links import Links
 from matcha.targets.kubernetes.options import KubernetesOptions
 from matcha.targets.kubernetes.store import ClusterStore
 
-OLDEST = (1, 27)
 OPENSHIFT = "security.openshift.io"  # the group of its rules for pods
+RUN_ON = "1.34"  # by the tests, as a whole
+CHECKED = ("1.30", "1.33", "1.35")  # the schemas that manifests are checked against
+ROLE = "Ask an administrator for the Role in docs/kubernetes.md."
+PROBE_SECONDS = 5.0
 DEFAULT_CLASS = "storageclass.kubernetes.io/is-default-class"
 
 
@@ -47,15 +52,25 @@ class Patient(msgspec.Struct, frozen=True, kw_only=True):
 def examine(patient: Patient, *, fix: bool) -> list[Finding]:
     """A cluster that cannot be reached is one finding, and ends the list."""
     found: list[Finding] = []
-    for check in (_reachable, _addresses, _namespace, _users, _permissions, _storage, _lock, _forwards):
+    for name, check in CHECKS.items():
         try:
             found += [_mended(f) if fix and f.mend and not f.ok else f for f in check(patient)]
         except MatchaError as error:
             details = f"{error.message} {error.details}".strip()
-            found.append(Finding(check=check.__name__[1:], ok=False, message=details, fix=error.resolution))
+            found.append(Finding(check=name, ok=False, message=details, fix=_remedy(patient, error)))
             if check is _reachable:
                 break
     return found
+
+
+def _remedy(patient: Patient, error: MatchaError) -> str:
+    """Errors of a cluster have people type what runs here."""
+    if error.resolution != "matcha doctor":
+        return error.resolution
+    if isinstance(error, Forbidden):
+        return ROLE
+    server = patient.cluster.config.cluster.server
+    return f"See that the cluster runs and {server} can be reached from here (network, VPN, proxy)."
 
 
 def _mended(finding: Finding) -> Finding:
@@ -72,16 +87,22 @@ def _reachable(patient: Patient) -> Iterator[Finding]:
     context = patient.cluster.config.context_name
     version: Any = patient.cluster.ask("/version")
     number = f"{version['major']}.{version['minor']}".rstrip("+")
-    if tuple(int(part) for part in number.split(".")) < OLDEST:
-        oldest = ".".join(map(str, OLDEST))
+    said, tried = f"{context} answers and runs Kubernetes {number}", f"Matcha is tested on {RUN_ON}"
+    if _parts(number) < _parts(CHECKED[0]):
         yield Finding(
             check="cluster",
             ok=False,
-            message=f"{context} runs Kubernetes {number}; Matcha is tested from {oldest} on.",
+            message=f"{said}; {tried}, and its manifests are checked from {CHECKED[0]} on.",
             fix="Use a newer cluster.",
         )
+    elif _parts(number) > _parts(CHECKED[-1]):
+        yield Finding(check="cluster", ok=True, message=f"{said}, newer than any it was tried with; {tried}.")
     else:
-        yield Finding(check="cluster", ok=True, message=f"{context} answers and runs Kubernetes {number}.")
+        yield Finding(check="cluster", ok=True, message=f"{said}; {tried}.")
+
+
+def _parts(number: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in number.split("."))
 
 
 def _addresses(patient: Patient) -> Iterator[Finding]:
@@ -145,7 +166,7 @@ def _permissions(patient: Patient) -> Iterator[Finding]:
             check="permissions",
             ok=False,
             message=f"You may not: {'; '.join(lines)}.",
-            fix="Ask an administrator for the Role in docs/kubernetes.md.",
+            fix=ROLE,
         )
     else:
         yield Finding(check="permissions", ok=True, message="You may do all that Matcha does.")
@@ -176,6 +197,36 @@ def _storage(patient: Patient) -> Iterator[Finding]:
         )
 
 
+def _secrets(patient: Patient) -> Iterator[Finding]:
+    """Those that the user makes, and pods cannot start without."""
+    options = patient.options
+    wanted = {
+        "pull-secret": (options.pull_secret, (".dockerconfigjson",)),
+        "storage-secret": (options.storage and options.storage_secret, ("access-key", "secret-key")),
+        "database-secret": (options.database and options.database_secret, ("username", "password")),
+    }
+    for option, (name, keys) in wanted.items():
+        if name:
+            yield _secret(patient, option, name, keys)
+
+
+def _secret(patient: Patient, option: str, name: str, keys: tuple[str, ...]) -> Finding:
+    found = patient.cluster.get(Secret, name)
+    missing = [key for key in keys if key not in ((found.data if found else None) or {})]
+    if not missing:
+        return Finding(check="secrets", ok=True, message=f"The Secret {name} ({option}) is there.")
+    lack = f"lacks {', '.join(missing)}" if found else "is not there"
+    literals = " ".join(f"--from-literal={key}=..." for key in keys)
+    docker = "docker-registry", "--docker-server=... --docker-username=... --docker-password=..."
+    kind, what = docker if option == "pull-secret" else ("generic", literals)
+    return Finding(
+        check="secrets",
+        ok=False,
+        message=f"The Secret {name} ({option}) {lack}.",
+        fix=f"kubectl --namespace {patient.options.namespace} create secret {kind} {name} {what}",
+    )
+
+
 def _lock(patient: Patient) -> Iterator[Finding]:
     stale, held = patient.store.stale(), patient.store.lock()
     if stale:
@@ -196,11 +247,47 @@ def _lock(patient: Patient) -> Iterator[Finding]:
 
 
 def _forwards(patient: Patient) -> Iterator[Finding]:
-    """Whether this machine's forwards run, where it has any."""
-    if patient.state is None:
+    """Whether this machine's forwards run and lead to pods, where it has any."""
+    state = patient.state
+    links = Links(state.stack_id, patient.options) if state else None
+    forwards = links.forwards() if links else ()
+    if not links or not state or not forwards:
         return
-    links = Links(patient.state.stack_id, patient.options)
-    ports = links.ports()
-    if ports:
-        shown = ", ".join(f"{name} on {port}" for name, port in sorted(ports.items()))
-        yield Finding(check="forwards", ok=True, message=f"Claimed on this machine: {shown}.")
+    if state.phase == "stopped":
+        yield Finding(check="forwards", ok=True, message="The stack is stopped, and so are its forwards.")
+        return
+    if answer := links.answer():
+        yield Finding(
+            check="forwards",
+            ok=False,
+            message=f"The forwards of this machine do not work: {answer}. Their log: {links.log}",
+            fix="matcha doctor --fix",
+            mend=lambda: links.ensure({f.key: f.port for f in forwards}),
+        )
+        return
+    yield _answers(links)
+
+
+def _answers(links: Links) -> Finding:
+    forwards = links.forwards()
+    with ThreadPoolExecutor(max(len(forwards), 1)) as pool:
+        answers = list(pool.map(lambda f: says(f.local, PROBE_SECONDS), forwards))
+    silent = [f"{f.key} on {f.local}: {a}" for f, a in zip(forwards, answers, strict=True) if a]
+    if silent:
+        message = f"Not every forward leads to a pod: {'; '.join(silent)}. Their log: {links.log}"
+        return Finding(check="forwards", ok=False, message=message, fix="matcha status")
+    shown = ", ".join(f"{f.key} on {f.local}" for f in forwards)
+    return Finding(check="forwards", ok=True, message=f"All answer: {shown}. Their log: {links.log}")
+
+
+CHECKS: dict[str, Callable[[Patient], Iterator[Finding]]] = {
+    "cluster": _reachable,
+    "addresses": _addresses,
+    "namespace": _namespace,
+    "users": _users,
+    "permissions": _permissions,
+    "storage": _storage,
+    "secrets": _secrets,
+    "lock": _lock,
+    "forwards": _forwards,
+}

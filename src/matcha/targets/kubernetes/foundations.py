@@ -109,6 +109,7 @@ def _bucket(setting: Setting) -> Container:
         command=["mkdir", "-p", f"/data/{BUCKET}"],
         resources=resources(Resources(cpu=0.05, memory=32)),
         volumeMounts=[at("data", "/data")],
+        terminationMessagePolicy="FallbackToLogsOnError",
         securityContext=LOCKED,
     )
 

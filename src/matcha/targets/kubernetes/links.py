@@ -76,8 +76,17 @@ class Links:
 
     def ports(self) -> dict[str, int]:
         """Loopback ports by `service/port`, as last claimed; whether they work now is for `ensure`."""
+        return {f.key: f.local for f in self.forwards()}
+
+    def forwards(self) -> tuple[Forward, ...]:
+        """As last claimed."""
         config, _ = self._config()
-        return {f.key: f.local for f in config.forwards} if config else {}
+        return config.forwards if config else ()
+
+    def answer(self) -> str:
+        """Empty where the forwarder works and has its ports, otherwise what it does instead."""
+        config, raw = self._config()
+        return _answer(config, raw) if config else "there never were any"
 
     def ensure(self, wanted: Mapping[str, int]) -> dict[str, int]:
         """Have exactly these forwards up; returns their loopback ports by the same keys, `service/port`.
@@ -207,7 +216,7 @@ class Links:
                 return
         raise MatchaError(
             "The forwards to the cluster do not come up.",
-            details="\n".join(filter(None, [answer, last_line(self._log)])),
+            details="\n".join(filter(None, [answer, last_line(self.log)])),
             resolution="matcha doctor",
         )
 
@@ -258,7 +267,7 @@ class Links:
         return ""
 
     @property
-    def _log(self) -> Path:
+    def log(self) -> Path:
         return self.home / "logs" / f"{PROGRAM}.log"
 
     def _program(self, config: Config, raw: bytes) -> Program:
@@ -270,7 +279,7 @@ class Links:
             secrets={},
             secrets_file=self.home / "plugin.json",
             folder=self.home / "work",
-            log=self._log,
+            log=self.log,
             stop_seconds=5,
             health=HealthCheck(f"http://{HOST}:{config.health}/"),
             digest=mark(raw),

@@ -128,8 +128,11 @@ def _condition(name: str, found: Found, pods: Mapping[str, list[Pod]]) -> why.Ve
     return why.judge(workload, pods.get(name, ())) if workload else why.Verdict("present")
 
 
-def changed(objects: Iterable[Any], found: Found, digest: str) -> str:
-    """The first difference between what is there and what is wanted, and who made it; empty: none."""
+def changed(objects: Iterable[Any], found: Found, digest: str | None = None) -> str:
+    """The first difference between what is there and what is wanted, and who made it; empty: none.
+
+    `digest`: of the service that is wanted; None where it is known to be that of what is there.
+    """
     objects = list(objects)
     stopped = _is_stopped(found.objects.get(desired.ref(obj)) for obj in objects)
     for obj in objects:
@@ -138,7 +141,7 @@ def changed(objects: Iterable[Any], found: Found, digest: str) -> str:
         if there is None:
             return f"{kind} {name} is missing"
         live = there.to_dict()
-        if isinstance(obj, WORKLOADS) and _marked(live) not in (None, digest):
+        if isinstance(obj, WORKLOADS) and digest is not None and marked(live) not in (None, digest):
             return "changed in matcha.yaml"
         if path := next(iter(_differing(obj.to_dict(), live, stopped)), ""):
             editor = last_editor(live, MANAGER)
@@ -146,7 +149,7 @@ def changed(objects: Iterable[Any], found: Found, digest: str) -> str:
     return ""
 
 
-def _marked(live: Mapping[str, Any]) -> str | None:
+def marked(live: Mapping[str, Any]) -> str | None:
     """The digest of the description that a service's workload was made from; foundations bear none."""
     found = (live["metadata"].get("annotations") or {}).get(DIGEST)
     return None if found is None else str(found)

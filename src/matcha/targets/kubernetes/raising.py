@@ -24,6 +24,7 @@ HARDLY = 180.0  # seconds for what hardly ever mends itself, such as an image th
 PATIENCE = 900.0  # seconds for everything before a pod's own start: scheduling, pulling, unpacking
 GONE_SECONDS = 60.0  # for what is deleted, besides what its pods have to end
 POLL = 1.0
+EVENTS = 5.0  # seconds for which events are taken as they were
 INVALID = 422
 UNSETTLED = (0, 404, 409)  # of a change that may have been made, or no longer fits
 TRIES = 5
@@ -122,16 +123,18 @@ class Raiser:
     def wait(self, name: str, key: str, kind: type[Any], seconds: float, emit: Emit) -> None:
         """Until the newest pods of the workload are ready; `seconds` for its own start.
 
-        Raises ComponentFailed with the reason, and the last lines of its log.
+        Raises ComponentFailed with the reason, and the last lines of its log. Pods that were given up before
+        are tried anew at once: what they needed may be there by now.
         """
+        events, before = _Now(self._events, self._clock), why.restarts(self._tried_anew(name, kind))
 
         def look() -> why.Verdict:
             workload, pods = self._cluster.get(kind, name), self._pods(name)
-            verdict = why.judge(workload, pods)
-            # Events say why there is no pod, or no node for it; nobody else does.
-            return (
-                why.judge(workload, pods, self._events()) if verdict.hope == "hardly" or not pods else verdict
-            )
+            found = why.judge(workload, pods, before=before)
+            # Events say why there is no pod, or no node or volume for it; nobody else does.
+            if found.hope == "hardly" or why.is_unexplained(pods):
+                found = why.judge(workload, pods, events(), before)
+            return found
 
         self._until(name, key, ("running",), look, PATIENCE + seconds, emit)
 
@@ -144,10 +147,12 @@ class Raiser:
         *before, job = objects
         name, owner = job.metadata.name, job.metadata.labels["app.kubernetes.io/name"]
         job.metadata.annotations = {**(job.metadata.annotations or {}), PLACE: place}
+        events = _Now(self._events, self._clock)
 
         def look() -> why.Verdict:
             pods = self._cluster.found(Pod, {"job-name": name})
-            return why.judge_job(self._cluster.get(Job, name), pods, () if pods else self._events())
+            told = events() if why.is_unexplained(pods) else ()
+            return why.judge_job(self._cluster.get(Job, name), pods, told)
 
         if look().condition == "failed" or _is_elsewhere(self._cluster.get(Job, name), place):
             self._remove(Job, name)
@@ -204,15 +209,40 @@ class Raiser:
             )
             self._pause(POLL)
 
+    def _tried_anew(self, name: str, kind: type[Any]) -> list[Pod]:
+        """The pods that stay. Their nodes would wait up to five minutes before they try again."""
+        workload, pods = self._cluster.get(kind, name), self._pods(name)
+        given_up = list(why.given_up(workload, pods)) if workload else []
+        for pod in given_up:
+            self._fence()
+            self._cluster.delete(Pod, str(pod.metadata.name if pod.metadata else ""))
+        return [pod for pod in pods if pod not in given_up]
+
     def _pods(self, name: str) -> list[Pod]:
         return self._cluster.found(Pod, selector(name))
 
-    def _events(self) -> list[ClusterEvent]:
-        """Reasons that stand nowhere else. Whoever may not read events does without."""
+    def _events(self) -> Sequence[ClusterEvent]:
+        """Reasons that stand nowhere else. Whoever may not read events does without, as the plan says."""
         try:
             return self._cluster.found(ClusterEvent, {})
         except ClusterError:
             return []
+
+
+class _Now:
+    """Events as they were a few seconds ago at most: namespaces hold thousands."""
+
+    def __init__(self, ask: Callable[[], Sequence[ClusterEvent]], clock: Callable[[], float]) -> None:
+        self._ask = ask
+        self._clock = clock
+        self._found: Sequence[ClusterEvent] = ()
+        self._until = float("-inf")
+
+    def __call__(self) -> Sequence[ClusterEvent]:
+        if self._clock() >= self._until:
+            self._found = self._ask()
+            self._until = self._clock() + EVENTS
+        return self._found
 
 
 def kind_of(obj: Any) -> type[Any]:

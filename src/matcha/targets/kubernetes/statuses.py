@@ -1,58 +1,145 @@
-"""The runtime facts of a stack's services, for `matcha status`: few calls, side by side."""
+"""The runtime facts of a stack's services and foundations, for `matcha status`: one list call a kind, side by
+side.
+"""
 
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import msgspec
 from lightkube.resources.apps_v1 import Deployment, StatefulSet
-from lightkube.resources.core_v1 import Pod
+from lightkube.resources.batch_v1 import Job
+from lightkube.resources.core_v1 import Pod, Secret
 
+from matcha.component import service_digest
 from matcha.host.ports import HOST
 from matcha.target import ServiceStatus
-from matcha.targets.kubernetes import look, why
-from matcha.targets.kubernetes.cluster import Cluster
-from matcha.targets.kubernetes.compare import amount, editors
-from matcha.targets.kubernetes.names import MANAGER
+from matcha.targets.kubernetes import desired, look, why, workloads
+from matcha.targets.kubernetes.cluster import Cluster, Forbidden
+from matcha.targets.kubernetes.compare import amount
+from matcha.targets.kubernetes.names import NAME
+from matcha.targets.kubernetes.network import DATABASE_DUMP
+from matcha.targets.kubernetes.setting import Setting
 
 METRICS = "/apis/metrics.k8s.io/v1beta1/namespaces/{}/pods"
+NEEDED = (Deployment, StatefulSet, Pod)
+KINDS = tuple(kind for kind in look.KINDS if kind is not Secret)
 
 
-def statuses(cluster: Cluster, names: Sequence[str], ports: Mapping[str, int]) -> list[ServiceStatus]:
-    """Of the services of these names. `ports`: loopback port of each `service/port`."""
-    with ThreadPoolExecutor(2) as pool:
-        asked = pool.submit(memory, cluster)
-        found = look.everything(cluster, (Deployment, StatefulSet, Pod))
-        used = asked.result()
-    pods = why.by_owner(found.of(Pod))
-    return [_status(name, found, pods.get(name, []), used, ports) for name in names]
+class Seen(msgspec.Struct, frozen=True):
+    """`used` is memory by pod; `hidden` are kinds that this user may not list."""
+
+    found: look.Found
+    pods: Mapping[str, list[Pod]]
+    used: Mapping[str, int]
+    hidden: frozenset[str]
 
 
-def _status(
-    name: str, found: look.Found, pods: list[Pod], used: Mapping[str, int], ports: Mapping[str, int]
-) -> ServiceStatus:
-    workload = found.workload(name)
-    verdict = why.judge(workload, pods)
-    of_pods = [used[n] for n in (p.metadata.name or "" for p in pods if p.metadata) if n in used]
+def statuses(
+    cluster: Cluster, recorded: Setting, wanted: Setting | None, ports: Mapping[str, int]
+) -> list[ServiceStatus]:
+    """Of what is `recorded` of the stack. `wanted` is what matcha.yaml has now: it tells what others changed.
+    `ports`: loopback port of each `service/port`.
+    """
+    seen = _seen(cluster)
+    services = [_status(s.name, _of_service(wanted, s.name, seen), seen, ports) for s in recorded.services]
+    laid = desired.laid(recorded).items()
+    foundations = [
+        msgspec.structs.replace(_status(name, parts, seen, {}), foundation=True) for name, parts in laid
+    ]
+    return [*services, *foundations, *_dumps(seen)]
+
+
+def _seen(cluster: Cluster) -> Seen:
+    hidden = []
+
+    def of(kind: type[Any]) -> list[Any]:
+        try:
+            return cluster.found(kind)
+        except Forbidden:
+            if kind in NEEDED:
+                raise
+            hidden.append(kind.__name__)
+            return []
+
+    with ThreadPoolExecutor(8) as pool:
+        used = pool.submit(memory, cluster)
+        listed = [obj for objects in pool.map(of, KINDS) for obj in objects]
+    found = look.Found({desired.ref(obj): obj for obj in listed})
+    return Seen(found, why.by_owner(found.of(Pod)), used.result(), frozenset(hidden))
+
+
+def _of_service(wanted: Setting | None, name: str, seen: Seen) -> Sequence[Any]:
+    """What the service should consist of; nothing where matcha.yaml says something else than it was made
+    from: then a difference need not be anybody's doing.
+    """
+    service = next((s for s in (wanted.services if wanted else ()) if s.name == name), None)
+    workload = seen.found.workload(name)
+    if wanted is None or service is None or workload is None:
+        return ()
+    environment = next((e for e in wanted.environments if e.name == service.environment), None)
+    if environment is None or look.marked(workload.to_dict()) != service_digest(service, environment):
+        return ()
+    return list(workloads.objects(wanted, service))
+
+
+def _status(name: str, objects: Sequence[Any], seen: Seen, ports: Mapping[str, int]) -> ServiceStatus:
+    """`objects`: what it should consist of, where that is known."""
+    workload, pods = seen.found.workload(name), seen.pods.get(name, [])
+    runs = workload is not None or not objects or any(isinstance(o, look.WORKLOADS) for o in objects)
+    verdict = why.judge(workload, pods) if runs else why.Verdict("present")
+    if verdict.condition != "absent":
+        verdict = _with_changes(verdict, objects, seen)
+    of_pods = [seen.used[n] for n in (p.metadata.name or "" for p in pods if p.metadata) if n in seen.used]
     own = {k.partition("/")[2]: n for k, n in ports.items() if k.startswith(f"{name}/")}
     number = own.get("http") or next(iter(own.values()), 0)
     return ServiceStatus(
         name=name,
         condition=verdict.condition,
         address=f"http://{HOST}:{number}" if number else "",
-        detail=verdict.detail or _changed(workload),
+        detail=verdict.detail,
         memory=sum(of_pods) if of_pods else -1,
         restarts=verdict.restarts,
         uptime=_age(pods) if verdict.condition == "running" else 0.0,
     )
 
 
-def _changed(workload: Any) -> str:
-    """By whom, where others changed it; what, only a plan can tell."""
-    others = editors(workload.to_dict(), MANAGER) if workload else []
-    return f"changed by {', '.join(others)}: matcha plan shows what" if others else ""
+def _with_changes(verdict: why.Verdict, objects: Sequence[Any], seen: Seen) -> why.Verdict:
+    """What others changed does not make it ill; what they took away does."""
+    known = [o for o in objects if type(o).__name__ not in seen.hidden]
+    missing = any(desired.ref(o) not in seen.found.objects for o in known)
+    change = look.changed(known, seen.found)
+    ill = missing and verdict.condition in ("running", "present")
+    return msgspec.structs.replace(
+        verdict,
+        condition="unhealthy" if ill else verdict.condition,
+        detail="; ".join(filter(None, (verdict.detail, change))),
+    )
+
+
+def _dumps(seen: Seen) -> Iterator[ServiceStatus]:
+    """How the newest dump went, where there was one; `provision` makes no other."""
+    jobs = [j for j in seen.found.of(Job) if (j.metadata.labels or {}).get(NAME) == DATABASE_DUMP]
+    if not jobs:
+        return
+    newest = max(jobs, key=lambda j: str(j.metadata.creationTimestamp))
+    labels = [(pod, (pod.metadata.labels if pod.metadata else None) or {}) for pod in seen.found.of(Pod)]
+    own = [pod for pod, marks in labels if marks.get("job-name") == newest.metadata.name]
+    verdict = why.judge_job(newest, own)
+    if verdict.condition != "failed":
+        yield ServiceStatus(name=DATABASE_DUMP, condition="present", foundation=True)
+        return
+    said = "; ".join((verdict.detail, *verdict.log.strip().splitlines()[-1:]))
+    yield ServiceStatus(
+        name=DATABASE_DUMP,
+        condition="failed",
+        detail=f"the last dump of the databases failed: {said}",
+        resolution=f"matcha logs {DATABASE_DUMP}",
+        foundation=True,
+    )
 
 
 def _age(pods: list[Pod]) -> float:

@@ -37,7 +37,7 @@ from matcha.targets.kubernetes.access import ClusterAccess, roles_of
 from matcha.targets.kubernetes.cluster import Cluster
 from matcha.targets.kubernetes.fencing import Fenced
 from matcha.targets.kubernetes.logs import pod_lines
-from matcha.targets.kubernetes.machines import machines
+from matcha.targets.kubernetes.machines import hidden, machines
 from matcha.targets.kubernetes.names import DATABASE, STORE, TOUCHED
 from matcha.targets.kubernetes.options import KubernetesOptions
 from matcha.targets.kubernetes.raising import Raiser
@@ -134,9 +134,13 @@ class KubernetesTarget:
         first = filter(None, [foundations.namespace(found.namespace), desired.placeholders(objects)])
         return [desired.document(obj, found.namespace) for obj in (*first, *objects)]
 
-    def status(self, state: State) -> Sequence[ServiceStatus]:
-        names = [s.name for s in self._remembered(state).services] if DESCRIPTION in state.facts else []
-        return statuses.statuses(self._cluster, names, self._links(state).ports())
+    def status(
+        self, state: State, services: Sequence[Service] = (), environments: Sequence[Environment] = ()
+    ) -> Sequence[ServiceStatus]:
+        if DESCRIPTION not in state.facts:
+            return []
+        wanted = setting(self._options, services, environments, self._trust) if services else None
+        return statuses.statuses(self._cluster, self._remembered(state), wanted, self._links(state).ports())
 
     def access(self, state: State) -> Access:
         found = self._setting or self._remembered(state)
@@ -150,6 +154,10 @@ class KubernetesTarget:
 
     def logs(self, service: str, *, lines: int, follow: bool) -> Iterator[str]:
         return pod_lines(self._cluster, service, lines, follow)
+
+    def loud(self, state: State) -> Sequence[str]:
+        """The foundations, and the Jobs that make things."""
+        return desired.loud(self._remembered(state)) if DESCRIPTION in state.facts else ()
 
     # -- before the first step -------------------------------------------------------------------------
 
@@ -167,8 +175,9 @@ class KubernetesTarget:
         ]
         where = f"Cluster {self._cluster.config.context_name}, namespace {self._options.namespace}."
         built = f"Environments built in the cluster, once: {', '.join(missing)}." if missing else ""
-        shared = self._shared(known, snapshot)
-        return [line for line in (where, shared, built, space.security_note(self._cluster)) if line]
+        shared, unseen = self._shared(known, snapshot), hidden(self._cluster, environments)
+        notes = (where, shared, built, space.security_note(self._cluster), *unseen)
+        return [line for line in notes if line]
 
     def _shared(self, wanted: Setting, snapshot: Snapshot) -> str:
         """The namespace has one stack: that of another project cannot be told from this one's former self."""

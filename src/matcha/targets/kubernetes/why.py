@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -12,6 +12,7 @@ from lightkube.resources.batch_v1 import Job
 from lightkube.resources.core_v1 import Event, Pod
 
 from matcha.target import Condition
+from matcha.targets.kubernetes import happened
 from matcha.targets.kubernetes.names import NAME
 
 # How sure it is that waiting does not help: `never` ends it at once, `hardly` after a while.
@@ -30,6 +31,10 @@ _PULLS = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNever
 
 
 REVISIONS = ("controller-revision-hash", "pod-template-hash")  # labels of pods
+AGAIN = 2  # restarts after which a container does not come up by itself
+
+Restarts = Mapping[tuple[str, str], int]  # of containers, by uid of the pod and name
+_NONE: Restarts = {}
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -43,9 +48,14 @@ class Verdict(msgspec.Struct, frozen=True):
 
 
 def judge(
-    workload: Deployment | StatefulSet | None, pods: Sequence[Pod], events: Iterable[Event] = ()
+    workload: Deployment | StatefulSet | None,
+    pods: Sequence[Pod],
+    events: Sequence[Event] = (),
+    before: Restarts = _NONE,
 ) -> Verdict:
-    """`pods` are those of the workload, whatever their age."""
+    """`pods` are those of the workload, whatever their age. `events`: of the namespace. What ended `before`
+    says little of how it ends now.
+    """
     if workload is None:
         return Verdict("absent")
     assert workload.spec is not None
@@ -54,7 +64,7 @@ def judge(
     restarts = sum(s.restartCount for pod in pods for s in _statuses(pod))
     if is_rolled_out(workload):
         return Verdict("running", restarts=restarts)
-    found = _worst(workload, _newest(workload, pods), events)
+    found = _worst(workload, _newest(workload, pods), events, before)
     return msgspec.structs.replace(found, restarts=restarts)
 
 
@@ -108,28 +118,55 @@ def is_ready(pod: Pod) -> bool:
     return any(c.type == "Ready" and c.status == "True" for c in conditions) and not is_leaving(pod)
 
 
-def _worst(workload: Any, pods: Sequence[Pod], events: Iterable[Event]) -> Verdict:
+def restarts(pods: Iterable[Pod]) -> Restarts:
+    """As they are now, for `judge` to tell what comes after."""
+    return {(_uid(pod), status.name): status.restartCount for pod in pods for status in _statuses(pod)}
+
+
+def given_up(workload: Deployment | StatefulSet, pods: Sequence[Pod]) -> Iterator[Pod]:
+    """Pods of the newest description that ended so often that the node waits minutes to try them again."""
+    for pod in _newest(workload, pods):
+        waiting = [s.state.waiting for s in _statuses(pod) if s.state and s.state.waiting]
+        if not is_leaving(pod) and any(w.reason == "CrashLoopBackOff" for w in waiting):
+            yield pod
+
+
+def is_unexplained(pods: Sequence[Pod]) -> bool:
+    """Whether only events say what is waited for: no pod is there, or one in which nothing has begun."""
+    return not pods or any(not is_ready(pod) and not _has_begun(pod) for pod in pods)
+
+
+def _has_begun(pod: Pod) -> bool:
+    states = [status.state for status in _statuses(pod)]
+    return any(state and (state.running or state.terminated) for state in states)
+
+
+def _worst(workload: Any, pods: Sequence[Pod], events: Sequence[Event], before: Restarts) -> Verdict:
     staying = [pod for pod in pods if not is_leaving(pod)]
     if not staying:
         return _without_pods(workload, pods, events)
-    verdicts = [_pod(pod, events) for pod in staying]
+    verdicts = [_pod(pod, events, before) for pod in staying]
     order: dict[str, int] = {"never": 0, "hardly": 1, "yes": 2}
     return min(verdicts, key=lambda v: (order[v.hope], not v.detail))
 
 
-def _without_pods(workload: Any, pods: Sequence[Pod], events: Iterable[Event]) -> Verdict:
+def _without_pods(workload: Any, pods: Sequence[Pod], events: Sequence[Event]) -> Verdict:
     """Nothing is there to run: somebody refuses to make it (a quota, a policy), or it is still leaving."""
     if pods:
         return Verdict("starting", "waiting for the old pod to end")
     conditions = (workload.status.conditions if workload.status else None) or ()
     refused = [c.message for c in conditions if c.type == "ReplicaFailure" and c.status == "True"]
-    refused += [e.message for e in events if e.reason == "FailedCreate" and e.message]
-    if refused:
-        return Verdict("failed", f"no pod may be made: {refused[-1]}", "hardly")
+    name = (workload.metadata.name if workload.metadata else None) or ""
+    return _unmade(refused[-1] if refused else happened.refusal(events, name))
+
+
+def _unmade(refusal: str) -> Verdict:
+    if refusal:
+        return Verdict("failed", f"no pod may be made: {refusal}", "hardly")
     return Verdict("starting", "waiting for its pod to be made")
 
 
-def _pod(pod: Pod, events: Iterable[Event]) -> Verdict:
+def _pod(pod: Pod, events: Sequence[Event], before: Restarts = _NONE) -> Verdict:
     if is_ready(pod):
         return Verdict("running")
     if waiting := _unscheduled(pod, events):
@@ -137,38 +174,81 @@ def _pod(pod: Pod, events: Iterable[Event]) -> Verdict:
     if pod.status and pod.status.reason == "Evicted":
         return Verdict("starting", f"evicted: {pod.status.message or 'the node was short of resources'}")
     for status in _statuses(pod):
-        if found := _container(status):
+        if found := _container(status, before.get((_uid(pod), status.name))):
             return found
-    return _progress(pod)
+    return _progress(pod) if _has_begun(pod) else _volumes(pod, events) or _progress(pod)
 
 
-def _unscheduled(pod: Pod, events: Iterable[Event]) -> Verdict | None:
+def _uid(pod: Pod) -> str:
+    return (pod.metadata.uid if pod.metadata else None) or ""
+
+
+def _name(pod: Pod) -> str:
+    return (pod.metadata.name if pod.metadata else None) or ""
+
+
+def _unscheduled(pod: Pod, events: Sequence[Event]) -> Verdict | None:
     conditions = (pod.status.conditions if pod.status else None) or ()
     reasons = [c.message for c in conditions if c.type == "PodScheduled" and c.status == "False"]
     if not reasons:
         return None
-    name = pod.metadata.name if pod.metadata else ""
-    scaling = [e for e in events if e.involvedObject.name == name and e.reason == "TriggeredScaleUp"]
-    if scaling:
+    if happened.newest(events, "Pod", _name(pod), ("TriggeredScaleUp", "Nominated")):
         return Verdict("starting", f"waiting for a new node: {reasons[0]}")
+    if waiting := _claim(pod, events):
+        return waiting
     return Verdict("starting", f"no node takes it: {reasons[0]}", "hardly")
 
 
-def _container(status: ContainerStatus) -> Verdict | None:
-    """Why a container does not run; None where it does, or has not been tried."""
+def _volumes(pod: Pod, events: Sequence[Event]) -> Verdict | None:
+    """What is wrong with the volumes of a pod in which nothing has begun; None where nothing is said to be.
+
+    A pod gets its node when all its claims are bound. A volume that another node has to let go takes minutes.
+    """
+    if not (pod.spec and pod.spec.nodeName):
+        return _claim(pod, events)
+    mounts = ("FailedMount", "FailedAttachVolume", "SuccessfulAttachVolume", "Pulling", "Pulled")
+    last = happened.newest(events, "Pod", _name(pod), mounts)
+    if not last or not (last.reason or "").startswith("Failed"):
+        return None
+    said = last.message or ""
+    slow = last.reason == "FailedAttachVolume" or "timed out" in said
+    return Verdict("starting", f"its volumes cannot be had: {said}", "yes" if slow else "hardly")
+
+
+def _claim(pod: Pod, events: Sequence[Event]) -> Verdict | None:
+    for claim in _claims(pod):
+        last = happened.newest(events, "PersistentVolumeClaim", claim, happened.BINDING)
+        if last and last.reason != "ProvisioningSucceeded":
+            hope: Any = "hardly" if "Failed" in (last.reason or "") else "yes"
+            return Verdict("starting", f"its volume {claim} is not there yet: {last.message}", hope)
+    return None
+
+
+def _claims(pod: Pod) -> list[str]:
+    volumes = (pod.spec.volumes if pod.spec else None) or ()
+    return [v.persistentVolumeClaim.claimName for v in volumes if v.persistentVolumeClaim]
+
+
+def _container(status: ContainerStatus, before: int | None) -> Verdict | None:
+    """Why a container does not run; None where it does, or has not been tried.
+
+    `before`: how often it had been started again before anybody waited; None: it was not there.
+    """
     waiting = status.state.waiting if status.state else None
     last = status.lastState.terminated if status.lastState else None
     ended = (status.state.terminated if status.state else None) or last
+    since = status.restartCount - (before or 0)
     if waiting and waiting.reason in _WRONG:
         hope: Any = _WRONG[waiting.reason]
         if waiting.reason in _PULLS:
             said = waiting.message or waiting.reason
             return Verdict("failed", f"the image {status.image} cannot be had: {said}", hope)
         if waiting.reason == "CrashLoopBackOff":
-            return Verdict("failed", _ending(status.name, ended), "never", (ended and ended.message) or "")
+            hope = hope if before is None or since >= AGAIN else "hardly"
+            return Verdict("failed", _ending(status.name, ended), hope, (ended and ended.message) or "")
         return Verdict("failed", f"{status.name}: {waiting.message or waiting.reason}", hope)
     if ended and ended.exitCode:
-        hope = "never" if status.restartCount >= 2 else "yes"
+        hope = "never" if since >= AGAIN else "yes"
         return Verdict("starting", _ending(status.name, ended), hope, ended.message or "")
     return None
 
@@ -204,7 +284,7 @@ def _main_statuses(pod: Pod) -> Iterator[ContainerStatus]:
     yield from (pod.status.containerStatuses if pod.status else None) or ()
 
 
-def judge_job(job: Job | None, pods: Sequence[Pod], events: Iterable[Event] = ()) -> Verdict:
+def judge_job(job: Job | None, pods: Sequence[Pod], events: Sequence[Event] = ()) -> Verdict:
     """`present` once it succeeded."""
     if job is None:
         return Verdict("absent")
@@ -214,16 +294,14 @@ def judge_job(job: Job | None, pods: Sequence[Pod], events: Iterable[Event] = ()
         if condition.status == "True" and condition.type in ("Failed", "FailureTarget"):
             reason = condition.message or condition.reason or "it failed"
             return Verdict("failed", reason, "never", last_words(pods))
-    return _under_way([pod for pod in pods if not is_leaving(pod)], events)
+    name = (job.metadata.name if job.metadata else None) or ""
+    return _under_way(name, [pod for pod in pods if not is_leaving(pod)], events)
 
 
-def _under_way(pods: Sequence[Pod], events: Iterable[Event]) -> Verdict:
+def _under_way(name: str, pods: Sequence[Pod], events: Sequence[Event]) -> Verdict:
     """A Job tries again by itself, in a new pod: only what no pod could do ends the wait."""
     if not pods:
-        refused = [e.message for e in events if e.reason == "FailedCreate" and e.message]
-        if refused:
-            return Verdict("failed", f"no pod may be made: {refused[-1]}", "hardly")
-        return Verdict("starting", "waiting for its pod to be made")
+        return _unmade(happened.refusal(events, name))
     newest = max(pods, key=lambda p: str(p.metadata.creationTimestamp if p.metadata else ""))
     found = _pod(newest, events)
     if found.condition == "running":

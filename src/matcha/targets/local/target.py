@@ -78,7 +78,9 @@ class LocalTarget:
         stack = self._found()
         return look.observe(stack, state, services, self._moves(state)) if stack else Snapshot()
 
-    def status(self, state: State) -> Sequence[ServiceStatus]:
+    def status(
+        self, state: State, services: Sequence[Service] = (), environments: Sequence[Environment] = ()
+    ) -> Sequence[ServiceStatus]:
         stack = self._found()
         return look.status(stack, state) if stack else []
 

@@ -60,7 +60,8 @@ def unpack(store: Store, source: Place, path: Path) -> None:
         if error.code != Code.MISSING:
             raise
         kind = platform.machine()
-        message = f"{error} It was not built on a {kind} node yet, which `matcha provision` does."
+        message = f"{error} It was not built on a {kind} node yet: `matcha provision` does that"
+        message += " where who runs it may list the cluster's nodes."
         raise Failed(message, Code.MISSING, error.status, error.reason) from error
     say(f"unpacked {source} in {time.monotonic() - started:.1f} s")
 
