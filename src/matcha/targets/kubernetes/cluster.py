@@ -26,7 +26,7 @@ from lightkube.resources.core_v1 import Pod
 from lightkube.types import CascadeType, PatchType
 
 from matcha.targets.kubernetes.compare import Extra
-from matcha.targets.kubernetes.kubeconfig import load_config
+from matcha.targets.kubernetes.kubeconfig import load_config, way
 from matcha.targets.kubernetes.names import MANAGER, MINE, selector
 from matcha.targets.kubernetes.options import KubernetesOptions
 from matcha.targets.kubernetes.refusals import (
@@ -41,7 +41,7 @@ from matcha.targets.kubernetes.refusals import (
     refused,
     status_of,
 )
-from matcha.targets.kubernetes.signing import signed
+from matcha.targets.kubernetes.signing import params, signed
 
 __all__ = ["Cluster", "ClusterError", "Conflict", "Forbidden", "Gone", "load_config"]
 
@@ -82,9 +82,13 @@ class Cluster:
         with self._mutex:
             if self._given is None:
                 self._given = Client(
-                    self.config, namespace=self.namespace, field_manager=MANAGER, timeout=TIMEOUT
+                    self.config,
+                    namespace=self.namespace,
+                    field_manager=MANAGER,
+                    timeout=TIMEOUT,
+                    proxy=way(self.config).proxy or None,
                 )
-                signed(self._given._client._client, self.config.user)
+                signed(self._given._client._client, self.config)
             return self._given
 
     # -- reading ---------------------------------------------------------------------------------------
@@ -183,8 +187,8 @@ class Cluster:
 
     def ask(self, path: str) -> Any:
         """JSON of an address that has no class here. Raises ClusterError."""
-        http = client_adapter.Client(self.config, client_adapter.ConnectionParams(timeout=TIMEOUT))
-        signed(http, self.config.user)
+        http = client_adapter.Client(self.config, params(self.config, TIMEOUT))
+        signed(http, self.config)
 
         def get() -> Any:
             answer = http.get(path)
