@@ -13,7 +13,7 @@ from matcha.errors import MatchaError
 from matcha.state import State
 from matcha.targets.kubernetes import permissions
 from matcha.targets.kubernetes.cluster import Cluster, ClusterError, Forbidden
-from matcha.targets.kubernetes.links import Links
+from matcha.targets.kubernetes.links import Links, strays
 from matcha.targets.kubernetes.options import KubernetesOptions
 from matcha.targets.kubernetes.store import ClusterStore
 
@@ -162,7 +162,15 @@ def _lock(patient: Patient) -> Iterator[Finding]:
 
 
 def _forwards(patient: Patient) -> Iterator[Finding]:
-    """Whether this machine's forwards run, where it has any."""
+    """Whether this machine's forwards run, where it has any; some may lead to a stack that is gone."""
+    for gone in strays(patient.options, patient.state.stack_id if patient.state else ""):
+        yield Finding(
+            check="forwards",
+            ok=False,
+            message=f"This machine still has forwards to a stack that was destroyed ({gone.home}).",
+            fix="matcha doctor --fix",
+            mend=gone.remove,
+        )
     if patient.state is None:
         return
     links = Links(patient.state.stack_id, patient.options)
