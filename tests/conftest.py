@@ -9,7 +9,9 @@ import pytest
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--kubeconfig",
-        help="the cluster for the tests that need one, by its current context; otherwise one is made here",
+        metavar="FILE",
+        help="(as --kubeconfig=FILE) the cluster for the tests that need one, by its current context; "
+        "otherwise one is made here",
     )
 
 

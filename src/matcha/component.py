@@ -205,6 +205,21 @@ class Access(Protocol):
         """A private folder of the project for client-side configuration (made, mode 0700)."""
 
 
+@runtime_checkable
+class SharedAccess(Protocol):
+    """An `Access` to a stack that others reach too, by loopback ports of their own machines."""
+
+    def shared_url(self, role: str) -> str:
+        """What `url` is wherever the preferred port is free; the same for everybody, so it may be kept in
+        the stack. Raises NotProvisioned.
+        """
+
+
+def shared_url(access: Access, role: str) -> str:
+    """The address of `role` to write into what the stack's users share."""
+    return access.shared_url(role) if isinstance(access, SharedAccess) else access.url(role)
+
+
 class Component:
     """One tool in one role. Subclasses live in `matcha.components.<flavor>` and are found by folder."""
 
@@ -316,8 +331,12 @@ class ModelServer(Protocol):
 
     def serving_lock(self) -> Environment: ...
 
-    def own_environment(self, model: ModelVersion) -> tuple[str, ...]:
-        """Requirement lines of a server process for a model that does not fit; () where it fits."""
+    def own_environment(self, model: ModelVersion, python: str = "") -> tuple[str, ...]:
+        """Requirement lines of a server process for a model that does not fit; () where it fits.
+
+        `python` is the only one ("3.12") that servers run on; without it each may have its own. Raises
+        WrongPython for a model that loads on another alone, MatchaError for one that no server can run.
+        """
 
     def model_environment(self, digest: str, lock: Path, python: str) -> Environment:
         """The environment, named `model-<digest>`, of models that brought this lock."""

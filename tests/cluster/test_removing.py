@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from lightkube.models.core_v1 import ResourceQuotaSpec
 from lightkube.models.meta_v1 import ObjectMeta, OwnerReference
@@ -18,7 +19,11 @@ from lightkube.resources.core_v1 import ConfigMap, Namespace, PersistentVolumeCl
 
 from matcha.errors import MatchaError
 from matcha.events import Event
+from matcha.host.files import private_folder, write_changed
 from matcha.targets.kubernetes import proof, removal
+from matcha.targets.kubernetes.forward.config import Config
+from matcha.targets.kubernetes.kubeconfig import load_config
+from matcha.targets.kubernetes.links import Links
 from matcha.targets.kubernetes.names import MINE, SECRETS
 from support.faults import Fault, FaultyProxy
 from support.kubelet import kubelet
@@ -60,6 +65,30 @@ def test_everything_goes_and_the_namespace_that_matcha_made(api_server: Path, ow
     assert "PersistentVolumeClaim mysql" in destroyed.removed
     assert there(api_server, own.namespace) == set()
     assert namespace_is_gone(api_server, own.namespace)
+    assert own.destroy().nothing
+
+
+def test_forwards_to_a_stack_that_somebody_else_destroyed_go_too(api_server: Path, own: SmallStack) -> None:
+    """As they stand on a colleague's machine: no record tells of them any more."""
+    options = own.target()._options
+    links = Links("0123456789abcdef", options)
+    here = Config(
+        kubeconfig=str(api_server),
+        context=load_config(options).context_name,
+        namespace=own.namespace,
+        health=0,
+        environment="",
+        forwards=(),
+    )
+    write_changed(private_folder(links.home) / "forward.json", msgspec.json.encode(here))
+    other = Links("fedcba9876543210", options)
+    elsewhere = msgspec.structs.replace(here, namespace="another")
+    write_changed(private_folder(other.home) / "forward.json", msgspec.json.encode(elsewhere))
+    [finding] = [f for f in own.target().examine(None, [], fix=False) if f.check == "forwards"]
+    assert not finding.ok and finding.fixable and str(links.home) in finding.message
+    [said] = own.destroy().removed
+    assert str(links.home) in said
+    assert links.leftovers() == [] and other.home.exists()
     assert own.destroy().nothing
 
 

@@ -42,6 +42,11 @@ store.get(newest, os.path.basename(newest))
 print(newest)
 """
 
+TRACKER = """
+from zenml.client import Client
+print(Client().active_stack.experiment_tracker.config.tracking_uri)
+"""
+
 
 def client(stack: ClusterMatcha, code: str, *, timeout: float = 300) -> str:
     """Stock clients with the variables that `matcha env` gives."""
@@ -280,6 +285,8 @@ def test_two_users_share_one_stack(stack: ClusterMatcha, tmp_path: Path) -> None
         )
         assert ours != theirs  # each on a loopback port of its own
         assert httpx.get(f"{theirs}/health", timeout=30, trust_env=False).status_code == 200
+        assert [client(user, TRACKER).split()[-1] for user in (stack, other)] == [ours, theirs]
+        assert "STATUS completed matcha" in client(other, PIPELINE)
         stack.kubectl("delete", "deployment", "zenml", "--wait=true")
         first = stack.popen("provision", "--yes", stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         second = other.popen("provision", "--yes", stdout=subprocess.PIPE, stderr=subprocess.STDOUT)

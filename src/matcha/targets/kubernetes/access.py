@@ -16,8 +16,10 @@ from matcha.targets.kubernetes.setting import Setting
 
 
 class ClusterAccess:
-    """`matcha.component.Access`. `ports` gives the loopback port of every `service/port`, and has the
-    forwards running; it is asked only where an address is.
+    """`matcha.component.Access` and `SharedAccess`.
+
+    `ports` gives the loopback port of every `service/port`, and has the forwards running; it is asked only
+    where an address is.
     """
 
     def __init__(
@@ -37,6 +39,15 @@ class ClusterAccess:
     def url(self, role: str) -> str:
         ports = self._of(role)
         return f"http://{HOST}:{ports.get('http') or next(iter(ports.values()))}"
+
+    def shared_url(self, role: str) -> str:
+        """`matcha.component.SharedAccess`. Without the options' ports: those may be one user's own."""
+        name = self._roles.get(role, "")
+        for service in self._setting.services:
+            if service.name == name and service.ports:
+                preferred = {port.name: port.preferred for port in service.ports}
+                return f"http://{HOST}:{preferred.get('http') or next(iter(preferred.values()))}"
+        raise NotProvisioned(f"The {role} is not running yet.")
 
     def address(self, role: str, port: str) -> str:
         ports = self._of(role)

@@ -22,7 +22,7 @@ from lightkube.resources.batch_v1 import Job
 from lightkube.resources.core_v1 import ConfigMap, ServiceAccount
 
 from matcha.component import Environment, Resources, digest_of
-from matcha.targets.kubernetes import code
+from matcha.targets.kubernetes import base, code
 from matcha.targets.kubernetes.names import MANAGER, labels
 from matcha.targets.kubernetes.pod import (
     DISK_LIMIT,
@@ -127,6 +127,7 @@ def _build(setting: Setting, environment: Environment) -> Container:
         command=["python", "-m", "matcha_pod", "build"],
         args=[
             *("--lock", LOCK, "--path", ENVIRONMENT, "--to", address(setting, environment)),
+            *("--python", base.wanted(setting.options, environment)),
             *("--deadline", str(BUILD_SECONDS - 300)),  # before the Job's own, which would hide the reason
         ],
         env=[*_variables(setting), *indexes],

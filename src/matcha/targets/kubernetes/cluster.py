@@ -26,7 +26,7 @@ from lightkube.resources.core_v1 import Pod
 from lightkube.types import CascadeType, PatchType
 
 from matcha.targets.kubernetes.compare import Extra
-from matcha.targets.kubernetes.kubeconfig import load_config
+from matcha.targets.kubernetes.kubeconfig import load_config, way
 from matcha.targets.kubernetes.names import MANAGER, MINE, selector
 from matcha.targets.kubernetes.options import KubernetesOptions
 from matcha.targets.kubernetes.refusals import (
@@ -83,9 +83,13 @@ class Cluster:
         with self._mutex:
             if self._given is None:
                 self._given = Client(
-                    self.config, namespace=self.namespace, field_manager=MANAGER, timeout=TIMEOUT
+                    self.config,
+                    namespace=self.namespace,
+                    field_manager=MANAGER,
+                    timeout=TIMEOUT,
+                    proxy=way(self.config).proxy or None,
                 )
-                signed(self._given._client._client, self.config.user)
+                signed(self._given._client._client, self.config)
                 # a notebook's stack closes its connections when nobody holds it any more
                 weakref.finalize(self, self._given.close).atexit = False
             return self._given

@@ -15,7 +15,7 @@ from matcha.host.probe import says
 from matcha.state import State
 from matcha.targets.kubernetes import permissions
 from matcha.targets.kubernetes.cluster import Cluster, ClusterError, Forbidden
-from matcha.targets.kubernetes.links import Links
+from matcha.targets.kubernetes.links import Links, strays
 from matcha.targets.kubernetes.options import KubernetesOptions
 from matcha.targets.kubernetes.store import ClusterStore
 
@@ -247,8 +247,16 @@ def _lock(patient: Patient) -> Iterator[Finding]:
 
 
 def _forwards(patient: Patient) -> Iterator[Finding]:
-    """Whether this machine's forwards run and lead to pods, where it has any."""
+    """Whether this machine's forwards run and lead to pods, where it has any; some may be of a gone stack."""
     state = patient.state
+    for gone in strays(patient.options, state.stack_id if state else ""):
+        yield Finding(
+            check="forwards",
+            ok=False,
+            message=f"This machine still has forwards to a stack that was destroyed ({gone.home}).",
+            fix="matcha doctor --fix",
+            mend=gone.remove,
+        )
     links = Links(state.stack_id, patient.options) if state else None
     forwards = links.forwards() if links else ()
     if not links or not state or not forwards:

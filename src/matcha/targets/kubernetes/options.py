@@ -26,7 +26,8 @@ class KubernetesOptions(
     and `secret-key`. `database`: `mysql://host:port` instead of Matcha's own, with `?tls=true` where it is
     to be reached by TLS and its certificate to be checked, and `database-secret` naming a Secret that holds
     `username` and `password`; its databases must exist. Sizes are Kubernetes quantities. `image`: the
-    Python image that serving, monitoring and jobs run on. `registry-mirror`: put before every image's name.
+    Python image that serving, monitoring and jobs run on, `python` its version ("3.12") where its name does
+    not say it as python:3.12 does. `registry-mirror`: put before every image's name.
     `index-url`: package index that environments are installed from. `ca-bundle`: a file of certificates
     (PEM, relative to the project) that pods trust instead of their image's own. `run-as`: the users that
     pods run as are `fixed`, or the `cluster` assigns them, as OpenShift wants it. `ports`: the loopback port
@@ -45,6 +46,7 @@ class KubernetesOptions(
     database_size: _Size = "5Gi"
     volume_size: _Size = "10Gi"
     image: str = "python:3.12.13-slim-bookworm"
+    python: Annotated[str, msgspec.Meta(pattern=r"^(3\.[0-9]+)?$")] = ""
     registry_mirror: str = ""
     pull_secret: str = ""
     index_url: str = ""

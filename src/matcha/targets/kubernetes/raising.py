@@ -214,7 +214,6 @@ class Raiser:
         workload, pods = self._cluster.get(kind, name), self._pods(name)
         given_up = list(why.given_up(workload, pods)) if workload else []
         for pod in given_up:
-            self._fence()
             self._cluster.delete(Pod, str(pod.metadata.name if pod.metadata else ""))
         return [pod for pod in pods if pod not in given_up]
 

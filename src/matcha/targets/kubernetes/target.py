@@ -21,6 +21,7 @@ from matcha.state import State
 from matcha.target import Foundation, ServiceStatus, Snapshot
 from matcha.targets.kubernetes import (
     archives,
+    base,
     desired,
     facts,
     foundations,
@@ -221,6 +222,7 @@ class KubernetesTarget:
         key = f"environment/{environment.name}"
         where, kinds = "", frozenset[str]()
         if not archives.has_image(environment):
+            base.check(self._options, environment)
             found, kinds = with_environment(self._known(), environment), machines(self._cluster)
             where = self._place(STORE)
             for kind in sorted(kinds) if len(kinds) > 1 else [""]:
@@ -300,6 +302,23 @@ class KubernetesTarget:
         links = self._gone.leftovers() if self._gone else ()
         left = removal.leftovers(self._cluster, delete_data) or proof.remaining(self._cluster, delete_data)
         return [*left, *removal.namespace_left(self._cluster), *links]
+
+    def python(self) -> str:
+        """`matcha.target.OnePython`: that of the image."""
+        return base.python(self._options)
+
+    def way_to(self, python: str) -> str:
+        return base.way_to(self._options, python)
+
+    def forget(self) -> Sequence[str]:
+        """`matcha.target.Forgetful`: the forwards of stacks that somebody destroyed on another machine."""
+        from matcha.targets.kubernetes.links import strays  # noqa: PLC0415 - not for plans and manifests
+
+        state = self._store.read()
+        gone = strays(self._options, state.stack_id if state else "")
+        for links in gone:
+            links.remove()
+        return [f"forwards to a stack that is gone ({links.home})" for links in gone]
 
     def kept(self) -> Sequence[str]:
         return removal.kept(self._cluster)
