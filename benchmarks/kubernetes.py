@@ -2,14 +2,13 @@
 
 The stack is MLflow and ZenML with their database and object store: official images throughout, since kubectl
 and Helm could not build environments. The cluster is the tests' own (tests/e2e/cluster; root); its API server
-notes every request, and counts are by the client that sent them. Passwords, which no manifest holds, are made
-beforehand for kubectl and Helm and are not in their time. For all three MLflow comes up once its database is
-there.
+notes every request, and counts are by the client that sent them. Passwords, for which the manifests have
+placeholders, are made beforehand for kubectl and Helm and are not in their time. For all three MLflow comes
+up once its database is there, which the same Job makes.
 """
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import json
 import secrets
@@ -135,11 +134,11 @@ class Bench:
         project.folder.mkdir(parents=True)
         (project.folder / "matcha.yaml").write_text(STACK.format(namespace=name))
         documents = list(YAML(typ="safe").load_all(project("plan", "--output", "yaml")))
-        [namespace] = [d for d in documents if d["kind"] == "Namespace"]
-        self.kubectl("apply", "--filename=-", stdin=json.dumps(namespace))
-        self.kubectl("apply", "--filename=-", stdin=json.dumps(_passwords(name, documents)))
+        before = [d for d in documents if d["kind"] in ("Namespace", "Secret")]
+        for document in map(_filled, before):
+            self.kubectl("apply", "--filename=-", stdin=json.dumps(document))
         try:
-            yield name, [d for d in documents if d["kind"] not in ("Namespace", "Secret")]
+            yield name, [d for d in documents if d not in before]
         finally:
             self.kubectl("delete", "namespace", name)
 
@@ -152,30 +151,10 @@ def _workloads(documents: list[dict[str, Any]]) -> list[tuple[str, str]]:
     return [(d["kind"], d["metadata"]["name"]) for d in documents if d["kind"] in WORKLOADS]
 
 
-def _passwords(namespace: str, documents: list[dict[str, Any]]) -> dict[str, Any]:
-    """The Secret with every key that a manifest refers to."""
-    keys: dict[str, set[str]] = defaultdict(set)
-    for found in _references(documents):
-        keys[found["name"]].add(found["key"])
-    [(name, wanted)] = keys.items()
-    data = {key: base64.b64encode(secrets.token_hex(16).encode()).decode() for key in wanted}
-    return {
-        "apiVersion": "v1",
-        "kind": "Secret",
-        "metadata": {"name": name, "namespace": namespace},
-        "data": data,
-    }
-
-
-def _references(node: Any) -> Iterator[dict[str, str]]:
-    if isinstance(node, dict):
-        if isinstance(found := node.get("secretKeyRef"), dict):
-            yield found
-        for value in node.values():
-            yield from _references(value)
-    elif isinstance(node, list):
-        for value in node:
-            yield from _references(value)
+def _filled(document: dict[str, Any]) -> dict[str, Any]:
+    """With passwords in the place of what stands for them."""
+    values = {key: secrets.token_hex(16) for key in document.get("stringData", ())}
+    return {**document, "stringData": values} if values else document
 
 
 def _write(file: Path, documents: list[dict[str, Any]], *, escape: bool = False) -> None:

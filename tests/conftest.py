@@ -1,13 +1,27 @@
 """Makes `tests/` importable: helpers of several tests stand in `support`."""
 
+import signal
+from types import FrameType
+
 import pytest
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--kubeconfig",
-        help="the cluster for the tests that need one, by its current context; otherwise one is made here",
+        metavar="FILE",
+        help="(as --kubeconfig=FILE) the cluster for the tests that need one, by its current context; "
+        "otherwise one is made here",
     )
+
+
+def pytest_configure() -> None:
+    """A run that is ended from outside ends as by Ctrl-C: what it started is cleaned up."""
+    signal.signal(signal.SIGTERM, _end)
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
 
 
 @pytest.hookimpl(trylast=True)

@@ -67,9 +67,14 @@ class Database(msgspec.Struct, frozen=True):
 
 
 class Probe(msgspec.Struct, frozen=True, kw_only=True):
-    """An HTTP GET that answers 2xx once the service can do its work. Times in seconds."""
+    """An HTTP GET of `path` answers 2xx while the service can do its work. Times in seconds.
+
+    One that fails `failures` checks in a row is restarted. Where a restart would not help, because what is
+    missing is a database or another service, `alive` is what answers for the process alone.
+    """
 
     path: str
+    alive: str = ""
     port: str = "http"
     start_timeout: float = 120.0
     timeout: float = 3.0
@@ -200,6 +205,21 @@ class Access(Protocol):
         """A private folder of the project for client-side configuration (made, mode 0700)."""
 
 
+@runtime_checkable
+class SharedAccess(Protocol):
+    """An `Access` to a stack that others reach too, by loopback ports of their own machines."""
+
+    def shared_url(self, role: str) -> str:
+        """What `url` is wherever the preferred port is free; the same for everybody, so it may be kept in
+        the stack. Raises NotProvisioned.
+        """
+
+
+def shared_url(access: Access, role: str) -> str:
+    """The address of `role` to write into what the stack's users share."""
+    return access.shared_url(role) if isinstance(access, SharedAccess) else access.url(role)
+
+
 class Component:
     """One tool in one role. Subclasses live in `matcha.components.<flavor>` and are found by folder."""
 
@@ -311,8 +331,12 @@ class ModelServer(Protocol):
 
     def serving_lock(self) -> Environment: ...
 
-    def own_environment(self, model: ModelVersion) -> tuple[str, ...]:
-        """Requirement lines of a server process for a model that does not fit; () where it fits."""
+    def own_environment(self, model: ModelVersion, python: str = "") -> tuple[str, ...]:
+        """Requirement lines of a server process for a model that does not fit; () where it fits.
+
+        `python` is the only one ("3.12") that servers run on; without it each may have its own. Raises
+        WrongPython for a model that loads on another alone, MatchaError for one that no server can run.
+        """
 
     def model_environment(self, digest: str, lock: Path, python: str) -> Environment:
         """The environment, named `model-<digest>`, of models that brought this lock."""

@@ -221,7 +221,7 @@ class Manifests(Protocol):
     def manifests(
         self, services: Sequence[Service], environments: Sequence[Environment]
     ) -> Sequence[dict[str, Any]]:
-        """What would be applied, whole, with secrets named and never shown."""
+        """What would be applied, whole, with placeholders for the values of secrets."""
 
 
 @runtime_checkable
@@ -238,6 +238,25 @@ class Loud(Protocol):
 
     def loud(self, state: State) -> Sequence[str]:
         """Names that `logs` takes besides those of services."""
+
+
+@runtime_checkable
+class Forgetful(Protocol):
+    """A target that keeps something on each machine that uses a stack."""
+
+    def forget(self) -> Sequence[str]:
+        """Remove what this machine has of stacks that were destroyed elsewhere; what went, as lines."""
+
+
+@runtime_checkable
+class OnePython(Protocol):
+    """A target whose environments all run on one Python, whatever this machine has."""
+
+    def python(self) -> str:
+        """Its minor version ("3.12"). Raises BadInput where it is not known."""
+
+    def way_to(self, python: str) -> str:
+        """The option that has the target run on `python` ("3.11"), as a person would write it."""
 
 
 @runtime_checkable

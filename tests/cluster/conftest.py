@@ -10,7 +10,7 @@ import pytest
 from lightkube.models.meta_v1 import ObjectMeta
 from lightkube.resources.core_v1 import Namespace
 
-from matcha.targets.kubernetes import raising, removal
+from matcha.targets.kubernetes import proof, raising, removal
 from support.apiserver import api_server
 from support.faults import FaultyProxy, faulty
 from support.kubelet import Kubelet, kubelet
@@ -31,6 +31,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No pod here takes time to start, and nothing of the user's own is touched."""
     monkeypatch.setattr(raising, "POLL", 0.1)
     monkeypatch.setattr(removal, "POLL", 0.1)
+    monkeypatch.setattr(proof, "POLL", 0.3)
     for variable in ("XDG_DATA_HOME", "XDG_CONFIG_HOME", "MATCHA_CACHE_DIR"):
         monkeypatch.setenv(variable, str(tmp_path / "home"))
 

@@ -17,9 +17,9 @@ from lightkube.resources.core_v1 import Namespace, Pod, ServiceAccount
 
 from matcha import planning, registry
 from matcha.component import service_digest
-from matcha.targets.kubernetes import KubernetesOptions, archives, desired, foundations, look
+from matcha.targets.kubernetes import KubernetesOptions, desired, foundations, look
 from matcha.targets.kubernetes.cluster import Cluster
-from matcha.targets.kubernetes.names import MANAGER
+from matcha.targets.kubernetes.names import ADMITTED, MANAGER
 from matcha.targets.kubernetes.raising import Raiser
 from matcha.targets.kubernetes.setting import Setting, setting
 from support.stores import cluster
@@ -31,9 +31,11 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "storage-secret": "bucket-keys",
         "database": "mysql://db.example.org:3307",
         "database-secret": "db-login",
+        "run-as": "cluster",
         "registry-mirror": "mirror.example.org/hub",
         "pull-secret": "mirror-login",
     },
+    "neighbour": {"storage": "s3://ml?endpoint=http://minio.storage:9000", "storage-secret": "bucket-keys"},
 }
 
 
@@ -51,13 +53,8 @@ def whole(options: dict[str, Any]) -> tuple[Setting, list[Any]]:
     components = [c(c.Options()) for fs in registry.component_catalogue().values() for c in fs.values()]
     wanted = planning.want(components, ())
     found = setting(msgspec.convert(options, KubernetesOptions), wanted.services, wanted.environments)
-    objects = [obj for step in desired.steps(found).values() for obj in step]
-    if foundations.needs_database(found):
-        objects += foundations.database_setup(found)
-    for environment in found.environments:
-        if not archives.has_image(environment):
-            objects += archives.builder(found, environment)
-    return found, list(desired.unique(objects))
+    objects = desired.whole(found)
+    return found, [desired.placeholders(objects), *objects]
 
 
 def templates(objects: list[Any]) -> dict[str, PodTemplateSpec]:
@@ -79,7 +76,7 @@ def test_every_pod_of_the_default_stack_is_admitted(restricted: Cluster, name_of
     trying = Client(restricted.config, namespace=restricted.namespace, field_manager=MANAGER, dry_run=True)
     found = templates(objects)
     kinds = {name.partition(" ")[0] for name in found}
-    own = set() if OPTIONS[name_of_options] else {"StatefulSet", "CronJob"}
+    own = set() if name_of_options == "outside" else {"StatefulSet", "CronJob"}
     assert kinds >= {"Deployment", "Job", *own}
     try:
         for name, template in found.items():
@@ -106,3 +103,4 @@ def test_the_default_stack_is_taken_and_seen_as_it_was_asked_for(
     for key, wanted in desired.steps(found).items():
         assert look.changed(wanted, seen, digests.get(key.partition("/")[2], "")) == "", key
     assert {desired.ref(obj) for obj in objects} <= set(seen.objects)
+    assert not [o for o in seen.objects.values() if ADMITTED in (o.metadata.annotations or {})]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import sys
 import time
@@ -12,21 +13,31 @@ from typing import Any
 
 import httpx2
 import pytest
-from lightkube.models.core_v1 import Container, PodSpec
+from lightkube.models.batch_v1 import JobSpec
+from lightkube.models.core_v1 import Container, PodSpec, PodTemplateSpec
 from lightkube.models.meta_v1 import ObjectMeta
+from lightkube.resources.apps_v1 import Deployment
+from lightkube.resources.batch_v1 import Job
 from lightkube.resources.core_v1 import ConfigMap, Pod
+from lightkube.types import PatchType
 
+from matcha.errors import Locked
+from matcha.host.leases import LEASE
 from matcha.targets.kubernetes import cluster as clusters
-from matcha.targets.kubernetes.cluster import ClusterError
+from matcha.targets.kubernetes import removal
+from matcha.targets.kubernetes.cluster import ClusterError, Conflict
+from matcha.targets.kubernetes.fencing import Fenced
 from matcha.targets.kubernetes.forward.api import Api
 from matcha.targets.kubernetes.forward.config import Config
 from matcha.targets.kubernetes.forward.log import Log
 from matcha.targets.kubernetes.forward.pods import Pods
-from matcha.targets.kubernetes.names import selector
+from matcha.targets.kubernetes.names import labels, selector
+from matcha.targets.kubernetes.raising import Raiser
+from matcha.targets.kubernetes.secrets import Secrets
 from support.faults import Fault, FaultyProxy, faulty
 from support.kubelet import Kubelet
 from support.small_stack import SmallStack, there
-from support.stores import cluster
+from support.stores import Clock, cluster, elsewhere, store, take
 
 HTML = "<html>Bad gateway</html>"
 FAULTS: dict[str, dict[str, Any]] = {
@@ -85,6 +96,84 @@ def test_what_fails_for_good_is_named_and_a_rerun_finishes(
     proxy.heal()
     stack.provision()
     assert is_whole(stack)
+
+
+@pytest.mark.parametrize("how", ["broken but done", "answer lost", "two writes met", "request lost"])
+def test_what_others_added_is_taken_out_whatever_happens_on_the_way(
+    api_server: Path, stack: SmallStack, proxy: FaultyProxy, how: str
+) -> None:
+    """A change that was made must not be made again: what stands at that place by then is another entry."""
+    stack.provision()
+    added = [{"name": "A_DEBUG", "value": "1"}, {"name": "Z_DEBUG", "value": "1"}]
+    edit = {"spec": {"template": {"spec": {"containers": [{"name": "front", "env": added}]}}}}
+    admin = cluster(api_server, stack.namespace).client
+    admin.patch(Deployment, "front", edit, patch_type=PatchType.STRATEGIC)
+    proxy.add(Fault("PATCH", "/deployments/front", skip=1, times=2, **FAULTS[how]))
+    stack.provision()
+    assert is_whole(stack)
+    [container] = admin.get(Deployment, "front").spec.template.spec.containers
+    assert not {"A_DEBUG", "Z_DEBUG"} & {v.name for v in container.env}
+
+
+# -- a lock that is lost in the middle ----------------------------------------------------------------------
+
+
+def test_a_write_is_not_tried_again_once_the_lock_is_somebody_elses(
+    api_server: Path, through: tuple[FaultyProxy, Path], namespace: str
+) -> None:
+    """What is on its way is not called back; what is not sent yet never is."""
+    proxy, kubeconfig = through
+    timer, theirs = Clock(), Clock()
+    held = store(kubeconfig, namespace, timer=timer)
+    take(held)
+    other = elsewhere(api_server, namespace, theirs)
+    with pytest.raises(Locked):
+        take(other)
+    way = cluster(kubeconfig, namespace)
+    secrets, target = Secrets(Fenced(way, held.fence)), Raiser(way, held.fence)
+    secrets.ensure(["one"])
+    wanted = ConfigMap(metadata=ObjectMeta(name="front"), data={"a": "1"})
+
+    def overtaken() -> None:
+        for clock in (timer, theirs):
+            clock.now += LEASE
+        take(other)
+
+    held_up = proxy.add(Fault("PATCH", "/configmaps/front", strike=overtaken))
+    with pytest.raises(Locked):
+        target.apply([wanted])
+    assert held_up.came.is_set()
+    assert proxy.count("PATCH") == 1
+    before = written(proxy)
+    for write in (
+        lambda: secrets.ensure(["two"]),
+        lambda: secrets.keep("three", "x"),
+        lambda: target.apply([wanted]),
+        lambda: removal.remove_service(way, "secrets", held.fence),
+        lambda: removal.scale_down(way, lambda _: None, held.fence),
+    ):
+        admin_made_something_to_stop(api_server, namespace)
+        with pytest.raises(Locked):
+            write()
+    assert written(proxy) == before
+
+
+def written(proxy: FaultyProxy) -> list[tuple[str, str]]:
+    """But to the lock, which is what tells that it is lost."""
+    return [(method, path) for method, path in proxy.requests if method != "GET" and "/leases" not in path]
+
+
+def admin_made_something_to_stop(api_server: Path, namespace: str) -> None:
+    for name in ("secrets", "dump"):
+        made = ConfigMap(metadata=ObjectMeta(name=name, labels=labels("secrets", "matcha")))
+        pod = PodSpec(containers=[Container(name="main", image="none:1")], restartPolicy="Never")
+        job = Job(
+            metadata=ObjectMeta(name=name, labels=labels("dump", "mysql")),
+            spec=JobSpec(suspend=True, template=PodTemplateSpec(spec=pod)),
+        )
+        for obj in (made, job):
+            with contextlib.suppress(Conflict):
+                cluster(api_server, namespace).create(obj)
 
 
 def test_a_cluster_that_goes_away_in_the_middle_is_said_once(stack: SmallStack, proxy: FaultyProxy) -> None:

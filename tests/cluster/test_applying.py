@@ -11,10 +11,12 @@ import msgspec
 import pytest
 from lightkube import Client
 from lightkube.models.apps_v1 import DeploymentSpec
+from lightkube.models.batch_v1 import JobSpec
 from lightkube.models.core_v1 import Container, PodSpec, PodTemplateSpec, ResourceQuotaSpec
 from lightkube.models.meta_v1 import LabelSelector, ObjectMeta
 from lightkube.models.networking_v1 import NetworkPolicySpec
 from lightkube.resources.apps_v1 import Deployment, ReplicaSet, StatefulSet
+from lightkube.resources.batch_v1 import CronJob, Job
 from lightkube.resources.core_v1 import (
     ConfigMap,
     PersistentVolumeClaim,
@@ -28,11 +30,11 @@ from lightkube.resources.networking_v1 import NetworkPolicy
 from lightkube.resources.policy_v1 import PodDisruptionBudget
 from lightkube.types import CascadeType, PatchType
 
-from matcha.errors import ComponentFailed
-from matcha.targets.kubernetes import raising
+from matcha.errors import ComponentFailed, MatchaError
+from matcha.targets.kubernetes import raising, removal
 from matcha.targets.kubernetes.cluster import Conflict, Forbidden
 from matcha.targets.kubernetes.look import KINDS, everything
-from matcha.targets.kubernetes.names import COMPONENT, MANAGED_BY, NAME
+from matcha.targets.kubernetes.names import COMPONENT, MANAGED_BY, NAME, labels
 from support.faults import FaultyProxy
 from support.kubelet import Kubelet, crashing, well
 from support.matcha import until
@@ -44,6 +46,15 @@ OTHERS = (Pod, ReplicaSet)  # made by the cluster's own controllers
 
 def reasons(stack: SmallStack) -> dict[str, str]:
     return {step.key: step.reason for step in stack.plan().steps}
+
+
+def stop(stack: SmallStack) -> None:
+    target = stack.target()
+    token = target.store().acquire("stop", wait=5, emit=lambda _: None).token
+    try:
+        target.stop(lambda _: None)
+    finally:
+        target.store().release(token)
 
 
 def editor(api_server: Path, namespace: str) -> Client:
@@ -351,6 +362,31 @@ def test_a_database_that_nobody_needs_any_more_goes_but_for_its_data(
     assert reasons(stack) == {}
 
 
+def test_a_start_takes_back_all_that_a_stop_did(api_server: Path, stack: SmallStack) -> None:
+    """Nightly dumps too; and one who suspends them alone is seen."""
+    back, front = usual()
+    stack.services = (with_database(back), front)
+    stack.provision()
+    client = cluster(api_server, stack.namespace).client
+
+    def suspended() -> bool | None:
+        spec = client.get(CronJob, "mysql-dump").spec
+        return spec.suspend if spec else None
+
+    stop(stack)
+    assert suspended() is True
+    assert reasons(stack)["foundation/mysql"] == "stopped"
+    stack.provision()
+    assert suspended() is False
+    assert reasons(stack) == {}
+    editor(api_server, stack.namespace).patch(CronJob, "mysql-dump", {"spec": {"suspend": True}})
+    assert (
+        "CronJob mysql-dump was changed by kubectl-edit: spec.suspend" in reasons(stack)["foundation/mysql"]
+    )
+    stack.provision()
+    assert suspended() is False and reasons(stack) == {}
+
+
 # -- jobs, and what does not come up ------------------------------------------------------------------------
 
 
@@ -434,13 +470,49 @@ def test_a_quota_that_allows_no_volume_is_not_said_to_be_a_permission(
     assert "You may not" not in told.value.message
 
 
+def test_a_job_that_runs_is_not_waited_for_by_stop(
+    api_server: Path, stack: SmallStack, node: Kubelet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a dump that began a moment ago, or the builder that a killed run left."""
+    monkeypatch.setattr(removal, "GONE_SECONDS", 20.0)
+    stack.provision()
+    node.says["dump"] = lambda _: {"phase": "Running"}
+    pod = PodTemplateSpec(
+        metadata=ObjectMeta(labels=labels("dump", "mysql")),
+        spec=PodSpec(containers=[Container(name="dump", image="dump:1")], restartPolicy="Never"),
+    )
+    admin, dumping = cluster(api_server, stack.namespace), {"job-name": "dump-now"}
+    for name in ("dump-now", "dump-then"):
+        made = ObjectMeta(name=name, labels=labels("dump", "mysql"))
+        admin.create(Job(metadata=made, spec=JobSpec(template=pod)))
+        until(lambda: {"Running"} == {p.status.phase for p in admin.found(Pod, dumping)}, 30)
+        node.says["dump"] = well
+    until(lambda: admin.get(Job, "dump-then").status.succeeded, 30)
+    stop(stack)
+    left = [p for p in admin.found(Pod) if p.status.phase != "Succeeded"]
+    assert left == []
+    assert admin.get(Job, "dump-now") is None
+    assert admin.get(Job, "dump-then"), "its log may be looked at"
+
+
+def test_a_stop_that_is_not_done_says_to_stop_again(
+    api_server: Path, stack: SmallStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(removal, "GONE_SECONDS", 3.0)
+    stack.provision()
+    admin = cluster(api_server, stack.namespace)
+    [pod] = admin.found(Pod, {NAME: "back"})
+    admin.patch(Pod, pod.metadata.name, {"metadata": {"finalizers": ["example.org/slow"]}})
+    with pytest.raises(MatchaError) as told:
+        stop(stack)
+    assert told.value.resolution == "matcha stop"
+    assert pod.metadata.name in told.value.details
+    admin.patch(Pod, pod.metadata.name, {"metadata": {"finalizers": None}})
+
+
 def test_a_stopped_stack_has_no_pod_and_comes_back(api_server: Path, stack: SmallStack) -> None:
     stack.provision()
-    target = stack.target()
-    with pytest.MonkeyPatch.context():
-        token = target.store().acquire("stop", wait=5, emit=lambda _: None).token
-        target.stop(lambda _: None)
-        target.store().release(token)
+    stop(stack)
     assert not [n for n in there(api_server, stack.namespace) if n.startswith("Pod/")]
     assert set(reasons(stack)) == {"foundation/object-store", "service/back", "service/front"}
     assert {s.action for s in stack.plan().steps} == {"start"}

@@ -20,7 +20,7 @@ OWN = Taint(key="own", effect="NoSchedule")
 
 @pytest.fixture(autouse=True)
 def _nodes(api_server: Path, name: str) -> Iterator[None]:
-    """Four that are ready; the API server makes new ones wait until a controller has seen that."""
+    """Five that are ready; the API server makes new ones wait until a controller has seen that."""
     admin = cluster(api_server, name)
     ready = NodeStatus(conditions=[NodeCondition(type="Ready", status="True")])
     specs = {
@@ -28,9 +28,12 @@ def _nodes(api_server: Path, name: str) -> Iterator[None]:
         "arm64": NodeSpec(),
         "s390x": NodeSpec(unschedulable=True),
         "ppc64le": NodeSpec(taints=[OWN]),
+        "windows": NodeSpec(),
     }
     for kind, spec in specs.items():
-        about = ObjectMeta(name=f"{name}-{kind}", labels={"kubernetes.io/arch": kind})
+        system = "windows" if kind == "windows" else "linux"
+        labels = {"kubernetes.io/arch": kind, "kubernetes.io/os": system}
+        about = ObjectMeta(name=f"{name}-{kind}", labels=labels)
         admin.create(Node(metadata=about, spec=spec, status=ready))
         admin.patch(Node, f"{name}-{kind}", {"spec": {"taints": [t.to_dict() for t in spec.taints or ()]}})
     yield

@@ -10,20 +10,30 @@ from typing import Any
 
 import pytest
 from lightkube import ApiError, Client
+from lightkube.models.apiextensions_v1 import (
+    CustomResourceDefinitionNames,
+    CustomResourceDefinitionSpec,
+    CustomResourceDefinitionVersion,
+    CustomResourceValidation,
+    JSONSchemaProps,
+)
 from lightkube.models.meta_v1 import ObjectMeta
 from lightkube.models.rbac_v1 import PolicyRule, RoleRef, Subject
 from lightkube.resources.admissionregistration_v1 import (
     ValidatingAdmissionPolicy,
     ValidatingAdmissionPolicyBinding,
 )
+from lightkube.resources.apiextensions_v1 import CustomResourceDefinition
 from lightkube.resources.core_v1 import Namespace
 from lightkube.resources.rbac_authorization_v1 import ClusterRole, ClusterRoleBinding, Role, RoleBinding
 
 from matcha.events import Event
 from matcha.targets.kubernetes import foundations, permissions
 from matcha.targets.kubernetes.cluster import Forbidden
+from matcha.targets.kubernetes.doctor import OPENSHIFT, Finding
 from support.apiserver import as_user
 from support.kubelet import Kubelet, kubelet
+from support.matcha import until
 from support.small_stack import SmallStack, namespace_is_gone, there, usual, with_database
 from support.stores import cluster
 
@@ -90,6 +100,56 @@ def test_the_doctor_says_what_it_could_not_check(api_server: Path, alice: SmallS
     assert not found["permissions"].ok
     assert "get, list events (why a pod is not made)" in found["permissions"].message
     assert "cronjobs.batch" in found["permissions"].message
+
+
+def test_the_doctor_knows_openshift_and_how_pods_run_there(api_server: Path, alice: SmallStack) -> None:
+    """By the group of its rules for pods, which anybody may ask for."""
+    grant(api_server, alice.namespace, permissions.role(), "alice")
+
+    def told() -> dict[str, Finding]:
+        return {f.check: f for f in alice.target().examine(None, (), fix=False)}
+
+    found = told()
+    assert "users" not in found
+    assert found["addresses"].ok and "cannot be seen" in found["addresses"].message
+    admin = SmallStack(alice.folder.parent, api_server, alice.namespace).target()
+    addresses = {f.check: f for f in admin.examine(None, (), fix=False)}["addresses"]
+    assert addresses.ok and "get IPv4 addresses" in addresses.message
+    with openshift(api_server):
+        until(lambda: "users" in told(), 30)
+        assert not told()["users"].ok
+        assert "run-as" in told()["users"].fix
+        alice.options = {"run_as": "cluster"}
+        assert "users" not in told()
+
+
+@contextlib.contextmanager
+def openshift(api_server: Path) -> Iterator[None]:
+    """A kind of its API; without its admission."""
+    names = {"plural": "securitycontextconstraints", "kind": "SecurityContextConstraints"}
+    schema = JSONSchemaProps(type="object", x_kubernetes_preserve_unknown_fields=True)
+    made = CustomResourceDefinition(
+        metadata=ObjectMeta(name=f"{names['plural']}.{OPENSHIFT}"),
+        spec=CustomResourceDefinitionSpec(
+            group=OPENSHIFT,
+            names=CustomResourceDefinitionNames(**names),
+            scope="Cluster",
+            versions=[
+                CustomResourceDefinitionVersion(
+                    name="v1",
+                    served=True,
+                    storage=True,
+                    schema=CustomResourceValidation(openAPIV3Schema=schema),
+                )
+            ],
+        ),
+    )
+    admin = cluster(api_server, "default")
+    admin.create(made)
+    try:
+        yield
+    finally:
+        admin.delete(CustomResourceDefinition, str(made.metadata and made.metadata.name))
 
 
 def test_whoever_may_not_read_events_does_without(api_server: Path, alice: SmallStack) -> None:

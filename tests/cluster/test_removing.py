@@ -11,18 +11,24 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
-from lightkube.models.meta_v1 import ObjectMeta
-from lightkube.resources.core_v1 import ConfigMap, Namespace, Secret
+from lightkube.models.core_v1 import ResourceQuotaSpec
+from lightkube.models.meta_v1 import ObjectMeta, OwnerReference
+from lightkube.resources.core_v1 import ConfigMap, Namespace, PersistentVolumeClaim, ResourceQuota, Secret
 
 from matcha.errors import MatchaError
 from matcha.events import Event
-from matcha.targets.kubernetes import removal
-from matcha.targets.kubernetes.names import SECRETS
+from matcha.host.files import private_folder, write_changed
+from matcha.targets.kubernetes import proof, removal
+from matcha.targets.kubernetes.forward.config import Config
+from matcha.targets.kubernetes.kubeconfig import load_config
+from matcha.targets.kubernetes.links import Links
+from matcha.targets.kubernetes.names import MINE, SECRETS
 from support.faults import Fault, FaultyProxy
 from support.kubelet import kubelet
 from support.small_stack import SmallStack, namespace_is_gone, there, usual, with_database
-from support.stores import cluster
+from support.stores import cluster, elsewhere, take
 
 RUN = """
 import sys
@@ -62,6 +68,30 @@ def test_everything_goes_and_the_namespace_that_matcha_made(api_server: Path, ow
     assert own.destroy().nothing
 
 
+def test_forwards_to_a_stack_that_somebody_else_destroyed_go_too(api_server: Path, own: SmallStack) -> None:
+    """As they stand on a colleague's machine: no record tells of them any more."""
+    options = own.target()._options
+    links = Links("0123456789abcdef", options)
+    here = Config(
+        kubeconfig=str(api_server),
+        context=load_config(options).context_name,
+        namespace=own.namespace,
+        health=0,
+        environment="",
+        forwards=(),
+    )
+    write_changed(private_folder(links.home) / "forward.json", msgspec.json.encode(here))
+    other = Links("fedcba9876543210", options)
+    elsewhere = msgspec.structs.replace(here, namespace="another")
+    write_changed(private_folder(other.home) / "forward.json", msgspec.json.encode(elsewhere))
+    [finding] = [f for f in own.target().examine(None, [], fix=False) if f.check == "forwards"]
+    assert not finding.ok and finding.fixable and str(links.home) in finding.message
+    [said] = own.destroy().removed
+    assert str(links.home) in said
+    assert links.leftovers() == [] and other.home.exists()
+    assert own.destroy().nothing
+
+
 def test_a_namespace_that_matcha_did_not_make_stays(api_server: Path, stack: SmallStack) -> None:
     stack.provision()
     stack.destroy()
@@ -81,6 +111,97 @@ def test_what_others_keep_in_a_namespace_of_matchas_is_not_lost_with_it(
     assert "stays" in note and "Secret bucket-keys" in note
     assert admin.get(Secret, "bucket-keys")
     admin.delete(Secret, "bucket-keys")
+
+
+def test_what_belongs_to_something_of_another_kind_is_not_lost(api_server: Path, own: SmallStack) -> None:
+    """An operator's database: all that is seen of it is what it owns."""
+    own.provision()
+    admin = cluster(api_server, own.namespace)
+    owner = OwnerReference(apiVersion="db.example.org/v1", kind="Postgres", name="crm", uid="1-2-3")
+    claim = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
+    volume = PersistentVolumeClaim.from_dict({"metadata": {"name": "crm"}, "spec": claim})
+    volume.metadata.ownerReferences = [owner]
+    admin.client.create(volume)
+    events: list[Event] = []
+    own.destroy(emit=events.append)
+    [note] = [e.message for e in events if e.phase == "note"]
+    assert note.endswith("it holds what Matcha did not make: PersistentVolumeClaim crm.")
+    found = admin.get(PersistentVolumeClaim, "crm")
+    assert found and found.metadata and found.metadata.deletionTimestamp is None
+
+
+def test_who_waits_for_the_lock_does_not_lose_its_stack_with_the_namespace(
+    api_server: Path, own: SmallStack, through: tuple[FaultyProxy, Path]
+) -> None:
+    proxy, own.kubeconfig = through
+    own.provision()
+    waiting = elsewhere(api_server, own.namespace)
+    seen: list[str] = []
+
+    def tried() -> None:
+        try:
+            take(waiting)
+        except MatchaError as error:
+            seen.append(type(error).__name__)
+        else:
+            seen.append("taken")
+
+    proxy.add(Fault("DELETE", f"/api/v1/namespaces/{own.namespace}?", strike=tried, status=503))
+    own.destroy()
+    assert seen == ["Locked"]
+    assert namespace_is_gone(api_server, own.namespace)
+
+
+def test_a_namespace_that_another_has_taken_over_stays(
+    api_server: Path, own: SmallStack, through: tuple[FaultyProxy, Path]
+) -> None:
+    """The lock is lost after the record is gone: whoever holds it now is about to make a stack."""
+    proxy, own.kubeconfig = through
+    own.provision()
+    other = elsewhere(api_server, own.namespace)
+
+    def overtaken() -> None:
+        other.break_lock()
+        take(other)
+
+    looking = Fault("GET", "/cronjobs", strike=overtaken, status=503)
+    proxy.add(Fault("DELETE", "/configmaps/matcha-state", strike=lambda: proxy.add(looking) and None))
+    own.destroy()
+    assert looking.came.is_set()
+    assert proxy.count("DELETE", f"/api/v1/namespaces/{own.namespace}?") == 0
+    assert not namespace_is_gone(api_server, own.namespace)
+    assert other.lock()
+
+
+def test_the_proof_lists_every_kind(
+    api_server: Path, stack: SmallStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also kinds that Matcha itself makes none of, but something in its stack may."""
+    monkeypatch.setattr(proof, "DERIVED_SECONDS", 3.0)
+    stack.provision()
+    admin = cluster(api_server, stack.namespace)
+    made = ObjectMeta(name="small", labels=dict(MINE))
+    admin.create(ResourceQuota(metadata=made, spec=ResourceQuotaSpec(hard={"pods": "100"})))
+    with pytest.raises(MatchaError, match="Not everything could be removed") as told:
+        stack.destroy()
+    assert told.value.details == "ResourceQuota small"
+    admin.delete(ResourceQuota, "small")
+    assert stack.destroy().nothing
+
+
+def test_the_proof_does_without_what_does_not_answer(
+    api_server: Path, stack: SmallStack, proxy: FaultyProxy
+) -> None:
+    stack.provision()
+    faults = [
+        proxy.add(Fault("GET", "/apis/autoscaling/v2", status=503)),
+        proxy.add(Fault("GET", "/limitranges?", status=403)),
+    ]
+    stack.destroy()
+    assert all(fault.came.is_set() for fault in faults)
+    kinds = {path.partition("?")[0].rpartition("/")[2] for _, path in proxy.requests if "managed-by" in path}
+    assert {"endpointslices", "ingresses", "endpoints", "resourcequotas"} <= kinds
+    assert not {"events", "horizontalpodautoscalers"} & kinds
 
 
 def test_data_stays_until_it_is_to_go(api_server: Path, stack: SmallStack) -> None:

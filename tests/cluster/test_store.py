@@ -21,8 +21,9 @@ from lightkube.resources.coordination_v1 import Lease
 from lightkube.resources.core_v1 import ConfigMap, Namespace, Pod
 
 from matcha.errors import Locked, MatchaError, StateUnreadable
-from matcha.events import Event
+from matcha.events import Event, silent
 from matcha.host.leases import LEASE
+from matcha.targets.kubernetes import space
 from matcha.targets.kubernetes.cluster import Forbidden
 from matcha.targets.kubernetes.names import LOCK, MINE, STATE
 from matcha.targets.kubernetes.store import CONTENT, HOLDER, LARGEST
@@ -584,16 +585,21 @@ def test_prepare_is_called_where_there_is_no_namespace_and_only_there(api_server
     admin.delete(Namespace, name)
 
 
-def test_a_namespace_that_is_going_is_named(api_server: Path, namespace: str) -> None:
+def test_a_namespace_that_is_going_is_waited_for_and_named(api_server: Path, namespace: str) -> None:
     admin = cluster(api_server, namespace)
+    told: list[str] = []
     stuck = ConfigMap(metadata=ObjectMeta(name="stuck", finalizers=["matcha-ml.test/stuck"]))
     admin.create(stuck)
     admin.delete(Namespace, namespace)
     try:
         with pytest.raises(MatchaError, match=f'"{namespace}" is being removed'):
-            take(store(api_server, namespace))
+            waiting = store(api_server, namespace)
+            waiting.acquire("test", wait=1.5, emit=lambda event: told.append(event.message))
+        assert told == [f'The namespace "{namespace}" is being removed.'] * len(told) and told
     finally:
         admin.patch(ConfigMap, "stuck", {"metadata": {"finalizers": None}})
+    again = store(api_server, namespace, prepare=lambda: space.make(admin))
+    again.release(again.acquire("test", wait=60, emit=silent).token)
 
 
 def test_a_user_with_the_rights_on_two_kinds_of_objects_can_all_of_it(

@@ -13,16 +13,30 @@ import pytest
 
 from support.cluster import ClusterMatcha
 from support.killing import Provisioned, provision_killed_at_every_step
+from support.sweep import is_whole
 
 SCRIPTS = Path(__file__).resolve().parents[1] / "e2e" / "cluster"
 UP_SECONDS = 3600.0  # the first time it builds Kubernetes itself
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.e2e)
-            item.add_marker(pytest.mark.timeout(1800))
+# What only a pod shows: that it is replaced, is told, and says why it cannot start.
+SAMPLE = (
+    "test_a_changed_description_replaces_that_service_and_keeps_its_data",
+    "test_live_files_change_under_the_running_process",
+    "test_a_service_that_cannot_start_says_why",
+    "test_a_component_lives_through_everything[model-deployer-mlserver]",
+)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    here = [i for i in items if Path(__file__).parent in i.path.parents]
+    for item in here:
+        item.add_marker(pytest.mark.e2e)
+        item.add_marker(pytest.mark.timeout(1800))
+    if not is_whole(config):
+        left = [i for i in here if i.get_closest_marker("sweep") and i.name not in SAMPLE]
+        config.hook.pytest_deselected(items=left)
+        items[:] = [i for i in items if i not in left]
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,8 @@
-"""The contract of targets, and the life of every component, as real pods."""
+"""The contract of targets, and the life of every component, as real pods: a sample by default.
+
+The contract runs whole against an API server in tests/cluster, and the stack through its life in test_stack;
+both whole on a node: `pytest tests/node -m sweep`.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +27,8 @@ from support.matcha import processes_of
 from support.plain import stored, web
 from support.target_contract import Bed, TargetContract
 
-IMAGE = "python:3.12-slim-bookworm"
+pytestmark = pytest.mark.sweep
+IMAGE = KubernetesOptions().image
 
 
 class ClusterBed:
@@ -35,6 +40,8 @@ class ClusterBed:
         self.matcha = ClusterMatcha(
             folder / "a project", folder / "home", kubeconfig, f"matcha-test-{secrets.token_hex(3)}"
         )
+        # One that Matcha made would go with every lock that leaves nothing behind.
+        self.matcha.kubectl("create", "namespace", self.matcha.namespace)
         lock = folder / "plain.lock"
         lock.write_text("")
         self.environment = Environment(name="plain", lock=lock, image=IMAGE)

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -23,12 +24,27 @@ from support.pages import marked
 BACK = 300.0  # seconds for a pod to come back on a busy machine
 SERVICES = {"mlflow", "zenml", "mlserver", "monitoring"}
 
+DATASET = """
+import os, subprocess, sys
+os.environ["PATH"] = f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}"
+script = '''set -e
+cd "$1" && dvc init --no-scm -q && dvc remote add -d stack "$2"
+echo "a,b" > data.csv && dvc add -q data.csv && dvc push -q
+rm -rf data.csv .dvc/cache && dvc pull -q && cat data.csv'''
+subprocess.run(["bash", "-c", script, "bash", "%s", "%s"], check=True)
+"""
+
 FETCH_DUMP = """
 import os, s3fs
 store = s3fs.S3FileSystem(endpoint_url=os.environ["AWS_ENDPOINT_URL"])
 newest = max(store.glob("matcha/backups/databases-*.sql.gz"))
 store.get(newest, os.path.basename(newest))
 print(newest)
+"""
+
+TRACKER = """
+from zenml.client import Client
+print(Client().active_stack.experiment_tracker.config.tracking_uri)
 """
 
 
@@ -50,15 +66,27 @@ def client(stack: ClusterMatcha, code: str, *, timeout: float = 300) -> str:
 
 
 def runs(stack: ClusterMatcha) -> int:
+    return len(_search(stack))
+
+
+def note(stack: ClusterMatcha) -> str:
+    """An artifact of one of the runs of LOG_MODELS, from the object store by way of the server."""
+    uri = _search(stack, "metrics.rmse < 1")[0]["info"]["artifact_uri"]
+    path = uri.removeprefix("mlflow-artifacts:/").strip("/")
+    base = stack.url("experiment-tracker", "tracking-url")
+    url = f"{base}/api/2.0/mlflow-artifacts/artifacts/{path}/notes/readme.txt"
+    return httpx.get(url, timeout=60, trust_env=False).raise_for_status().text
+
+
+def _search(stack: ClusterMatcha, which: str = "") -> list[dict[str, Any]]:
     base = stack.url("experiment-tracker", "tracking-url")
     answer = httpx.post(
         f"{base}/api/2.0/mlflow/runs/search",
-        json={"experiment_ids": ["0"], "max_results": 1000},
+        json={"experiment_ids": ["0"], "max_results": 1000, "filter": which},
         timeout=60,
         trust_env=False,
     )
-    answer.raise_for_status()
-    return len(answer.json().get("runs", ()))
+    return list(answer.raise_for_status().json().get("runs", ()))
 
 
 def test_the_first_provision_was_killed_at_every_step(provisioned: Provisioned) -> None:
@@ -95,9 +123,23 @@ def test_pods_run_locked_down_and_nothing_is_exposed(stack: ClusterMatcha) -> No
     assert SERVICES | {"mysql", "object-store"} <= names
 
 
+def test_pages_and_logs_are_found(stack: ClusterMatcha) -> None:
+    url = stack.url("pipeline", "server-url")
+    assert stack("open", "zenml", "--print").stdout.strip() == url
+    for service in sorted(SERVICES):
+        assert stack("logs", service, "--lines", "5").stdout.strip(), service
+
+
 def test_stock_clients_work_through_the_forwards(stack: ClusterMatcha) -> None:
     assert "RUN" in client(stack, LOG_MODELS)
     assert runs(stack) == 2
+    assert note(stack) == "kept"
+
+
+def test_a_dvc_client_pushes_to_the_stacks_remote(stack: ClusterMatcha, tmp_path: Path) -> None:
+    remote = stack.url("data-version-control", "remote-url")
+    assert remote.startswith("s3://")
+    assert client(stack, DATASET % (str(tmp_path), remote)).endswith("a,b\n")
 
 
 def test_a_second_provision_changes_nothing(stack: ClusterMatcha) -> None:
@@ -117,8 +159,7 @@ def test_a_deployed_model_answers_and_is_captured(stack: ClusterMatcha) -> None:
     stack("deploy", "models:/movie@champion", "--name", "movie")
     answer = stack.json("predict", "movie", "--input", _rows(stack))
     assert answer["predictions"] == pytest.approx([-1.0, 1.0])
-    window = stack.json("monitor", "movie")
-    assert window
+    until(lambda: stack.json("monitor", "movie")["window"]["rows"] == 2, 60, every=2)
 
 
 def _rows(stack: ClusterMatcha) -> str:
@@ -127,12 +168,21 @@ def _rows(stack: ClusterMatcha) -> str:
     return str(path)
 
 
+def holds_everything(stack: ClusterMatcha, before: int) -> bool:
+    """Runs of the database, artifacts of the object store, and what is served."""
+    if (runs(stack), note(stack)) != (before, "kept"):
+        return False
+    answer = stack.json("predict", "movie", "--input", _rows(stack))
+    return bool(answer["predictions"] == pytest.approx([-1.0, 1.0]))
+
+
 @pytest.mark.parametrize("name", ["mlflow", "zenml", "mlserver", "monitoring", "object-store"])
 def test_a_deleted_pod_comes_back_with_its_data(stack: ClusterMatcha, name: str) -> None:
     before = runs(stack)
     stack.kubectl("delete", "pod", f"--selector=app.kubernetes.io/name={name}", "--wait=true")
     until(stack.is_healthy, BACK, every=2)
-    assert until(lambda: runs(stack) == before, 60, every=2)
+    stack.kubectl("wait", "--for=condition=ready", "pod", f"--selector=app.kubernetes.io/name={name}")
+    assert holds_everything(stack, before)
 
 
 def test_the_database_dies_under_writes_and_nothing_acknowledged_is_lost(stack: ClusterMatcha) -> None:
@@ -158,13 +208,36 @@ def test_the_database_dies_under_writes_and_nothing_acknowledged_is_lost(stack: 
     until(stack.is_healthy, BACK, every=2)
 
 
-def test_a_deleted_workload_is_planned_and_repaired(stack: ClusterMatcha) -> None:
-    stack.kubectl("delete", "deployment", "mlflow", "--wait=true")
-    assert stack("status", code=None).returncode == 1
-    planned = stack.json("plan")
-    assert "service/mlflow" in {s["key"] for s in planned["steps"]}
+def test_a_database_that_is_away_for_long_restarts_nobody(stack: ClusterMatcha) -> None:
+    """A server that is ended for it could not start without it either."""
+
+    def restarts() -> dict[str, int]:
+        pods = (p for p in stack.objects("pods") if not p["metadata"]["name"].startswith("mysql"))
+        return {
+            p["metadata"]["name"]: s["restartCount"]
+            for p in pods
+            for s in p["status"].get("containerStatuses", ())
+        }
+
+    before = restarts()
+    stack.kubectl("scale", "statefulset", "mysql", "--replicas=0")
+    stack.kubectl("wait", "--for=delete", "pod/mysql-0", "--timeout=170s")
+    time.sleep(70)
+    assert not stack.is_healthy()
     stack("provision", "--yes")
-    assert stack.is_healthy()
+    until(stack.is_healthy, BACK, every=2)
+    assert restarts() == before
+
+
+def test_every_deleted_workload_is_planned_and_repaired(stack: ClusterMatcha) -> None:
+    before = runs(stack)
+    stack.kubectl("delete", "deployments,statefulsets", "--all", "--wait=true")
+    assert stack("status", code=None).returncode == 1
+    planned = {s["key"] for s in stack.json("plan")["steps"]}
+    assert {f"service/{name}" for name in SERVICES} <= planned
+    assert {"foundation/mysql", "foundation/object-store"} <= planned
+    stack("provision", "--yes")
+    assert stack.is_healthy() and holds_everything(stack, before)
 
 
 def test_an_edit_by_hand_is_shown_and_taken_back(stack: ClusterMatcha) -> None:
@@ -212,6 +285,8 @@ def test_two_users_share_one_stack(stack: ClusterMatcha, tmp_path: Path) -> None
         )
         assert ours != theirs  # each on a loopback port of its own
         assert httpx.get(f"{theirs}/health", timeout=30, trust_env=False).status_code == 200
+        assert [client(user, TRACKER).split()[-1] for user in (stack, other)] == [ours, theirs]
+        assert "STATUS completed matcha" in client(other, PIPELINE)
         stack.kubectl("delete", "deployment", "zenml", "--wait=true")
         first = stack.popen("provision", "--yes", stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         second = other.popen("provision", "--yes", stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
@@ -236,14 +311,28 @@ def test_a_killed_provision_is_finished_by_the_next(stack: ClusterMatcha, after:
 
 
 def test_a_drained_node_gives_the_pods_back(stack: ClusterMatcha) -> None:
-    [node] = stack.objects("nodes")
-    name = node["metadata"]["name"]
-    try:
-        stack.kubectl("drain", name, "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=170s")
-    finally:
-        stack.kubectl("uncordon", name)
+    before, nodes = runs(stack), stack.objects("nodes")
+    if len(nodes) == 1:
+        _drain(stack, nodes[0]["metadata"]["name"])
+    else:  # a stranger's cluster: its nodes are left alone, and the pods are asked to go as a drain does
+        _evict(stack)
     until(stack.is_healthy, BACK, every=2)
-    assert runs(stack) > 60
+    assert holds_everything(stack, before) and before > 60
+
+
+def _drain(stack: ClusterMatcha, node: str) -> None:
+    try:
+        stack.kubectl("drain", node, "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=170s")
+    finally:
+        stack.kubectl("uncordon", node)
+
+
+def _evict(stack: ClusterMatcha) -> None:
+    for pod in stack.objects("pods", "--field-selector=status.phase=Running"):
+        name = pod["metadata"]["name"]
+        eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name}}
+        path = f"/api/v1/namespaces/{stack.namespace}/pods/{name}/eviction"
+        stack.kubectl("create", f"--raw={path}", "--filename=-", stdin=json.dumps(eviction))
 
 
 def test_stopped_and_started_it_has_its_data(stack: ClusterMatcha) -> None:
@@ -253,6 +342,7 @@ def test_stopped_and_started_it_has_its_data(stack: ClusterMatcha) -> None:
     assert stack("status", code=None).returncode == 1
     stack("start")
     assert stack.is_healthy() and runs(stack) == before
+    assert [c["spec"]["suspend"] for c in stack.objects("cronjobs")] == [False]
 
 
 def test_a_lost_database_comes_back_from_a_dump(stack: ClusterMatcha) -> None:

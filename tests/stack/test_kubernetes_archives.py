@@ -290,6 +290,20 @@ def test_an_archive_for_elsewhere_is_refused(
     assert list((tmp_path / "env").iterdir()) == []
 
 
+def test_an_image_with_another_python_is_named_before_anything_is_installed(
+    store: ObjectStore, index: PackageIndex, tmp_path: Path
+) -> None:
+    """Whatever its name says: only here the real one is known."""
+    here = f"3.{sys.version_info[1]}"
+    where = ["--lock", index.lock(tmp_path / "lock"), "--path", tmp_path / "env"]
+    to = ["--to", place("environments/abc-{machine}.tar.gz")]
+    done = pod(store.url, "build", *where, *to, "--python", f">=3.10,!={here}")
+    assert done.code == Code.UNSUITABLE and len(done.lines) == 1
+    assert f"need Python >=3.10,!={here}, and this image has {here}" in done.last
+    assert "targets.kubernetes.image" in done.last
+    assert not (tmp_path / "env").exists()
+
+
 def test_without_uv_pip_installs_the_same(store: ObjectStore, index: PackageIndex, tmp_path: Path) -> None:
     env = tmp_path / "env"
     done = build(store, index.lock(tmp_path / "lock"), env, PIP_INDEX_URL=index.url, PIP_RETRIES="0")

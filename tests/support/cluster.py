@@ -29,6 +29,8 @@ class ClusterMatcha(Matcha):
             "targets:\n"
             "  kubernetes:\n"
             f"    namespace: {self.namespace}\n"
+            # As the test cluster's image truly is: models of its clients load where they are served.
+            "    image: python:3.11-slim-bookworm\n"
             "    storage-size: 2Gi\n    database-size: 2Gi\n    volume-size: 1Gi\n"
             f"{trust}"
         )

@@ -30,7 +30,8 @@ Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Any]
 class Pods:
     """The server, in a thread of its own. `ports` of a pod: number in the pod -> number on this machine."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, name: str = "127.0.0.1") -> None:
+        """`name`: what the certificate is for."""
         self.token = "first"
         self.calls: list[str] = []
         self.forwards = 0  # port-forwards that are open now
@@ -41,9 +42,7 @@ class Pods:
         self._versions = itertools.count(100)
         self._authority = trustme.CA()
         self._certificate = folder / "server.pem"
-        self._authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(
-            str(self._certificate)
-        )
+        self._authority.issue_cert(name).private_key_and_cert_chain_pem.write_to_path(str(self._certificate))
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
@@ -272,8 +271,8 @@ async def _refuse(kind: str, status: int, send: Any) -> None:
 
 
 @contextlib.contextmanager
-def serving(folder: Path) -> Iterator[Pods]:
-    pods = Pods(folder)
+def serving(folder: Path, name: str = "127.0.0.1") -> Iterator[Pods]:
+    pods = Pods(folder, name)
     try:
         yield pods
     finally:

@@ -25,7 +25,7 @@ from matcha.targets.kubernetes.removal import ORDER
 from support.plain import stored, web
 from support.stores import cluster, known
 
-IMAGE = "python:3.12-slim-bookworm"
+IMAGE = KubernetesOptions().image
 
 
 class Small(Component):

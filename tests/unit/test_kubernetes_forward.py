@@ -35,7 +35,8 @@ from matcha.targets.kubernetes.forward import tunnel
 from matcha.targets.kubernetes.forward.api import Api
 from matcha.targets.kubernetes.forward.config import Config, Forward, mark
 from matcha.targets.kubernetes.forward.log import EVERY, Log, told
-from matcha.targets.kubernetes.links import Links, plugin_environment
+from matcha.targets.kubernetes.forward.pods import Pods as Watched
+from matcha.targets.kubernetes.links import Links, plugin_environment, strays
 from matcha.targets.kubernetes.options import KubernetesOptions
 from matcha.targets.kubernetes.store import ClusterStore
 from support.podserver import Pods, serving
@@ -439,6 +440,7 @@ def plugin(folder: Path) -> dict[str, Any]:
         + textwrap.dedent(f"""\
             import json, os, time
             open({str(folder / "runs")!r}, "a").write(".")
+            open({str(folder / "seen")!r}, "w").write(json.dumps(dict(os.environ)))
             time.sleep(0.3)
             token = open(os.environ["PLUGIN_TOKEN_FILE"]).read()
             print(json.dumps({{"kind": "ExecCredential", "status": {{"token": token}}}}))
@@ -459,6 +461,66 @@ def test_a_plugin_that_fails_is_told_of_and_tried_again(
         (tmp_path / "token").write_text(pods.token)
         (tmp_path / "plugin.json").write_text(json.dumps({"PLUGIN_TOKEN_FILE": str(tmp_path / "token")}))
         assert received(link, 5) == b"hello"
+
+
+def test_a_plugin_runs_without_what_the_user_no_longer_has(
+    tmp_path: Path, pods: Pods, forwarder: Callable[..., Running]
+) -> None:
+    """Credentials that expired would otherwise stay in the forwarder's own environment."""
+    pods.put("app-1", "app", {ECHO: pods.listen(echo)})
+    (tmp_path / "token").write_text(pods.token)
+    given = {"PLUGIN_TOKEN_FILE": str(tmp_path / "token")}
+    (tmp_path / "plugin.json").write_text(json.dumps({**given, "AWS_ACCESS_KEY_ID": "old"}))
+    running = forwarder({"exec": plugin(tmp_path)}, echo=ECHO)
+    with running.connect("app/echo") as link:
+        assert said(link, b"x") == b"x"
+    assert "AWS_ACCESS_KEY_ID" in json.loads((tmp_path / "seen").read_text())
+    pods.token = "second"
+    (tmp_path / "token").write_text(pods.token)
+    (tmp_path / "plugin.json").write_text(json.dumps(given))
+    with running.connect("app/echo") as link:
+        assert said(link, b"x") == b"x"
+    assert "AWS_ACCESS_KEY_ID" not in json.loads((tmp_path / "seen").read_text())
+
+
+def test_a_watch_that_is_ending_is_none(pods: Pods, tmp_path: Path) -> None:
+    """Who comes in the moment in which it is cancelled, and not over, has one of their own."""
+    pods.put("app-1", "app", {ECHO: pods.listen(echo)})
+    path = pods.kubeconfig(tmp_path / "kubeconfig", {"token": "first"})
+
+    async def two_in_a_row() -> str:
+        watched = Watched(api(path), "ns", ["app"], Log(lambda _: None))
+        async with watched.watched():
+            await asyncio.wait_for(watched.take("app"), PATIENCE)
+        watched._end_if_idle()  # what the timer does after a minute
+        async with watched.watched():
+            found = await asyncio.wait_for(watched.take("app"), 10)
+        watched.close()
+        return found.name
+
+    assert asyncio.run(two_in_a_row()) == "app-1"
+
+
+def api(kubeconfig: Path) -> Api:
+    return Api(
+        Config(
+            kubeconfig=str(kubeconfig), context="here", namespace="ns", health=0, environment="", forwards=()
+        )
+    )
+
+
+def test_a_cluster_behind_another_name(tmp_path: Path) -> None:
+    """Its certificate is for the kubeconfig's `tls-server-name`, as through a tunnel."""
+    with serving(tmp_path, "kube.internal") as pods:
+        pods.put("app-1", "app", {ECHO: pods.listen(echo)})
+        name = {"tls-server-name": "kube.internal"}
+        path = pods.kubeconfig(tmp_path / "kubeconfig", {"token": pods.token}, **name)
+        running = Running(tmp_path, path, {"app/echo": ECHO})
+        try:
+            with running.connect("app/echo") as link:
+                assert said(link, b"x") == b"x"
+        finally:
+            running.close()
 
 
 def test_a_kubeconfig_that_changes_is_read_anew(
@@ -720,6 +782,18 @@ def test_the_doctor_tries_every_forward(machine: Path, pods: Pods, monkeypatch: 
     assert found(fix=True).fixed and found().fix == "matcha status"
 
 
+def test_forwards_to_a_stack_that_is_gone_are_found(machine: Path) -> None:
+    found = links()
+    port = found.ensure(ONE)["app/http"]
+    here = KubernetesOptions()
+    assert strays(here, keep="stack-1") == []
+    assert strays(KubernetesOptions(namespace="another"), keep="") == []
+    [stray] = strays(here, keep="stack-2")
+    assert stray.home == found.home and works(port)
+    stray.remove()
+    assert found.leftovers() == [] and strays(here, keep="") == []
+
+
 def test_another_data_folder_has_forwards_of_its_own(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Such as that of another account with the same cluster and, as in containers, the same user number."""
     ours = links().ensure(ONE)
@@ -825,9 +899,18 @@ def test_the_context_that_was_meant_stays(machine: Path, tmp_path: Path) -> None
 
 def test_credential_plugins_get_their_part_of_the_environment() -> None:
     user = {"AWS_PROFILE": "me", "KUBECONFIG": "k", "SECRET": "s", "AZURE_CONFIG_DIR": "a"}
-    assert plugin_environment(user) == {k: v for k, v in user.items() if k != "SECRET"}
+    mine = {k: v for k, v in user.items() if k != "SECRET"}
+    assert plugin_environment(user, {}) == mine
     store = {"AWS_ENDPOINT_URL": "http://127.0.0.1:9000", "AWS_ACCESS_KEY_ID": "of the store"}
-    assert plugin_environment({**user, **store}) == {"AZURE_CONFIG_DIR": "a", "KUBECONFIG": "k"}
+    assert plugin_environment({**user, **store}, {}) == mine
+
+
+def test_a_shell_without_a_provider_s_variables_leaves_those_of_the_last_that_had_some() -> None:
+    kept = {"AWS_ACCESS_KEY_ID": "old", "AWS_SESSION_TOKEN": "old", "AZURE_CONFIG_DIR": "a"}
+    plain = {"XDG_RUNTIME_DIR": "/run/user/0", "KUBECONFIG": "k"}  # as in almost every shell
+    assert plugin_environment(plain, kept) == {**kept, **plain}
+    signed_in = {**plain, "AWS_PROFILE": "me"}
+    assert plugin_environment(signed_in, kept) == {**signed_in, "AZURE_CONFIG_DIR": "a"}
 
 
 @pytest.mark.parametrize("name", ["../x", "", "a/b", "."])

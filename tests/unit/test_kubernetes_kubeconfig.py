@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+from lightkube.config.models import User
 from ruamel.yaml import YAML
 
 from matcha.errors import BadInput
+from matcha.targets.kubernetes.cluster import Cluster
 from matcha.targets.kubernetes.kubeconfig import load_config
 from matcha.targets.kubernetes.kubefiles import DEFAULT, kubefiles, stamp
 from matcha.targets.kubernetes.options import KubernetesOptions
@@ -68,7 +73,7 @@ def test_the_first_file_that_names_a_thing_has_its_say(
     assert found.cluster.certificate_auth is None
     several(monkeypatch, third, second, first)
     found = load_config(KubernetesOptions())
-    assert (found.context_name, found.cluster.server, found.user) == ("play", "https://second", None)
+    assert (found.context_name, found.cluster.server, found.user) == ("play", "https://second", User())
     assert load_config(KubernetesOptions(context="work")).context_name == "work"
 
 
@@ -85,6 +90,63 @@ def test_a_plugin_beside_the_file_is_found(tmp_path: Path) -> None:
     assert found.user
     assert found.user.exec
     assert found.user.exec.command == str(tmp_path / "bin/login")
+
+
+class Answering(ThreadingHTTPServer):
+    """Takes every request, as an API server or a proxy would; `asked` and `signed` are what it got."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Answer)
+        self.asked: list[str] = []
+        self.signed: list[str | None] = []
+        self.url = f"http://127.0.0.1:{self.server_port}"
+
+
+class _Answer(BaseHTTPRequestHandler):
+    server: Answering
+
+    def do_GET(self) -> None:
+        self.server.asked.append(self.path)
+        self.server.signed.append(self.headers["Authorization"])
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b'{"major": "1"}')
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def answering() -> Iterator[Answering]:
+    server = Answering()
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def only(path: Path, cluster: dict[str, str], **context: str) -> Cluster:
+    """The cluster of a kubeconfig that has no other."""
+    file = write(path, current="c", cluster={"c": cluster}, context={"c": {"cluster": "c", **context}})
+    return Cluster(KubernetesOptions(kubeconfig=str(file)))
+
+
+def test_a_cluster_is_reached_through_its_proxy(tmp_path: Path, answering: Answering) -> None:
+    cluster = {"server": "http://cluster.invalid:6443", "proxy-url": answering.url}
+    assert only(tmp_path / "config", cluster).ask("/version") == {"major": "1"}
+    assert answering.asked == ["http://cluster.invalid:6443/version"]
+
+
+def test_a_proxy_that_is_of_no_use_is_named(tmp_path: Path) -> None:
+    cluster = {"server": "https://cluster", "proxy-url": "socks5://127.0.0.1:1080"}
+    with pytest.raises(BadInput, match=r"socks5://127\.0\.0\.1") as refused:
+        only(tmp_path / "config", cluster).ask("/version")
+    assert "proxy-url" in refused.value.resolution
+
+
+def test_a_context_without_a_user_signs_nothing(tmp_path: Path, answering: Answering) -> None:
+    assert only(tmp_path / "config", {"server": answering.url}).ask("/version") == {"major": "1"}
+    assert answering.signed == [None]
 
 
 @pytest.mark.parametrize(

@@ -106,7 +106,7 @@ def test_what_the_cluster_adds_or_writes_otherwise_is_no_difference(wanted: Any,
 
 @pytest.mark.parametrize(("wanted", "found", "path"), DIFFERENT)
 def test_a_difference_is_named_by_its_path(wanted: Any, found: Any, path: str) -> None:
-    assert list(differences(wanted, found)) == [path]
+    assert [each.path for each in differences(wanted, found)] == [path]
 
 
 def test_who_changed_an_object_last_is_known() -> None:

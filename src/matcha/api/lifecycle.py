@@ -26,7 +26,7 @@ from matcha.errors import (
 from matcha.events import Emit, Event, silent
 from matcha.planning import Plan
 from matcha.state import State
-from matcha.target import Contested, LockInfo, Manifests
+from matcha.target import Contested, Forgetful, LockInfo, Manifests
 
 LOCK_WAIT = 600.0
 ATTEMPTS = 3  # of a provision that other programs take ports from
@@ -214,7 +214,8 @@ def destroy(
     keeps = opened.target.keeps_data and not delete_data
     belongings = tuple(opened.target.belongings(delete_data=not keeps))
     if state is None and not belongings:
-        return Destroyed(nothing=True)
+        gone = tuple(opened.target.forget()) if isinstance(opened.target, Forgetful) else ()
+        return Destroyed(removed=gone, nothing=not gone)
     held = () if keeps else _recorded.holdings(opened, state)
     going = Destruction(belongings=belongings, holdings=tuple(_counted(holding) for holding in held))
     if going.holdings and not delete_data and confirm is None:

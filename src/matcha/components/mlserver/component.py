@@ -130,9 +130,9 @@ class MLServer(Component):
     def client_env(self, access: Access) -> Mapping[str, Output]:
         return {"MATCHA_SERVING_URL": Output(access.url(self.role))}
 
-    def own_environment(self, model: ModelVersion) -> tuple[str, ...]:
-        """`fitting` says what fits. Raises MatchaError for a model that no server can run."""
-        return fitting.own_environment(model, self.serving_lock(), HERE / "requirements.in")
+    def own_environment(self, model: ModelVersion, python: str = "") -> tuple[str, ...]:
+        """`fitting` says what fits."""
+        return fitting.own_environment(model, self.serving_lock(), HERE / "requirements.in", python)
 
     def publish(self, access: Access, deployments: Sequence[Deployment]) -> Sequence[LoadResult]:
         return publishing.publish(access, self.role, deployments)

@@ -21,6 +21,7 @@ from matcha.component import (
     Probe,
     Resources,
     Service,
+    SharedAccess,
 )
 from matcha.errors import MatchaError, NotFound, NotProvisioned
 
@@ -96,12 +97,14 @@ class Monitoring(Component):
         )
 
     def setup_digest(self) -> str:
-        return "links-1"
+        return "links-2"
 
     def setup(self, access: Access) -> None:
-        """Tell the page where a person finds the other tools. Raises MatchaError."""
+        """Tell the page where a person finds the other tools, unless everybody who looks at it finds them
+        elsewhere. Raises MatchaError.
+        """
         links = {}
-        for name, role in LINKS.items():
+        for name, role in () if isinstance(access, SharedAccess) else LINKS.items():
             with contextlib.suppress(NotProvisioned):
                 links[name] = access.url(role)
         headers = {"Authorization": f"Bearer {access.secret(TOKEN)}"}

@@ -16,8 +16,10 @@ from matcha.targets.kubernetes.setting import Setting
 
 
 class ClusterAccess:
-    """`matcha.component.Access`. `ports` gives the loopback port of every `service/port`, and has the
-    forwards running; it is asked only where an address is.
+    """`matcha.component.Access` and `SharedAccess`.
+
+    `ports` gives the loopback port of every `service/port`, and has the forwards running; it is asked only
+    where an address is.
     """
 
     def __init__(
@@ -37,6 +39,15 @@ class ClusterAccess:
     def url(self, role: str) -> str:
         ports = self._of(role)
         return f"http://{HOST}:{ports.get('http') or next(iter(ports.values()))}"
+
+    def shared_url(self, role: str) -> str:
+        """`matcha.component.SharedAccess`. Without the options' ports: those may be one user's own."""
+        name = self._roles.get(role, "")
+        for service in self._setting.services:
+            if service.name == name and service.ports:
+                preferred = {port.name: port.preferred for port in service.ports}
+                return f"http://{HOST}:{preferred.get('http') or next(iter(preferred.values()))}"
+        raise NotProvisioned(f"The {role} is not running yet.")
 
     def address(self, role: str, port: str) -> str:
         ports = self._of(role)
@@ -64,11 +75,16 @@ class ClusterAccess:
     def store_env(self) -> Mapping[str, Output]:
         """Of Matcha's own store, by its forward; a store of the user's asks for the user's own keys."""
         storage = self._setting.storage
+        where = {
+            "AWS_ENDPOINT_URL": storage.endpoint,
+            "AWS_REGION": storage.region,
+            "AWS_DEFAULT_REGION": storage.region,
+        }
         if not storage.own:
-            return {"AWS_ENDPOINT_URL": Output(storage.endpoint)} if storage.endpoint else {}
+            return {n: Output(v) for n, v in where.items() if v}
         return {
+            **{n: Output(v) for n, v in where.items()},
             "AWS_ENDPOINT_URL": Output(f"http://{HOST}:{self._ports()[f'{STORE}/http']}"),
-            "AWS_REGION": Output("us-east-1"),
             "AWS_ACCESS_KEY_ID": Output(self.secret(storage.access_key), sensitive=True),
             "AWS_SECRET_ACCESS_KEY": Output(self.secret(storage.secret_key), sensitive=True),
         }

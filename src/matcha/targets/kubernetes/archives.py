@@ -6,13 +6,14 @@ package index. Pure.
 
 from __future__ import annotations
 
+import re
+
 from lightkube.models.batch_v1 import JobSpec
 from lightkube.models.core_v1 import (
     ConfigMapVolumeSource,
     Container,
     EnvVar,
     KeyToPath,
-    ResourceRequirements,
     Volume,
     VolumeMount,
 )
@@ -20,15 +21,17 @@ from lightkube.models.meta_v1 import ObjectMeta
 from lightkube.resources.batch_v1 import Job
 from lightkube.resources.core_v1 import ConfigMap, ServiceAccount
 
-from matcha.component import Environment, digest_of
-from matcha.targets.kubernetes import code
+from matcha.component import Environment, Resources, digest_of
+from matcha.targets.kubernetes import base, code
 from matcha.targets.kubernetes.names import MANAGER, labels
 from matcha.targets.kubernetes.pod import (
+    DISK_LIMIT,
     LOCKED,
     SCRATCH,
     account,
     at,
     empty,
+    resources,
     storage_variables,
     template,
     variable,
@@ -41,12 +44,32 @@ UNPACKER = "environment"
 POD_CODE = "/matcha/pod"
 LOCK = "/matcha/lock/requirements.lock"
 MACHINE = "kubernetes.io/arch"  # label of nodes
+# The largest environment of Matcha's own takes 934 MB and packs to 308 MB; PyTorch's with CUDA 8 GB and more.
+UNPACKED, BUILT = "3Gi", "4Gi"
 BUILD_SECONDS = 3600
 KEPT_SECONDS = 600  # that a finished Job can be looked at
 
 
 def has_image(environment: Environment) -> bool:
     return bool(environment.image)
+
+
+def version(environment: Environment) -> str:
+    """Of the tool that the environment is named after; empty where no label could hold it."""
+    if environment.image:
+        return image_version(environment.image)
+    pin = rf"^{re.escape(environment.name)}(?:\[[\w,-]+\])?==(\S+)"
+    found = re.search(pin, environment.lock.read_text(encoding="utf-8"), re.MULTILINE)
+    return _as_label(found[1]) if found else ""
+
+
+def image_version(image: str) -> str:
+    tag = "" if "@" in image else image.rpartition("/")[2].partition(":")[2]
+    return _as_label(tag.removeprefix("v").removesuffix("-full"))
+
+
+def _as_label(text: str) -> str:
+    return text if re.fullmatch(r"[A-Za-z0-9]([\w.-]{0,61}[A-Za-z0-9])?", text, re.ASCII) else ""
 
 
 def address(setting: Setting, environment: Environment) -> str:
@@ -86,7 +109,7 @@ def builder(
                 BUILDER,
                 MANAGER,
                 [_build(setting, environment)],
-                volumes=[*_pod_code(), _lock(name), empty(UNPACKER), *trust_volumes(setting)],
+                volumes=[*volumes(setting), _lock(name)],
                 restart="Never",
                 nodes={MACHINE: machine} if machine else {},
             ),
@@ -104,10 +127,11 @@ def _build(setting: Setting, environment: Environment) -> Container:
         command=["python", "-m", "matcha_pod", "build"],
         args=[
             *("--lock", LOCK, "--path", ENVIRONMENT, "--to", address(setting, environment)),
+            *("--python", base.wanted(setting.options, environment)),
             *("--deadline", str(BUILD_SECONDS - 300)),  # before the Job's own, which would hide the reason
         ],
         env=[*_variables(setting), *indexes],
-        resources=ResourceRequirements(requests={"cpu": "500m", "memory": "512Mi"}, limits={"memory": "2Gi"}),
+        resources=resources(Resources(cpu=0.5, memory=512), memory_limit=2048, disk=BUILT),
         volumeMounts=[
             SCRATCH[1],
             code.mount("pod-code", POD_CODE),
@@ -128,9 +152,7 @@ def unpacker(setting: Setting, environment: Environment) -> Container:
         command=["python", "-m", "matcha_pod", "unpack"],
         args=["--from", address(setting, environment), "--path", ENVIRONMENT],
         env=_variables(setting),
-        resources=ResourceRequirements(
-            requests={"cpu": "100m", "memory": "64Mi"}, limits={"memory": "512Mi"}
-        ),
+        resources=resources(Resources(cpu=0.1, memory=64), memory_limit=512, disk=UNPACKED),
         volumeMounts=[
             SCRATCH[1],
             code.mount("pod-code", POD_CODE),
@@ -143,8 +165,8 @@ def unpacker(setting: Setting, environment: Environment) -> Container:
 
 
 def volumes(setting: Setting) -> list[Volume]:
-    """Of a pod with an unpacker."""
-    return [*_pod_code(), empty(UNPACKER), *trust_volumes(setting)]
+    """Of a pod that holds an environment."""
+    return [*pod_code(), empty(UNPACKER, DISK_LIMIT), *trust_volumes(setting)]
 
 
 def _variables(setting: Setting) -> list[EnvVar]:
@@ -157,7 +179,8 @@ def _variables(setting: Setting) -> list[EnvVar]:
     ]
 
 
-def _pod_code() -> list[Volume]:
+def pod_code() -> list[Volume]:
+    """The program that runs in pods."""
     return [code.volume("pod-code", code.folder_name(code.POD_CODE), code.contents(code.POD_CODE))]
 
 

@@ -9,24 +9,24 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, TypeVar
 
 import httpx2
 import msgspec
 from lightkube import Client
-from lightkube.config import client_adapter
 from lightkube.config.kubeconfig import SingleConfig
 from lightkube.core.decoders import decode_list, decode_object, decode_status
 from lightkube.core.exceptions import ConfigError
-from lightkube.core.resource import NamespacedResource
+from lightkube.core.resource import NamespacedResource, api_info
 from lightkube.resources.core_v1 import Pod
 from lightkube.types import CascadeType, PatchType
 
 from matcha.targets.kubernetes.compare import Extra
-from matcha.targets.kubernetes.kubeconfig import load_config
+from matcha.targets.kubernetes.kubeconfig import load_config, way
 from matcha.targets.kubernetes.names import MANAGER, MINE, selector
 from matcha.targets.kubernetes.options import KubernetesOptions
 from matcha.targets.kubernetes.refusals import (
@@ -50,6 +50,7 @@ _LEARNING = threading.Lock()
 _LEARNT: set[type[Any]] = set()
 TIMEOUT = httpx2.Timeout(30.0, connect=10.0)
 _EXEC_API = "client.authentication.k8s.io/"
+_METADATA = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 
 R = TypeVar("R", bound=NamespacedResource)
 T = TypeVar("T")
@@ -82,9 +83,15 @@ class Cluster:
         with self._mutex:
             if self._given is None:
                 self._given = Client(
-                    self.config, namespace=self.namespace, field_manager=MANAGER, timeout=TIMEOUT
+                    self.config,
+                    namespace=self.namespace,
+                    field_manager=MANAGER,
+                    timeout=TIMEOUT,
+                    proxy=way(self.config).proxy or None,
                 )
-                signed(self._given._client._client, self.config.user)
+                signed(self._given._client._client, self.config)
+                # a notebook's stack closes its connections when nobody holds it any more
+                weakref.finalize(self, self._given.close).atexit = False
             return self._given
 
     # -- reading ---------------------------------------------------------------------------------------
@@ -120,17 +127,43 @@ class Cluster:
         with ThreadPoolExecutor(8) as pool:
             return dict(zip(kinds, pool.map(self.found, kinds), strict=True))
 
+    def address(self, kind: type[Any]) -> str:
+        """Of all objects of this kind in the namespace."""
+        info = api_info(kind)
+        group = f"/apis/{info.resource.group}" if info.resource.group else "/api"
+        return f"{group}/{info.resource.version}/namespaces/{self.namespace}/{info.plural}"
+
+    def metadata(self, address: str, labels: str) -> list[dict[str, Any]]:
+        """Of the objects there, of whatever kind, that this label selector picks; never what they hold."""
+        asked = {"labelSelector": labels, "limit": "500"}
+        found: list[dict[str, Any]] = []
+        while True:
+            page = self.call(partial(self._page, address, asked), f"list {address}")
+            found += [each["metadata"] for each in page.get("items") or ()]
+            if not (more := (page.get("metadata") or {}).get("continue")):
+                return found
+            asked = {**asked, "continue": more}
+
+    def _page(self, address: str, asked: Mapping[str, str]) -> dict[str, Any]:
+        client = self.client._client
+        answer = client._client.get(address, params=dict(asked), headers={"Accept": _METADATA})
+        client.raise_for_status(answer)  # type: ignore[no-untyped-call]
+        page: dict[str, Any] = answer.json()
+        return page
+
     # -- writing ---------------------------------------------------------------------------------------
 
     def apply(self, obj: Any, *, force: bool = False) -> Any:
         """Server-side apply. Raises Conflict, naming the fields' owners."""
         self._learn(type(obj))
-        return self.call(
+        return self._write(
             lambda: self.client.apply(obj, force=force), f"apply {_of(obj)}", passing=is_collision
         )
 
-    def strip(self, found: Any, entries: Sequence[Extra]) -> None:
-        """Take these out of the object, in this order. Raises ClusterError where one has moved."""
+    def strip(self, found: Any, entries: Sequence[Extra]) -> Any:
+        """Take these out of the object, in this order; what it is then. Raises ClusterError where one has
+        moved, or where the answer was lost: then only another look tells.
+        """
         kind, name = type(found), found.metadata.name
         change: Any = [
             step
@@ -140,24 +173,26 @@ class Cluster:
                 {"op": "remove", "path": entry.path},
             )
         ]
-        self.call(
-            lambda: self.client.patch(kind, name, change, patch_type=PatchType.JSON), f"change {_of(found)}"
+        return self._write(
+            lambda: self.client.patch(kind, name, change, patch_type=PatchType.JSON),
+            f"change {_of(found)}",
+            again=False,
         )
 
     def create(self, obj: Any, *, again: bool = False) -> Any:
         """Raises Conflict where it exists. `again`: for who takes that for done, as an answer may be lost."""
         self._learn(type(obj))
-        return self.call(lambda: self.client.create(obj), f"create {_of(obj)}", again=again)
+        return self._write(lambda: self.client.create(obj), f"create {_of(obj)}", again=again)
 
     def replace(self, obj: Any) -> Any:
         """By the resourceVersion it holds. Raises Conflict where it has another one by now."""
         self._learn(type(obj))
-        return self.call(lambda: self.client.replace(obj), f"write {_of(obj)}", again=False)
+        return self._write(lambda: self.client.replace(obj), f"write {_of(obj)}", again=False)
 
     def patch(self, kind: type[R], name: str, change: dict[str, Any]) -> R:
         """A merge patch."""
         self._learn(kind)
-        return self.call(
+        return self._write(
             lambda: self.client.patch(kind, name, change, patch_type=PatchType.MERGE),
             f"change {_named(kind, name)}",
         )
@@ -166,7 +201,9 @@ class Cluster:
         """Nothing happens where there is none."""
         cascade = CascadeType.FOREGROUND if wait_for_children else CascadeType.BACKGROUND
         with contextlib.suppress(Gone):
-            self.call(lambda: self.client.delete(kind, name, cascade=cascade), f"delete {_named(kind, name)}")
+            self._write(
+                lambda: self.client.delete(kind, name, cascade=cascade), f"delete {_named(kind, name)}"
+            )
 
     def touch(self, service: str, annotation: str) -> None:
         """Change every pod of the service without restarting it."""
@@ -183,17 +220,14 @@ class Cluster:
 
     def ask(self, path: str) -> Any:
         """JSON of an address that has no class here. Raises ClusterError."""
-        http = client_adapter.Client(self.config, client_adapter.ConnectionParams(timeout=TIMEOUT))
-        signed(http, self.config.user)
 
         def get() -> Any:
-            answer = http.get(path)
+            answer = self.client._client._client.get(path)
             if not answer.is_success:
                 raise ClusterError(f"The cluster refused {path}.", status=answer.status_code)
             return answer.json()
 
-        with http:
-            return self.call(get, f"read {path}", again=False)
+        return self.call(get, f"read {path}", again=False)
 
     # -- how calls are made ----------------------------------------------------------------------------
 
@@ -206,6 +240,10 @@ class Cluster:
                     decode_object(b"{}", kind)
                 decode_status(b"{}")
                 _LEARNT.add(kind)
+
+    def _write(self, ask: Callable[[], T], doing: str, **how: Any) -> T:
+        """As `call`."""
+        return self.call(ask, doing, **how)
 
     def call(
         self,

@@ -6,9 +6,12 @@ Lists whose entries have names are compared by name, as server-side apply merges
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
+
+import msgspec
 
 _KEYS = ("mountPath", "name", "containerPort", "port", "type", "key")
 _QUANTITY = re.compile(r"(\d+(?:\.\d+)?)(m|k|M|G|T|Ki|Mi|Gi|Ti)?")
@@ -22,6 +25,20 @@ _WHOLE = frozenset({"env", "volumes", "volumeMounts", "containers", "initContain
 _POLICY = ("spec.ingress", "spec.egress")  # every entry of a network policy, at any depth, opens something
 
 
+class Difference(NamedTuple):
+    """`found` is what stands at `path` instead of `wanted`; None where nothing does."""
+
+    path: str
+    wanted: Any
+    found: Any
+
+    @property
+    def mark(self) -> str:
+        """Tells this difference from any other there, without saying what it is."""
+        content = msgspec.json.encode((self.wanted, self.found), order="deterministic", enc_hook=str)
+        return hashlib.sha256(content).hexdigest()[:16]
+
+
 class Extra(NamedTuple):
     """An entry at `path`, which is the one that has `value` at `mark`. Both are JSON pointers."""
 
@@ -30,32 +47,32 @@ class Extra(NamedTuple):
     value: Any
 
 
-def differences(wanted: Any, found: Any, path: str = "") -> Iterator[str]:
-    """Paths at which `found` is not as `wanted`."""
+def differences(wanted: Any, found: Any, path: str = "") -> Iterator[Difference]:
+    """Where `found` is not as `wanted`."""
     if isinstance(wanted, Mapping):
         yield from _mapping(wanted, found, path)
     elif isinstance(wanted, list):
         yield from _list(wanted, found, path)
     elif not _same(wanted, found, path):
-        yield path
+        yield Difference(path, wanted, found)
 
 
-def _mapping(wanted: Mapping[str, Any], found: Any, path: str) -> Iterator[str]:
+def _mapping(wanted: Mapping[str, Any], found: Any, path: str) -> Iterator[Difference]:
     if not isinstance(found, Mapping):
         if any(wanted.values()):
-            yield path
+            yield Difference(path, wanted, found)
         return
     for name, value in wanted.items():
         yield from differences(value, found.get(name), f"{path}.{name}" if path else name)
 
 
-def _list(wanted: list[Any], found: Any, path: str) -> Iterator[str]:
+def _list(wanted: list[Any], found: Any, path: str) -> Iterator[Difference]:
     found = found if isinstance(found, list) else []
     key = next((k for k in _KEYS if _names(wanted, k)), None)
     name = path.rpartition(".")[2]
     whole = key is None or name in _WHOLE or path.startswith(_POLICY)
     if len(found) < len(wanted) or (len(found) > len(wanted) and whole):
-        yield path
+        yield Difference(path, wanted, found)
         return
     by_key = {f.get(key): f for f in found if isinstance(f, Mapping)} if key else {}
     for number, each in enumerate(wanted):

@@ -6,14 +6,17 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from lightkube.core.resource import NamespacedResource
+from lightkube.models.meta_v1 import ObjectMeta
+from lightkube.resources.core_v1 import Secret
 
 from matcha.component import digest_of
 from matcha.target import Foundation
 from matcha.targets.kubernetes import archives, foundations, network, workloads
-from matcha.targets.kubernetes.names import DATABASE, STORE
+from matcha.targets.kubernetes.names import DATABASE, KEEPS, MANAGER, SECRETS, STORE, labels
 from matcha.targets.kubernetes.setting import Setting
 
 Ref = tuple[str, str]  # kind and name
+GENERATED = "<generated>"  # in the place of a value that stands in the cluster only
 
 
 def laid(setting: Setting) -> dict[str, list[Any]]:
@@ -34,15 +37,48 @@ def steps(setting: Setting) -> dict[str, list[Any]]:
     return found
 
 
-def belonging(setting: Setting) -> set[Ref]:
-    """All that may be there of this stack, with what its Jobs stand on."""
-    found = [obj for objects in steps(setting).values() for obj in objects]
+def jobs(setting: Setting) -> Iterator[Any]:
+    """Those that only bring something about, each after what it stands on."""
     if foundations.needs_database(setting):
-        found += foundations.database_setup(setting)
+        yield from foundations.database_setup(setting)
     for environment in setting.environments:
         if not archives.has_image(environment):
-            found += archives.builder(setting, environment)
-    return {ref(obj) for obj in found}
+            yield from archives.builder(setting, environment)
+
+
+def whole(setting: Setting) -> list[Any]:
+    """All that may be there of this stack, in an order in which it can be applied, each object once."""
+    foundation, service = (
+        [obj for key, objects in steps(setting).items() if key.startswith(kind) for obj in objects]
+        for kind in ("foundation/", "service/")
+    )
+    return list(unique([*foundation, *jobs(setting), *service]))
+
+
+def belonging(setting: Setting) -> set[Ref]:
+    return {ref(obj) for obj in whole(setting)}
+
+
+def placeholders(objects: Sequence[Any]) -> Secret | None:
+    """The Secret of generated values as far as the objects refer to it, without them."""
+    names = {key for obj in objects for key in _secrets(obj.to_dict())}
+    if not names:
+        return None
+    marks = {**labels("secrets", MANAGER), KEEPS: "true"}
+    return Secret(
+        metadata=ObjectMeta(name=SECRETS, labels=marks), stringData=dict.fromkeys(sorted(names), GENERATED)
+    )
+
+
+def _secrets(node: Any) -> Iterator[str]:
+    if isinstance(node, dict):
+        found = node.get("secretKeyRef") or {}
+        if found.get("name") == SECRETS:
+            yield found["key"]
+        node = list(node.values())
+    if isinstance(node, list):
+        for value in node:
+            yield from _secrets(value)
 
 
 def planned(setting: Setting) -> list[Foundation]:

@@ -15,10 +15,11 @@ from matcha.host.probe import says
 from matcha.state import State
 from matcha.targets.kubernetes import permissions
 from matcha.targets.kubernetes.cluster import Cluster, ClusterError, Forbidden
-from matcha.targets.kubernetes.links import Links
+from matcha.targets.kubernetes.links import Links, strays
 from matcha.targets.kubernetes.options import KubernetesOptions
 from matcha.targets.kubernetes.store import ClusterStore
 
+OPENSHIFT = "security.openshift.io"  # the group of its rules for pods
 RUN_ON = "1.34"  # by the tests, as a whole
 CHECKED = ("1.30", "1.33", "1.35")  # the schemas that manifests are checked against
 ROLE = "Ask an administrator for the Role in docs/kubernetes.md."
@@ -102,6 +103,39 @@ def _reachable(patient: Patient) -> Iterator[Finding]:
 
 def _parts(number: str) -> tuple[int, ...]:
     return tuple(int(part) for part in number.split("."))
+
+
+def _addresses(patient: Patient) -> Iterator[Finding]:
+    yield addresses(patient.cluster.raw("/api/v1/namespaces/default/services/kubernetes"))
+
+
+def addresses(service: Any) -> Finding:
+    """Of the cluster, by its API's own Service; None where that may not be read."""
+    spec: dict[str, Any] = (service or {}).get("spec") or {}
+    ips = [str(ip) for ip in spec.get("clusterIPs") or [spec.get("clusterIP")] if ip and ip != "None"]
+    if not ips:
+        return Finding(
+            check="addresses", ok=True, message="What addresses pods get cannot be seen; IPv4 is needed."
+        )
+    if ":" in ips[0]:
+        return Finding(
+            check="addresses",
+            ok=False,
+            message="The cluster gives pods IPv6 addresses first, and the stack's servers listen on IPv4.",
+            fix="Use a cluster with IPv4, or with both of which IPv4 is the first.",
+        )
+    return Finding(check="addresses", ok=True, message="Pods get IPv4 addresses.")
+
+
+def _users(patient: Patient) -> Iterator[Finding]:
+    """Where the cluster wants to say itself as whom pods run."""
+    if patient.options.run_as == "fixed" and patient.cluster.raw(f"/apis/{OPENSHIFT}") is not None:
+        yield Finding(
+            check="users",
+            ok=False,
+            message="This is OpenShift, which refuses pods that name their users.",
+            fix="Set targets.kubernetes.run-as to: cluster",
+        )
 
 
 def _namespace(patient: Patient) -> Iterator[Finding]:
@@ -213,8 +247,16 @@ def _lock(patient: Patient) -> Iterator[Finding]:
 
 
 def _forwards(patient: Patient) -> Iterator[Finding]:
-    """Whether this machine's forwards run and lead to pods, where it has any."""
+    """Whether this machine's forwards run and lead to pods, where it has any; some may be of a gone stack."""
     state = patient.state
+    for gone in strays(patient.options, state.stack_id if state else ""):
+        yield Finding(
+            check="forwards",
+            ok=False,
+            message=f"This machine still has forwards to a stack that was destroyed ({gone.home}).",
+            fix="matcha doctor --fix",
+            mend=gone.remove,
+        )
     links = Links(state.stack_id, patient.options) if state else None
     forwards = links.forwards() if links else ()
     if not links or not state or not forwards:
@@ -248,7 +290,9 @@ def _answers(links: Links) -> Finding:
 
 CHECKS: dict[str, Callable[[Patient], Iterator[Finding]]] = {
     "cluster": _reachable,
+    "addresses": _addresses,
     "namespace": _namespace,
+    "users": _users,
     "permissions": _permissions,
     "storage": _storage,
     "secrets": _secrets,

@@ -13,18 +13,18 @@ from lightkube.models.core_v1 import (
     ExecAction,
     HTTPGetAction,
     Probe,
-    ResourceRequirements,
-    VolumeMount,
 )
 from lightkube.models.meta_v1 import ObjectMeta
 from lightkube.resources.batch_v1 import CronJob, Job
 from lightkube.resources.core_v1 import Namespace
 
 from matcha.component import Resources, digest_of
-from matcha.targets.kubernetes import archives, code
+from matcha.targets.kubernetes import archives, code, first_start
+from matcha.targets.kubernetes.compare import amount
 from matcha.targets.kubernetes.names import DATABASE, MANAGER, STORE, labels
 from matcha.targets.kubernetes.network import DATABASE_DUMP, DATABASE_SETUP, policies
 from matcha.targets.kubernetes.pod import (
+    DISK_LIMIT,
     LOCKED,
     SCRATCH,
     account,
@@ -43,7 +43,7 @@ from matcha.targets.kubernetes.setting import ACCESS_KEY, BUCKET, SECRET_KEY, ST
 from matcha.targets.kubernetes.workloads import database_key, disruption, reachable, stateful
 
 STORE_IMAGE = "ghcr.io/versity/versitygw:v1.8.0"
-DATABASE_IMAGE = "mysql:8.4"
+DATABASE_IMAGE = "mysql:8.4.10"
 DATABASE_USER = 999  # mysql, in its official image
 ROOT_PASSWORD = "database-root"  # noqa: S105 - the name of a secret
 NETWORK = "network"
@@ -96,8 +96,9 @@ def object_store(setting: Setting) -> Objects:
         [_store_container(setting)],
         init=[_bucket(setting)],
         volumes=[claimed("data", STORE)],
+        version=(version := archives.image_version(STORE_IMAGE)),
     )
-    yield stateful(ObjectMeta(name=STORE, labels=labels(STORE, STORE)), STORE, pods)
+    yield stateful(ObjectMeta(name=STORE, labels=labels(STORE, STORE, version)), STORE, pods)
 
 
 def _bucket(setting: Setting) -> Container:
@@ -154,6 +155,7 @@ def _pinged(*, failures: int) -> Probe:
 def database(setting: Setting) -> Objects:
     yield account(DATABASE, DATABASE)
     yield claim(setting, DATABASE, DATABASE, DATABASE, setting.options.database_size)
+    yield first_start.scripts()
     yield reachable(DATABASE, DATABASE, {"mysql": (DATABASE_PORT, "tcp")})
     yield disruption(DATABASE, DATABASE)
     pods = template(
@@ -161,31 +163,35 @@ def database(setting: Setting) -> Objects:
         DATABASE,
         DATABASE,
         [_database_container(setting)],
-        volumes=[claimed("data", DATABASE), empty("run")],
+        volumes=[claimed("data", DATABASE), empty("run"), *first_start.volumes()],
         grace=60,
         user=DATABASE_USER,
+        version=(version := archives.image_version(DATABASE_IMAGE)),
     )
-    yield stateful(ObjectMeta(name=DATABASE, labels=labels(DATABASE, DATABASE)), DATABASE, pods)
+    yield stateful(ObjectMeta(name=DATABASE, labels=labels(DATABASE, DATABASE, version)), DATABASE, pods)
 
 
 def _database_container(setting: Setting) -> Container:
-    """Durable, and sized for the few connections of a stack."""
+    """Durable, and sized for the few connections of a stack. Nobody follows it: a log of its changes, which
+    MySQL keeps for a month by default, would only fill the volume.
+    """
     return Container(
         name=DATABASE,
         image=setting.image(DATABASE_IMAGE),
-        args=["--skip-name-resolve", "--performance-schema=OFF", "--innodb-buffer-pool-size=128M"],
+        command=first_start.command(),
+        args=[
+            "--skip-name-resolve",
+            "--skip-log-bin",
+            "--performance-schema=OFF",
+            "--innodb-buffer-pool-size=128M",
+        ],
         env=[secret_variable("MYSQL_ROOT_PASSWORD", ROOT_PASSWORD)],
         ports=[ContainerPort(name="mysql", containerPort=DATABASE_PORT, protocol="TCP")],
         resources=resources(Resources(cpu=0.25, memory=512)),
         startupProbe=_pinged(failures=120),
         readinessProbe=_pinged(failures=2),
         livenessProbe=_pinged(failures=8),
-        volumeMounts=[
-            SCRATCH[1],
-            # A folder of the volume: its root may hold lost+found, and MySQL starts in an empty one only.
-            VolumeMount(name="data", mountPath="/var/lib/mysql", subPath="mysql"),
-            at("run", "/var/run/mysqld"),
-        ],
+        volumeMounts=[SCRATCH[1], at("run", "/var/run/mysqld"), *first_start.mounts()],
         terminationMessagePolicy="FallbackToLogsOnError",
         securityContext=LOCKED,
     )
@@ -228,10 +234,14 @@ def _setup_script(names: Sequence[str]) -> str:
         for n in names
     ]
     statements = "\n".join(lines).replace("`", "\\`")
-    return f"set -eu\nmysql -h {DATABASE} -u root <<END\n{statements}\nEND\n"
+    # For whoever applies the manifests all at once. The server is asked for no more than an answer.
+    there = f"until mysqladmin -h {DATABASE} -u root --connect-timeout=3 ping; do sleep 2; done"
+    return f"set -eu\n{there}\nmysql -h {DATABASE} -u root <<END\n{statements}\nEND\n"
 
 
-def _client(setting: Setting, name: str, script: str, names: Sequence[str]) -> Container:
+def _client(
+    setting: Setting, name: str, script: str, names: Sequence[str], disk_limit: str = DISK_LIMIT
+) -> Container:
     return Container(
         name=name,
         image=setting.image(DATABASE_IMAGE),
@@ -240,7 +250,7 @@ def _client(setting: Setting, name: str, script: str, names: Sequence[str]) -> C
             secret_variable("MYSQL_PWD", ROOT_PASSWORD),
             *(secret_variable(password_variable(n), database_key(n)) for n in names),
         ],
-        resources=resources(Resources(cpu=0.05, memory=128)),
+        resources=resources(Resources(cpu=0.05, memory=128), disk_limit=disk_limit),
         volumeMounts=[SCRATCH[1]],
         terminationMessagePolicy="FallbackToLogsOnError",
         securityContext=LOCKED,
@@ -256,12 +266,14 @@ def database_dump(setting: Setting) -> Objects:
         f"set -eu\nmysqldump -h {DATABASE} -u root --single-transaction --quick --databases {names}"
         " > /dump/databases.sql\n"
     )
-    dump = _client(setting, "dump", script, ())
+    dump = _client(setting, "dump", script, (), _dump_limit(setting))
     dump.volumeMounts = [SCRATCH[1], at("dump", "/dump")]
+    volumes = [*archives.pod_code(), *archives.trust_volumes(setting)]
     yield CronJob(
         metadata=ObjectMeta(name=DATABASE_DUMP, labels=labels(DATABASE_DUMP, DATABASE)),
         spec=CronJobSpec(
             schedule=NIGHTLY,
+            suspend=False,  # said, so that a start takes back what a stop did
             concurrencyPolicy="Forbid",
             successfulJobsHistoryLimit=1,
             failedJobsHistoryLimit=1,
@@ -276,7 +288,7 @@ def database_dump(setting: Setting) -> Objects:
                         DATABASE,
                         [_upload(setting)],
                         init=[dump],
-                        volumes=[*archives.volumes(setting), empty("dump")],
+                        volumes=[*volumes, empty("dump", _dump_limit(setting))],
                         user=DATABASE_USER,
                         restart="Never",
                     ),
@@ -284,6 +296,12 @@ def database_dump(setting: Setting) -> Objects:
             ),
         ),
     )
+
+
+def _dump_limit(setting: Setting) -> str:
+    """A dump is text, and may take more than the volume that it is of."""
+    twice = 2 * (amount(setting.options.database_size) or 0)
+    return f"{twice / 2**20:.0f}Mi" if twice > (amount(DISK_LIMIT) or 0) else DISK_LIMIT
 
 
 def _upload(setting: Setting) -> Container:
@@ -308,7 +326,9 @@ def _upload(setting: Setting) -> Container:
             variable("HOME", "/tmp"),  # noqa: S108 - of the container
             *archives.trust_variables(setting),
         ],
-        resources=ResourceRequirements(requests={"cpu": "50m", "memory": "64Mi"}, limits={"memory": "256Mi"}),
+        resources=resources(
+            Resources(cpu=0.05, memory=64), memory_limit=256, disk_limit=_dump_limit(setting)
+        ),
         volumeMounts=[
             SCRATCH[1],
             code.mount("pod-code", archives.POD_CODE),

@@ -9,8 +9,8 @@ from typing import Any
 
 import msgspec
 from lightkube import KubeConfig
-from lightkube.config.kubeconfig import SingleConfig
-from lightkube.config.models import NameValue, UserExec
+from lightkube.config.kubeconfig import SingleConfig, to_mapping
+from lightkube.config.models import Cluster, NameValue, User, UserExec
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -20,11 +20,26 @@ from matcha.targets.kubernetes.options import KubernetesOptions
 
 _EXEC_API = "client.authentication.k8s.io/"
 _LISTS = {"clusters": "cluster", "contexts": "context", "users": "user"}
+_PROXIES = ("http://", "https://")
 _FILES = ("certificate-authority", "client-certificate", "client-key", "tokenFile")
 
 
+class Way(Cluster, omit_defaults=True):
+    """A cluster of a kubeconfig, with what lightkube leaves out of it."""
+
+    proxy: str = msgspec.field(name="proxy-url", default="")
+    tls_name: str = msgspec.field(name="tls-server-name", default="")
+
+
+def way(config: SingleConfig) -> Way:
+    return config.cluster if isinstance(config.cluster, Way) else Way(server=config.cluster.server)
+
+
 def load_config(options: KubernetesOptions) -> SingleConfig:
-    """Raises BadInput for a kubeconfig or context that does not exist."""
+    """Its cluster is a Way, and it has a user: one without credentials where the context names none.
+
+    Raises BadInput for a kubeconfig or context that does not exist or cannot be used.
+    """
     paths = kubefiles(options.kubeconfig)
     known = _merged(paths)
     context = options.context or known.current_context or ""
@@ -41,7 +56,14 @@ def load_config(options: KubernetesOptions) -> SingleConfig:
             paths, f'The context "{context}" names {error.args[0]!r}, which stands nowhere.'
         ) from error
     assert found is not None
-    return _with_exec_info(found)
+    if (proxy := way(found).proxy) and not proxy.startswith(_PROXIES):
+        raise BadInput(
+            f'The cluster of the context "{context}" is behind a proxy that Matcha cannot use: {proxy}',
+            details="Of proxy-url it takes http and https.",
+            resolution="Give the cluster another proxy-url in the kubeconfig, or set "
+            "targets.kubernetes.context in matcha.yaml.",
+        )
+    return _with_exec_info(found if found.user else found._replace(user=User()))
 
 
 def _merged(paths: Sequence[Path]) -> KubeConfig:
@@ -56,7 +78,9 @@ def _merged(paths: Sequence[Path]) -> KubeConfig:
         except (OSError, ValueError, YAMLError, LookupError, TypeError, AttributeError) as error:
             raise _unusable([path], str(error)) from error
     try:
-        return KubeConfig.from_dict(merged, fname=there[0])
+        known = KubeConfig.from_dict(merged, fname=there[0])
+        known.clusters = to_mapping(merged["clusters"], "cluster", factory=Way)
+        return known
     except (KeyError, TypeError, msgspec.ValidationError) as error:
         raise _unusable(there, str(error)) from error
 
@@ -103,8 +127,8 @@ def _with_exec_info(config: SingleConfig) -> SingleConfig:
     user = config.user
     if user is None or user.exec is None or not user.exec.apiVersion.startswith(_EXEC_API):
         return config
-    ca = config.cluster.certificate_auth_data
-    known = {"server": config.cluster.server, **({"certificate-authority-data": ca} if ca else {})}
+    told = ("server", "certificate-authority-data", "proxy-url", "tls-server-name")
+    known = {key: value for key, value in msgspec.to_builtins(config.cluster).items() if key in told}
     spec = {"interactive": False, "cluster": known}
     info = {"kind": "ExecCredential", "apiVersion": user.exec.apiVersion, "spec": spec}
     env = [*(user.exec.env or ()), NameValue(name="KUBERNETES_EXEC_INFO", value=json.dumps(info))]

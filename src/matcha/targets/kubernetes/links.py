@@ -34,6 +34,7 @@ from matcha.state import is_stack_id
 from matcha.targets.kubernetes.forward.config import Config, Forward, mark
 from matcha.targets.kubernetes.kubefiles import joined, kubefiles, stamp
 from matcha.targets.kubernetes.options import KubernetesOptions
+from matcha.targets.kubernetes.plugin import without_stack
 
 PROGRAM = "forward"
 START_SECONDS = 30.0  # from a process that was spawned to one that has its ports
@@ -128,6 +129,12 @@ class Links:
         lines += [str(path) for path in (self.home, self._runtime()) if path.exists()]
         return [*lines, *(f"port {port}, claimed" for port in self._book.held(str(self.home)))]
 
+    def leads_here(self) -> bool:
+        """Whether the forwards go to the namespace that the options mean."""
+        config, _ = self._config()
+        here = self._place(self._meant(Note()))
+        return config is not None and (config.kubeconfig, config.context, config.namespace) == here
+
     # -- what should be --------------------------------------------------------------------------------
 
     def _forwards(self, wanted: Mapping[str, int]) -> tuple[Forward, ...]:
@@ -197,9 +204,10 @@ class Links:
     # -- from what is to what should be ----------------------------------------------------------------
 
     def _keep_plugin_environment(self) -> None:
-        """A shell without any leaves that of the last one that had some."""
-        if found := plugin_environment(os.environ):
-            write_changed(self.home / "plugin.json", msgspec.json.encode(found))
+        path, kept = self.home / "plugin.json", dict[str, str]()
+        with contextlib.suppress(OSError, msgspec.DecodeError):
+            kept = msgspec.json.decode(path.read_bytes(), type=dict[str, str])
+        write_changed(path, msgspec.json.encode(plugin_environment(os.environ, kept)))
 
     def _mend(self, forwards: tuple[Forward, ...], note: Note) -> None:
         """Under the lock."""
@@ -286,6 +294,18 @@ class Links:
         )
 
 
+def strays(options: KubernetesOptions, keep: str) -> list[Links]:
+    """Of stacks that the namespace once held, on this machine. `keep` is the id of the one that it holds now,
+    empty for none.
+
+    Raises BadInput for a kubeconfig that is of no use.
+    """
+    parent = user_data() / "links"
+    homes = sorted(parent.iterdir()) if parent.is_dir() else []
+    found = [Links(home.name, options) for home in homes if is_stack_id(home.name) and home.name != keep]
+    return [links for links in found if links.leads_here()]
+
+
 class _Own:
     """Whether the forwarder itself listens on a port; looked up once, where it matters."""
 
@@ -304,14 +324,17 @@ class _Own:
         return forward.preferred if self.listens(forward.preferred) else 0
 
 
-def plugin_environment(environ: Mapping[str, str]) -> dict[str, str]:
+def plugin_environment(environ: Mapping[str, str], kept: Mapping[str, str]) -> dict[str, str]:
     """The part of the user's environment that programs signing in to clusters read.
 
-    Keys that come with an endpoint of their own are an object store's, such as that of this very stack.
+    Of each provider the variables are those of `environ`, all of them; where it has none, those of `kept`
+    stay: not every shell is signed in to every cloud.
     """
-    of_a_store = "AWS_ENDPOINT_URL" in environ
-    prefixes = tuple(p for p in _PLUGIN_PREFIXES if p != "AWS_" or not of_a_store)
-    return {key: value for key, value in sorted(environ.items()) if key.startswith(prefixes)}
+    given, found = without_stack(environ), dict[str, str]()
+    for prefix in _PLUGIN_PREFIXES:
+        theirs = {k: v for k, v in given.items() if k.startswith(prefix)}
+        found |= theirs or {k: v for k, v in kept.items() if k.startswith(prefix)}
+    return dict(sorted(found.items()))
 
 
 def _answer(config: Config, raw: bytes) -> str:

@@ -37,6 +37,10 @@ class _Held:
     until: float
 
 
+class Terminating(MatchaError):
+    """The namespace is being removed: it can be made again once it is gone."""
+
+
 class ClusterLock:
     """`clock` gives Unix seconds, for people; `timer` seconds that pass while the machine sleeps too.
 
@@ -111,7 +115,7 @@ class ClusterLock:
         except Forbidden as error:
             if "being terminated" not in error.details:
                 raise
-            raise MatchaError(
+            raise Terminating(
                 f'The namespace "{self._cluster.namespace}" is being removed.',
                 details=error.details,
                 resolution="Repeat the command once it is gone.",

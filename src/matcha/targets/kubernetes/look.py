@@ -21,10 +21,10 @@ from lightkube.resources.policy_v1 import PodDisruptionBudget
 
 from matcha.component import service_digest
 from matcha.target import Seen, Snapshot
-from matcha.targets.kubernetes import desired, facts, foundations, why
+from matcha.targets.kubernetes import admission, desired, facts, foundations, why
 from matcha.targets.kubernetes.archives import has_image
 from matcha.targets.kubernetes.cluster import Cluster
-from matcha.targets.kubernetes.compare import differences, last_editor
+from matcha.targets.kubernetes.compare import last_editor
 from matcha.targets.kubernetes.names import DATABASE, DIGEST, MANAGER, NAME, NOTES, SECRETS, STORE
 from matcha.targets.kubernetes.secrets import values
 from matcha.targets.kubernetes.setting import Setting
@@ -133,6 +133,8 @@ def changed(objects: Iterable[Any], found: Found, digest: str | None = None) -> 
 
     `digest`: of the service that is wanted; None where it is known to be that of what is there.
     """
+    objects = list(objects)
+    stopped = _is_stopped(found.objects.get(desired.ref(obj)) for obj in objects)
     for obj in objects:
         kind, name = desired.ref(obj)
         there = found.objects.get((kind, name))
@@ -141,7 +143,7 @@ def changed(objects: Iterable[Any], found: Found, digest: str | None = None) -> 
         live = there.to_dict()
         if isinstance(obj, WORKLOADS) and digest is not None and marked(live) not in (None, digest):
             return "changed in matcha.yaml"
-        if path := next(iter(_differing(obj.to_dict(), live)), ""):
+        if path := next(iter(_differing(obj.to_dict(), live, stopped)), ""):
             editor = last_editor(live, MANAGER)
             return f"{kind} {name} was changed{f' by {editor}' if editor else ''}: {path}"
     return ""
@@ -153,10 +155,14 @@ def marked(live: Mapping[str, Any]) -> str | None:
     return None if found is None else str(found)
 
 
-def _differing(wanted: dict[str, Any], live: dict[str, Any]) -> list[str]:
-    """A workload that was stopped has no replicas, and is not different for it."""
-    paths = list(differences(wanted, live))
-    stopped = live.get("spec", {}).get("replicas") == 0 or live.get("spec", {}).get("suspend") is True
+def _is_stopped(there: Iterable[Any]) -> bool:
+    """Whether one of these is a workload without replicas."""
+    return any(isinstance(o, WORKLOADS) and o.spec.replicas == 0 for o in there)
+
+
+def _differing(wanted: dict[str, Any], live: dict[str, Any], stopped: bool) -> list[str]:
+    """What was stopped has no replicas and is suspended, and is not different for it."""
+    paths = admission.drift(wanted, live)
     return [p for p in paths if not (stopped and p in ("spec.replicas", "spec.suspend"))]
 
 

@@ -10,10 +10,13 @@ from lightkube.resources.core_v1 import Node
 from matcha.component import Environment
 from matcha.targets.kubernetes.archives import MACHINE, has_image
 from matcha.targets.kubernetes.cluster import Cluster, ClusterError, Forbidden
+from matcha.targets.kubernetes.pod import OS
 
 
 def machines(cluster: Cluster) -> frozenset[str]:
-    """Such as amd64; none for a user who may not list nodes. Nodes that keep pods away do not count."""
+    """Such as amd64; none for a user who may not list nodes. Nodes that keep pods away do not count, nor do
+    those of Windows.
+    """
     try:
         nodes = cluster.found_global(Node)
     except ClusterError:
@@ -50,4 +53,4 @@ def _machine(node: Node) -> str:
     if (spec and spec.unschedulable) or any(t.effect in ("NoSchedule", "NoExecute") for t in taints):
         return ""
     labels = (node.metadata.labels if node.metadata else None) or {}
-    return str(labels.get(MACHINE, ""))
+    return str(labels.get(MACHINE, "")) if labels.get(OS, "linux") == "linux" else ""

@@ -7,10 +7,11 @@ MANAGED_BY = "app.kubernetes.io/managed-by"
 NAME = "app.kubernetes.io/name"
 COMPONENT = "app.kubernetes.io/component"
 MINE = {MANAGED_BY: MANAGER}
-STACK = "matcha-ml/stack"  # label: id of the stack
 DIGEST = "matcha-ml/digest"  # annotation: of the description a resource was made from
 FILES_DIGEST = "matcha-ml/files"  # annotation of pods: their files are read at start
+ADMITTED = "matcha-ml/admitted"  # annotation: what the cluster's admission makes of what was applied
 MADE = "matcha-ml/made"  # annotation: of the whole manifest
+PLACE = "matcha-ml/place"  # annotation of a Job: the volume that its work is in
 COPY_OF = "matcha-ml/copy-of"  # label of what was kept of an unreadable record
 KEEPS = "matcha-ml/keeps-data"  # label: goes only with --delete-data
 TOUCHED = "matcha-ml/touched"  # annotation of a pod: has the kubelet look at its volumes at once
@@ -25,7 +26,10 @@ DATABASE = "mysql"
 
 
 def labels(name: str, component: str, version: str = "") -> dict[str, str]:
-    """Of every object and pod of one service, or of one part of Matcha's own."""
+    """Of every object and pod of one service, or of one part of Matcha's own. `version` where something runs.
+
+    There is no `instance`: the namespace is it.
+    """
     found = {
         NAME: name,
         COMPONENT: component,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterable, Iterator
+from urllib.parse import urlsplit
 
 import msgspec
 from lightkube.models.meta_v1 import LabelSelector, ObjectMeta
@@ -21,9 +23,11 @@ from matcha.targets.kubernetes.names import DATABASE, MANAGER, STORE, labels, se
 from matcha.targets.kubernetes.resolve import DATABASE_PORT
 from matcha.targets.kubernetes.setting import STORE_PORT, Setting
 
-DNS = 53
+DNS = (53, 5353)  # the second: policies see the pods behind the Service, and OpenShift's listen there
+HTTP, HTTPS = 80, 443
 DATABASE_SETUP, DATABASE_DUMP = "mysql-setup", "mysql-dump"
 EVERYWHERE = ""  # as a server: any address, in or outside the cluster
+CLUSTER = "*"  # as a server: any pod, of any namespace
 PART_OF = {"app.kubernetes.io/part-of": MANAGER}
 
 
@@ -39,7 +43,7 @@ def flows(setting: Setting) -> list[Flow]:
     """Every connection inside the stack, and those that leave it."""
     found = {flow for service in setting.services for flow in _of(setting, service)}
     if any(not has_image(e) for e in setting.environments):
-        found |= {Flow(BUILDER, EVERYWHERE, 0)}
+        found |= {*_packages(setting), *_storage(setting, BUILDER)}
     if setting.own_database and any(s.databases for s in setting.services):
         found |= {Flow(name, DATABASE, DATABASE_PORT) for name in (DATABASE_SETUP, DATABASE_DUMP)}
         found |= set(_storage(setting, DATABASE_DUMP))
@@ -60,25 +64,56 @@ def _of(setting: Setting, service: Service) -> Iterator[Flow]:
         yield from _storage(setting, service.name)
 
 
+def _packages(setting: Setting) -> Iterator[Flow]:
+    """The index, and the files that its pages name, which may lie at other hosts."""
+    yield Flow(BUILDER, EVERYWHERE, HTTPS)
+    if setting.options.index_url:
+        yield from _outside(BUILDER, setting.options.index_url)
+
+
 def _storage(setting: Setting, client: str) -> Iterator[Flow]:
-    yield Flow(client, STORE, STORE_PORT) if setting.storage.own else Flow(client, EVERYWHERE, 0)
+    if setting.storage.own:
+        yield Flow(client, STORE, STORE_PORT)
+    else:
+        yield from _outside(client, setting.storage.endpoint or "https://s3.amazonaws.com")
 
 
 def _database(setting: Setting, client: str) -> Iterator[Flow]:
-    own = setting.own_database
-    number = int(setting.around.database_host.rpartition(":")[2])
-    yield Flow(client, DATABASE if own else EVERYWHERE, number)
+    host = setting.around.database.address
+    if setting.own_database:
+        yield Flow(client, DATABASE, DATABASE_PORT)
+    else:
+        yield from _outside(client, f"mysql://{host}")
+
+
+def _outside(client: str, url: str) -> Iterator[Flow]:
+    """To a server that is not Matcha's. Of a Service of the cluster the port of its pods is not known, and
+    that is the one that policies see.
+    """
+    parts = urlsplit(url)
+    yield Flow(client, EVERYWHERE, parts.port or (HTTP if parts.scheme == "http" else HTTPS))
+    if _may_be_a_service(parts.hostname or ""):
+        yield Flow(client, CLUSTER, 0)
+
+
+def _may_be_a_service(host: str) -> bool:
+    """`name`, `name.namespace` and what ends in `svc`, and private addresses."""
+    try:
+        return ipaddress.ip_address(host).is_private
+    except ValueError:
+        parts = host.rstrip(".").split(".")
+        return len(parts) <= len(("name", "namespace")) or "svc" in parts
 
 
 def policies(setting: Setting) -> list[NetworkPolicy]:
     """One that denies and lets names be resolved, then one for each group of pods."""
     known = flows(setting)
-    names = sorted({f.client for f in known} | {f.server for f in known if f.server != EVERYWHERE})
+    names = sorted({n for f in known for n in (f.client, f.server)} - {EVERYWHERE, CLUSTER})
     return [_deny(), *(_policy(name, known) for name in names)]
 
 
 def _deny() -> NetworkPolicy:
-    resolving = NetworkPolicyEgressRule(ports=[_port(DNS, "UDP"), _port(DNS, "TCP")])
+    resolving = NetworkPolicyEgressRule(ports=[_port(n, kind) for n in DNS for kind in ("UDP", "TCP")])
     return NetworkPolicy(
         metadata=ObjectMeta(name="matcha-default", labels=labels("network", MANAGER)),
         spec=NetworkPolicySpec(
@@ -97,10 +132,7 @@ def _policy(name: str, known: Iterable[Flow]) -> NetworkPolicy:
         if f.server == name
     ]
     egress = [
-        NetworkPolicyEgressRule(
-            to=[_pods(f.server)] if f.server != EVERYWHERE else None,
-            ports=[_port(f.port)] if f.port else None,
-        )
+        NetworkPolicyEgressRule(to=_peers(f.server), ports=[_port(f.port)] if f.port else None)
         for f in known
         if f.client == name
     ]
@@ -113,6 +145,14 @@ def _policy(name: str, known: Iterable[Flow]) -> NetworkPolicy:
             egress=egress,
         ),
     )
+
+
+def _peers(server: str) -> list[NetworkPolicyPeer] | None:
+    if server == EVERYWHERE:
+        return None
+    if server == CLUSTER:
+        return [NetworkPolicyPeer(namespaceSelector=LabelSelector())]
+    return [_pods(server)]
 
 
 def _pods(name: str) -> NetworkPolicyPeer:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -21,13 +21,16 @@ class KubernetesOptions(
 
     `context`: of the kubeconfig; the current one where empty. `kubeconfig`: its file; otherwise $KUBECONFIG
     (several files are merged as kubectl does) or ~/.kube/config. `storage`: an S3 URL
-    (`s3://bucket/prefix?endpoint=https://host`) instead of the server that Matcha runs, with
-    `storage-secret` naming a Secret of the namespace that holds `access-key` and `secret-key`. `database`:
-    `mysql://host:port` instead of Matcha's own, with `database-secret` naming a Secret that holds
+    (`s3://bucket/prefix?endpoint=https://host&region=eu-west-1`; both may be left out) instead of the
+    server that Matcha runs, with `storage-secret` naming a Secret of the namespace that holds `access-key`
+    and `secret-key`. `database`: `mysql://host:port` instead of Matcha's own, with `?tls=true` where it is
+    to be reached by TLS and its certificate to be checked, and `database-secret` naming a Secret that holds
     `username` and `password`; its databases must exist. Sizes are Kubernetes quantities. `image`: the
-    Python image that serving, monitoring and jobs run on. `registry-mirror`: put before every image's name.
+    Python image that serving, monitoring and jobs run on, `python` its version ("3.12") where its name does
+    not say it as python:3.12 does. `registry-mirror`: put before every image's name.
     `index-url`: package index that environments are installed from. `ca-bundle`: a file of certificates
-    (PEM, relative to the project) that pods trust instead of their image's own. `ports`: the loopback port
+    (PEM, relative to the project) that pods trust instead of their image's own. `run-as`: the users that
+    pods run as are `fixed`, or the `cluster` assigns them, as OpenShift wants it. `ports`: the loopback port
     a forward prefers, by `service` or `service/port`.
     """
 
@@ -42,9 +45,11 @@ class KubernetesOptions(
     database_secret: str = ""
     database_size: _Size = "5Gi"
     volume_size: _Size = "10Gi"
-    image: str = "python:3.12-slim-bookworm"
+    image: str = "python:3.12.13-slim-bookworm"
+    python: Annotated[str, msgspec.Meta(pattern=r"^(3\.[0-9]+)?$")] = ""
     registry_mirror: str = ""
     pull_secret: str = ""
     index_url: str = ""
     ca_bundle: str = ""
+    run_as: Literal["fixed", "cluster"] = "fixed"
     ports: dict[str, _Port] = msgspec.field(default_factory=dict)

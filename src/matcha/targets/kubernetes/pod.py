@@ -29,9 +29,14 @@ from lightkube.resources.core_v1 import PersistentVolumeClaim, ServiceAccount
 
 from matcha.component import Resources
 from matcha.targets.kubernetes.names import KEEPS, SECRETS, labels, selector
-from matcha.targets.kubernetes.setting import Setting
+from matcha.targets.kubernetes.setting import REGION, Setting
 
-USER = 10001  # any that is not root; clusters that assign users of their own replace it
+USER = 10001  # any that is not root
+OS = "kubernetes.io/os"  # label of nodes
+DISK, DISK_LIMIT = "128Mi", "10Gi"  # of a pod's scratch folders and logs; artifacts pass through them whole
+# Service meshes: a Job with a sidecar never ends, and init containers have no network beside one.
+MESH_LABELS = {"sidecar.istio.io/inject": "false", "istio.io/dataplane-mode": "none"}
+MESH_NOTES = {"sidecar.istio.io/inject": "false", "linkerd.io/inject": "disabled"}
 LOCKED = SecurityContext(
     allowPrivilegeEscalation=False,
     readOnlyRootFilesystem=True,
@@ -53,12 +58,14 @@ def template(
     user: int = USER,
     restart: str = "Always",
     nodes: Mapping[str, str] | None = None,
+    version: str = "",
 ) -> PodTemplateSpec:
     """A pod that satisfies the Pod Security level `restricted`. `grace` in seconds; `nodes`: their labels."""
     secret = setting.options.pull_secret
     return PodTemplateSpec(
         metadata=ObjectMeta(
-            labels={**labels(name, component), **selector(name)}, annotations=dict(annotations or {}) or None
+            labels={**labels(name, component, version), **selector(name), **MESH_LABELS},
+            annotations={**MESH_NOTES, **(annotations or {})},
         ),
         spec=PodSpec(
             containers=list(containers),
@@ -69,17 +76,22 @@ def template(
             enableServiceLinks=False,
             imagePullSecrets=[LocalObjectReference(name=secret)] if secret else None,
             restartPolicy=restart,
-            nodeSelector=dict(nodes or {}) or None,
+            nodeSelector={OS: "linux", **(nodes or {})},
             terminationGracePeriodSeconds=grace,
-            securityContext=PodSecurityContext(
-                runAsNonRoot=True,
-                runAsUser=user,
-                runAsGroup=user,
-                fsGroup=user,
-                fsGroupChangePolicy="OnRootMismatch",
-                seccompProfile=SeccompProfile(type="RuntimeDefault"),
-            ),
+            securityContext=_runs_as(None if setting.options.run_as == "cluster" else user),
         ),
+    )
+
+
+def _runs_as(user: int | None) -> PodSecurityContext:
+    """None: whom the cluster assigns. OpenShift refuses a user outside of its namespace's range."""
+    return PodSecurityContext(
+        runAsNonRoot=True,
+        runAsUser=user,
+        runAsGroup=user,
+        fsGroup=user,
+        fsGroupChangePolicy="OnRootMismatch",
+        seccompProfile=SeccompProfile(type="RuntimeDefault"),
     )
 
 
@@ -109,17 +121,22 @@ def storage_variables(setting: Setting) -> list[EnvVar]:
     endpoint = [variable("AWS_ENDPOINT_URL", storage.endpoint)] if storage.endpoint else []
     return [
         *endpoint,
-        variable("AWS_REGION", "us-east-1"),
+        # boto3 reads the second only.
+        *(variable(name, storage.region or REGION) for name in ("AWS_REGION", "AWS_DEFAULT_REGION")),
         secret_variable("AWS_ACCESS_KEY_ID", storage.access_key, storage.secret),
         secret_variable("AWS_SECRET_ACCESS_KEY", storage.secret_key, storage.secret),
     ]
 
 
-def resources(asked: Resources) -> ResourceRequirements:
-    """Memory is limited to twice the request. CPU is not: a start may use what is idle."""
+def resources(
+    asked: Resources, *, memory_limit: int = 0, disk: str = DISK, disk_limit: str = DISK_LIMIT
+) -> ResourceRequirements:
+    """Memory (MiB) is limited to twice the request where nothing else is said. CPU is not: a start may use
+    what is idle. `disk` is for a whole pod, its folders that go with it included.
+    """
     return ResourceRequirements(
-        requests={"cpu": cores(asked.cpu), "memory": f"{asked.memory}Mi"},
-        limits={"memory": f"{2 * asked.memory}Mi"},
+        requests={"cpu": cores(asked.cpu), "memory": f"{asked.memory}Mi", "ephemeral-storage": disk},
+        limits={"memory": f"{memory_limit or 2 * asked.memory}Mi", "ephemeral-storage": disk_limit},
     )
 
 
@@ -145,8 +162,8 @@ def claimed(name: str, claim_name: str) -> Volume:
     return Volume(name=name, persistentVolumeClaim=PersistentVolumeClaimVolumeSource(claimName=claim_name))
 
 
-def empty(name: str) -> Volume:
-    return Volume(name=name, emptyDir=EmptyDirVolumeSource())
+def empty(name: str, limit: str = "") -> Volume:
+    return Volume(name=name, emptyDir=EmptyDirVolumeSource(sizeLimit=limit or None))
 
 
 def at(name: str, path: str) -> VolumeMount:

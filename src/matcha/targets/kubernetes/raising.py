@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, MutableSet, Sequence
 from typing import Any
 
 from lightkube.resources.apps_v1 import Deployment, StatefulSet
@@ -13,23 +13,28 @@ from lightkube.resources.core_v1 import PersistentVolumeClaim, Pod
 
 from matcha.errors import ComponentFailed
 from matcha.events import Emit, Event
-from matcha.targets.kubernetes import volumes, why
+from matcha.targets.kubernetes import admission, desired, ownership, volumes, why
 from matcha.targets.kubernetes.cluster import Cluster, ClusterError, Conflict
 from matcha.targets.kubernetes.compare import extras
-from matcha.targets.kubernetes.names import selector
+from matcha.targets.kubernetes.fencing import Fenced
+from matcha.targets.kubernetes.names import ADMITTED, PLACE, selector
 from matcha.targets.kubernetes.refusals import is_immutable
 
 HARDLY = 180.0  # seconds for what hardly ever mends itself, such as an image that cannot be pulled
 PATIENCE = 900.0  # seconds for everything before a pod's own start: scheduling, pulling, unpacking
+GONE_SECONDS = 60.0  # for what is deleted, besides what its pods have to end
 POLL = 1.0
 EVENTS = 5.0  # seconds for which events are taken as they were
 INVALID = 422
+UNSETTLED = (0, 404, 409)  # of a change that may have been made, or no longer fits
+TRIES = 5
 WORKLOADS = (Deployment, StatefulSet)
 
 
 class Raiser:
-    """`fence` is called before every write and raises where the stack's lock was lost. `insist`: take over
-    fields that others applied. `clock` and `pause` are for tests.
+    """`fence` is called before every try of a write and raises Locked where the lock was lost. `insist`: take
+    over fields that others applied. `mine`: what is known to be Matcha's already, and is not asked for again;
+    what is applied is added. `clock` and `pause` are for tests.
     """
 
     def __init__(
@@ -38,25 +43,54 @@ class Raiser:
         fence: Callable[[], None],
         *,
         insist: bool = False,
+        mine: MutableSet[desired.Ref] | None = None,
         clock: Callable[[], float] = time.monotonic,
         pause: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._cluster = cluster
-        self._fence = fence
+        self._cluster = Fenced(cluster, fence)
         self._insist = insist
+        self._mine: MutableSet[desired.Ref] = set() if mine is None else mine
         self._clock = clock
         self._pause = pause
 
     def apply(self, objects: Iterable[Any]) -> None:
-        """In the given order. Raises Conflict where another manager applies a field as well.
+        """In the given order. Raises Conflict where another manager applies a field as well, and, before
+        anything is written, where one of them is there and not Matcha's.
 
         What somebody changed by hand (`kubectl edit`, `scale`) is Matcha's again afterwards.
         """
+        objects = list(objects)
+        ownership.refuse_foreign(self._cluster, [o for o in objects if desired.ref(o) not in self._mine])
         for obj in objects:
             made = self._applied_or_anew(obj)
-            if added := list(extras(obj.to_dict(), made.to_dict())):
-                self._fence()
-                self._cluster.strip(made, added)
+            self._mine.add(desired.ref(obj))
+            self._noted(obj, self._stripped(obj, made))
+
+    def _stripped(self, wanted: Any, found: Any) -> Any:
+        """`found` without entries that others added. Where an entry has moved, or an answer was lost, it is
+        looked at anew: the same change would not fit a second time.
+        """
+        for left in reversed(range(TRIES)):
+            if not (added := list(extras(wanted.to_dict(), found.to_dict()))):
+                break
+            try:
+                return self._cluster.strip(found, added)
+            except ClusterError as error:
+                if not left or error.status not in (*UNSETTLED, INVALID):
+                    raise
+            self._pause(POLL)
+            found = self._cluster.get(type(found), found.metadata.name) or self._applied(wanted)
+        return found
+
+    def _noted(self, wanted: Any, found: Any) -> None:
+        """What is not as wanted although it was just written was made so by the cluster's admission, and
+        would be again. That is noted on the object, and no drift as long as it stays so.
+        """
+        live = found.to_dict()
+        left = admission.left(wanted.to_dict(), live)
+        if left != admission.noted(live):
+            note = {"metadata": {"annotations": {ADMITTED: admission.note(left)}}}
+            self._cluster.patch(type(found), found.metadata.name, note)
 
     def _applied_or_anew(self, obj: Any) -> Any:
         """A workload is made anew where a part of it cannot be changed; its volumes are apart from it."""
@@ -71,7 +105,6 @@ class Raiser:
         return self._applied(obj)
 
     def _applied(self, obj: Any) -> Any:
-        self._fence()
         try:
             return self._cluster.apply(obj, force=self._insist)
         except Conflict as conflict:
@@ -79,7 +112,6 @@ class Raiser:
                 raise
             if not _by_hand(conflict):
                 raise _contested(conflict, obj) from conflict
-            self._fence()
             return self._cluster.apply(obj, force=True)
 
     def _kept(self, claim: PersistentVolumeClaim, error: ClusterError) -> ClusterError:
@@ -106,10 +138,15 @@ class Raiser:
 
         self._until(name, key, ("running",), look, PATIENCE + seconds, emit)
 
-    def run_job(self, objects: Sequence[Any], key: str, seconds: float, emit: Emit) -> None:
-        """Have the Job, the last of `objects`, done. One that failed before is made anew."""
+    def run_job(
+        self, objects: Sequence[Any], key: str, seconds: float, emit: Emit, *, place: str = ""
+    ) -> None:
+        """Have the Job, the last of `objects`, done. One that failed before is made anew, and so is one
+        whose work is not in `place` (`facts.place`): what it made is gone with another volume.
+        """
         *before, job = objects
         name, owner = job.metadata.name, job.metadata.labels["app.kubernetes.io/name"]
+        job.metadata.annotations = {**(job.metadata.annotations or {}), PLACE: place}
         events = _Now(self._events, self._clock)
 
         def look() -> why.Verdict:
@@ -117,7 +154,7 @@ class Raiser:
             told = events() if why.is_unexplained(pods) else ()
             return why.judge_job(self._cluster.get(Job, name), pods, told)
 
-        if look().condition == "failed":
+        if look().condition == "failed" or _is_elsewhere(self._cluster.get(Job, name), place):
             self._remove(Job, name)
         self.apply(before)
         try:
@@ -130,12 +167,15 @@ class Raiser:
         self._until(owner, key, ("present",), look, PATIENCE + seconds, emit)
 
     def _remove(self, kind: type[Any], name: str) -> None:
-        self._fence()
+        """Its pods first, which may take all the time that they are given to end."""
+        there = self._cluster.get(kind, name)
+        if there is not None and not ownership.is_mine(metadata := there.metadata.to_dict()):
+            raise ownership.refusal(kind, metadata, self._cluster.namespace)
         self._cluster.delete(kind, name, wait_for_children=True)
-        self._gone(kind, name)
+        self._gone(kind, name, _grace(there) + GONE_SECONDS)
 
-    def _gone(self, kind: type[Any], name: str) -> None:
-        deadline = self._clock() + 60
+    def _gone(self, kind: type[Any], name: str, seconds: float) -> None:
+        deadline = self._clock() + seconds
         while self._cluster.get(kind, name) is not None:
             if self._clock() > deadline:
                 raise ComponentFailed(f"{kind.__name__} {name} does not go away.", resolution="matcha status")
@@ -183,7 +223,6 @@ class Raiser:
         workload, pods = self._cluster.get(kind, name), self._pods(name)
         given_up = list(why.given_up(workload, pods)) if workload else []
         for pod in given_up:
-            self._fence()
             self._cluster.delete(Pod, str(pod.metadata.name if pod.metadata else ""))
         return [pod for pod in pods if pod not in given_up]
 
@@ -216,6 +255,18 @@ class _Now:
 
 def kind_of(obj: Any) -> type[Any]:
     return StatefulSet if isinstance(obj, StatefulSet) else Deployment
+
+
+def _grace(obj: Any) -> float:
+    """Seconds that the pods of a workload have between SIGTERM and SIGKILL; 0 for what is not there."""
+    pods = obj.spec.template.spec if obj is not None and obj.spec else None
+    given = pods.terminationGracePeriodSeconds if pods else None
+    return float(30 if pods and given is None else given or 0)
+
+
+def _is_elsewhere(job: Job | None, place: str) -> bool:
+    marks = (job.metadata.annotations if job and job.metadata else None) or {}
+    return job is not None and marks.get(PLACE) != place
 
 
 def _by_hand(conflict: Conflict) -> bool:

@@ -28,6 +28,7 @@ from matcha.errors import MatchaError
 from matcha.events import Emit, Event
 from matcha.targets.kubernetes import desired, space
 from matcha.targets.kubernetes.cluster import Cluster, Forbidden
+from matcha.targets.kubernetes.fencing import Fenced
 from matcha.targets.kubernetes.names import (
     COPY_OF,
     KEEPS,
@@ -85,11 +86,11 @@ def listed(cluster: Cluster, labels: Mapping[str, str] = MINE) -> list[Any]:
         return [obj for objects in pool.map(of, ORDER) for obj in objects]
 
 
-def remove_service(cluster: Cluster, name: str) -> None:
+def remove_service(cluster: Cluster, name: str, fence: Callable[[], None]) -> None:
     """All objects of one service but its volumes."""
     for obj in listed(cluster, {**MINE, NAME: name}):
         if not _keeps(obj):
-            cluster.delete(type(obj), obj.metadata.name)
+            Fenced(cluster, fence).delete(type(obj), obj.metadata.name)
 
 
 def prune(cluster: Cluster, setting: Setting, fence: Callable[[], None]) -> None:
@@ -101,8 +102,7 @@ def prune(cluster: Cluster, setting: Setting, fence: Callable[[], None]) -> None
         for obj in objects:
             if desired.ref(obj) in wanted or obj.metadata.ownerReferences or _is_copy(obj) or _keeps(obj):
                 continue
-            fence()
-            cluster.delete(type(obj), obj.metadata.name)
+            Fenced(cluster, fence).delete(type(obj), obj.metadata.name)
 
 
 def _is_copy(obj: Any) -> bool:
@@ -110,20 +110,30 @@ def _is_copy(obj: Any) -> bool:
     return COPY_OF in (obj.metadata.labels or {})
 
 
-def scale_down(cluster: Cluster, emit: Emit) -> None:
-    """No pod runs afterwards; all data stays."""
+def scale_down(cluster: Cluster, emit: Emit, fence: Callable[[], None]) -> None:
+    """No pod runs afterwards; all data stays. Jobs that are not done go: what needs them makes them anew."""
+    writing = Fenced(cluster, fence)
     for cron in cluster.found(CronJob):
-        cluster.patch(CronJob, cron.metadata.name, {"spec": {"suspend": True}})
+        writing.patch(CronJob, cron.metadata.name, {"spec": {"suspend": True}})
+    for job in cluster.found(Job):
+        if not _is_over(job):
+            writing.delete(Job, job.metadata.name)
     for kind in (Deployment, StatefulSet):
         for obj in cluster.found(kind):
-            cluster.patch(kind, obj.metadata.name, {"spec": {"replicas": 0}})
+            writing.patch(kind, obj.metadata.name, {"spec": {"replicas": 0}})
     _until(
         lambda: [
             p.metadata.name for p in cluster.found(Pod) if p.status.phase not in ("Succeeded", "Failed")
         ],
         "to end",
         emit,
+        resolution="matcha stop",
     )
+
+
+def _is_over(job: Job) -> bool:
+    conditions = (job.status.conditions if job.status else None) or ()
+    return any(c.type in ("Complete", "Failed") and c.status == "True" for c in conditions)
 
 
 def belongings(cluster: Cluster, delete_data: bool) -> list[str]:
@@ -155,9 +165,8 @@ def destroy(cluster: Cluster, delete_data: bool, emit: Emit, fence: Callable[[],
             if desired.ref(obj) in RECORD or (_keeps(obj) and not delete_data):
                 continue
             emit(Event("stack", "progress", f"removing {kind.__name__} {obj.metadata.name}"))
-            fence()
-            cluster.delete(kind, obj.metadata.name)
-    _until(lambda: leftovers(cluster, delete_data), "to go", emit)
+            Fenced(cluster, fence).delete(kind, obj.metadata.name)
+    _until(lambda: leftovers(cluster, delete_data), "to go", emit, resolution="matcha destroy")
     if hidden:
         said = f"You may not list {', '.join(hidden)}: whether Matcha left any was not checked."
         emit(Event("stack", "note", said))
@@ -165,10 +174,16 @@ def destroy(cluster: Cluster, delete_data: bool, emit: Emit, fence: Callable[[],
         emit(Event("stack", "note", said))
 
 
-def tidy(cluster: Cluster) -> None:
-    """The namespace goes where Matcha made it, and nothing of Matcha's or of others' is in it."""
-    if not space.is_ours(space.seen(cluster)) or listed(cluster) or _strangers(cluster):
+def tidy(cluster: Cluster, still_held: Callable[[], None]) -> None:
+    """The namespace goes where Matcha made it, and nothing of Matcha's but the lock, or of others', is in it.
+
+    `still_held` asks for the lock once more: who waits for it makes a stack here as soon as it is free.
+    """
+    if not space.is_ours(space.seen(cluster)) or _strangers(cluster):
         return
+    if [obj for obj in listed(cluster) if desired.ref(obj) not in RECORD]:
+        return
+    still_held()
     with contextlib.suppress(Forbidden):
         cluster.delete(Namespace, cluster.namespace)
 
@@ -206,7 +221,7 @@ def _described(obj: Any) -> str:
     return f"{type(obj).__name__} {obj.metadata.name}{waiting}"
 
 
-def _until(left: Callable[[], list[str]], what: str, emit: Emit) -> None:
+def _until(left: Callable[[], list[str]], what: str, emit: Emit, *, resolution: str) -> None:
     began = time.monotonic()
     while names := left():
         waited = time.monotonic() - began
@@ -214,7 +229,7 @@ def _until(left: Callable[[], list[str]], what: str, emit: Emit) -> None:
             raise MatchaError(
                 f"Not everything did what it was told: waited {GONE_SECONDS:.0f} s for it {what}.",
                 details="\n".join(names),
-                resolution="matcha destroy",
+                resolution=resolution,
             )
         emit(Event("stack", "progress", f"waiting for {names[0]} {what} ({waited:.0f} s)", waited))
         time.sleep(POLL)

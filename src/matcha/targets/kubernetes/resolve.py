@@ -17,31 +17,41 @@ FILES, LIVE, VOLUMES, CODE, ENVIRONMENT = (
 )
 PASSWORD = "MATCHA_DATABASE_{}_PASSWORD"  # noqa: S105 - the name of a variable
 USER_VARIABLE = "MATCHA_DATABASE_USER"
+CA_VARIABLE = "MATCHA_DATABASE_CA"  # which `matcha_pod/launch.py` knows
 DATABASE_PORT = 3306
+
+
+class Server(msgspec.Struct, frozen=True):
+    """A MySQL server at host:port, which `tls` is spoken with and whose certificate is checked then."""
+
+    address: str
+    tls: bool = False
 
 
 class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
     """What a pod of the stack finds around it.
 
     `peers` are services by role. `storage` is the object store's URL without a slash at the end.
-    `database_host` is host:port; `database_user` the user of every database, each its own where empty.
+    `database_user` is the user of every database, each its own where empty.
     """
 
     namespace: str
     peers: Mapping[str, Service]
     storage: str
-    database_host: str
+    database: Server
     database_user: str
 
 
-def surroundings(namespace: str, services: Sequence[Service], storage: str, database: str) -> Surroundings:
-    """`database`: host:port of one that Matcha does not run."""
+def surroundings(
+    namespace: str, services: Sequence[Service], storage: str, database: Server | None
+) -> Surroundings:
+    """`database`: one that Matcha does not run."""
     return Surroundings(
         namespace=namespace,
         peers={s.role: s for s in services},
         storage=storage,
-        database_host=database or f"{DATABASE}:{DATABASE_PORT}",
-        database_user=f"$({USER_VARIABLE})" if database else "",
+        database=database or Server(f"{DATABASE}:{DATABASE_PORT}"),
+        database_user=f"<{USER_VARIABLE}>" if database else "",
     )
 
 
@@ -126,11 +136,12 @@ def _volume(service: Service, _: Surroundings, name: str) -> str:
 
 
 def _database(service: Service, around: Surroundings, name: str) -> str:
-    """The password comes from a variable of the container, which Kubernetes puts in its place."""
+    """Secrets are variables of the container, which `matcha_pod/launch.py` puts in their place, quoted."""
     if name not in [d.name for d in service.databases]:
         raise KeyError(suggest(name, [d.name for d in service.databases]))
     user = around.database_user or name
-    return f"mysql+pymysql://{user}:$({password_variable(name)})@{around.database_host}/{name}"
+    tls = f"?ssl_ca=<{CA_VARIABLE}>&ssl_check_hostname=true" if around.database.tls else ""
+    return f"mysql+pymysql://{user}:<{password_variable(name)}>@{around.database.address}/{name}{tls}"
 
 
 _SHARED: Mapping[str, Callable[[Service | None, Surroundings, str], str]] = {

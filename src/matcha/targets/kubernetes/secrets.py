@@ -43,9 +43,9 @@ class Secrets:
         raise Conflict("The stack's secrets are changed by somebody else all the time.")
 
     def keep(self, name: str, value: str) -> None:
-        if self._cluster.get(Secret, SECRETS) is None:
-            self.ensure([])
-        self._cluster.patch(Secret, SECRETS, {"data": {name: encoded(value)}})
+        is_new = self._cluster.get(Secret, SECRETS) is None and self._added(None, {name: value})
+        if not is_new:
+            self._cluster.patch(Secret, SECRETS, {"data": {name: encoded(value)}})
         self._read = None
 
     def _added(self, found: Secret | None, missing: dict[str, str]) -> bool:

@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import SplitResult, parse_qs, urlsplit
 
 import msgspec
 
 from matcha.component import Environment, Service
-from matcha.errors import BadInput
+from matcha.errors import BadInput, suggest
 from matcha.targets.kubernetes.names import SECRETS, STORE
 from matcha.targets.kubernetes.options import KubernetesOptions
-from matcha.targets.kubernetes.resolve import Surroundings, surroundings
+from matcha.targets.kubernetes.resolve import DATABASE_PORT, Server, Surroundings, surroundings
 
 BUCKET = "matcha"
 STORE_PORT = 7070
+REGION = "us-east-1"  # what S3 servers that have none go by
 ACCESS_KEY, SECRET_KEY = "object-store-access-key", "object-store-secret-key"
 
 
 class Storage(msgspec.Struct, frozen=True, kw_only=True):
-    """The object store as pods reach it. `secret` holds its keys under `access_key` and `secret_key`."""
+    """The object store as pods reach it. `secret` holds its keys under `access_key` and `secret_key`.
+
+    `endpoint` and `region` are empty where nobody said them.
+    """
 
     url: str
     endpoint: str
+    region: str
     secret: str
     access_key: str
     secret_key: str
@@ -68,6 +73,8 @@ def setting(
 ) -> Setting:
     """Raises BadInput for options that contradict each other."""
     found = storage(options)
+    if options.index_url:
+        _server("index-url", options.index_url, ("http", "https"), "a package index: https://host/simple")
     return Setting(
         options=options,
         services=tuple(services),
@@ -96,19 +103,28 @@ def storage(options: KubernetesOptions) -> Storage:
         return Storage(
             url=f"s3://{BUCKET}",
             endpoint=f"http://{STORE}:{STORE_PORT}",
+            region=REGION,
             secret=SECRETS,
             access_key=ACCESS_KEY,
             secret_key=SECRET_KEY,
             own=True,
         )
     parts = urlsplit(options.storage)
-    if parts.scheme != "s3" or not parts.netloc:
-        raise _bad("storage", "an S3 URL: s3://bucket/prefix?endpoint=https://host")
+    if parts.scheme != "s3" or not parts.netloc or parts.fragment:
+        raise _bad("storage", "an S3 URL: s3://bucket/prefix?endpoint=https://host&region=eu-west-1")
+    if "@" in parts.netloc:
+        raise _bad("storage", "without keys: they belong in the Secret that storage-secret names")
+    asked = _query("storage", parts.query, ("endpoint", "region"))
     if not options.storage_secret:
         raise _bad("storage-secret", "the name of the Secret with its keys, access-key and secret-key")
+    endpoint = asked.get("endpoint", "")
+    if endpoint:
+        wanted = "an S3 URL whose endpoint is one of a web server: endpoint=https://host:9000"
+        _server("storage", endpoint, ("http", "https"), wanted)
     return Storage(
         url=f"s3://{parts.netloc}{parts.path.rstrip('/')}",
-        endpoint=parse_qs(parts.query).get("endpoint", [""])[0],
+        endpoint=endpoint,
+        region=asked.get("region", ""),
         secret=options.storage_secret,
         access_key="access-key",
         secret_key="secret-key",  # noqa: S106 - the name of a key
@@ -116,18 +132,51 @@ def storage(options: KubernetesOptions) -> Storage:
     )
 
 
-def _database(options: KubernetesOptions) -> str:
-    """host:port; empty where Matcha runs it."""
+def _database(options: KubernetesOptions) -> Server | None:
+    """None where Matcha runs it."""
     if not options.database:
-        return ""
-    parts = urlsplit(options.database)
-    if parts.scheme != "mysql" or not parts.hostname:
-        raise _bad("database", "a MySQL server: mysql://host:3306")
+        return None
+    wanted = "a MySQL server, without a database: mysql://host:3306"
+    parts = _server("database", options.database, ("mysql",), wanted)
     if parts.username or parts.password:
         raise _bad("database", "without credentials: they belong in the Secret that database-secret names")
+    if parts.path not in ("", "/") or parts.fragment:
+        raise _bad("database", wanted)
+    tls = _query("database", parts.query, ("tls",)).get("tls", "false")
+    if tls not in ("true", "false"):
+        raise _bad("database", "with tls=true or tls=false: mysql://host:3306?tls=true")
     if not options.database_secret:
         raise _bad("database-secret", "the name of the Secret with username and password")
-    return f"{parts.hostname}:{parts.port or 3306}"
+    host = f"[{parts.hostname}]" if ":" in str(parts.hostname) else parts.hostname
+    return Server(f"{host}:{parts.port or DATABASE_PORT}", tls == "true")
+
+
+def _server(key: str, url: str, schemes: Sequence[str], wanted: str) -> SplitResult:
+    """Raises BadInput where `url` names no server, or a port that is none."""
+    try:
+        parts = urlsplit(url)
+        if parts.scheme in schemes and parts.hostname and parts.port != 0:
+            return parts
+    except ValueError:
+        pass
+    raise _bad(key, wanted)
+
+
+def _query(key: str, query: str, known: Sequence[str]) -> dict[str, str]:
+    """What stands behind the question mark of an option's URL. Raises BadInput for a name that means nothing
+    there, stands twice, or has no value.
+    """
+    found = parse_qs(query, keep_blank_values=True)
+    for name, values in found.items():
+        if name not in known:
+            raise BadInput(
+                f'targets.kubernetes.{key}: "{name}" means nothing behind the question mark of its URL.',
+                details=suggest(name, known),
+                resolution="Change it in matcha.yaml.",
+            )
+        if len(values) > 1 or not values[0]:
+            raise _bad(key, f"a URL that says {name} once, with a value")
+    return {name: values[0] for name, values in found.items()}
 
 
 def _bad(key: str, wanted: str) -> BadInput:

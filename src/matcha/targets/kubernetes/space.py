@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import Any
 
 from lightkube.resources.core_v1 import Namespace
@@ -112,12 +112,25 @@ def removal_note(cluster: Cluster, others: Iterable[str]) -> str:
 
 
 def strangers(objects: Iterable[Any]) -> list[str]:
-    """Those that neither Matcha nor the cluster itself made, and that would be lost with the namespace."""
+    """Those that neither Matcha nor the cluster itself made, and that would be lost with the namespace.
+
+    What belongs to another of them goes without saying. What belongs to something of another kind, such as an
+    operator's database, is the only sign of it here.
+    """
+    found = list(objects)
+    listed = {o.metadata.uid for o in found}
     return [
         f"{type(o).__name__} {o.metadata.name}"
-        for o in objects
-        if type(o).__name__ in _MISSED
-        and _labels(o).get(MANAGED_BY) != MANAGER
-        and not o.metadata.ownerReferences
+        for o in found
+        if _labels(o).get(MANAGED_BY) != MANAGER
         and getattr(o, "type", "") not in _FOR_ACCOUNTS
+        and _is_first(o, listed)
     ]
+
+
+def _is_first(obj: Any, listed: Container[str]) -> bool:
+    """Of those that belong to each other, among these."""
+    owners = obj.metadata.ownerReferences
+    if owners:
+        return type(obj).__name__ in (*_MISSED, "ReplicaSet") and not any(o.uid in listed for o in owners)
+    return type(obj).__name__ in _MISSED

@@ -20,13 +20,13 @@ from lightkube.resources.core_v1 import ConfigMap
 
 from matcha import state as states
 from matcha.errors import Locked, MatchaError
-from matcha.events import Emit
-from matcha.host.leases import decoded, elapsed, machine, public, queue
+from matcha.events import Emit, Event
+from matcha.host.leases import Lease, decoded, elapsed, machine, public, queue
 from matcha.state import State
 from matcha.target import LockInfo
 from matcha.targets.kubernetes import space
 from matcha.targets.kubernetes.cluster import Cluster, ClusterError, Conflict, Forbidden
-from matcha.targets.kubernetes.lock import ClusterLock
+from matcha.targets.kubernetes.lock import ClusterLock, Terminating
 from matcha.targets.kubernetes.names import COPY_OF, MANAGER, STATE, labels
 from matcha.targets.kubernetes.versions import TRIES, is_unsettled, remove, replace
 
@@ -39,16 +39,17 @@ _POLL = 1.0
 class ClusterStore:
     """`matcha.target.StateStore` in the cluster's namespace.
 
-    `prepare` makes the namespace; it is called when a write finds none. `afterwards` is called once the lock
-    is given back. The rest is for tests: `clock` gives
-    Unix seconds, `timer` seconds that pass while the machine sleeps too, `place` is what this process is of.
+    `prepare` makes the namespace; it is called when a write finds none. `last` is called before the lock of a
+    stack without a record is given back, with what raises Locked where it was lost. The rest is for tests:
+    `clock` gives Unix seconds, `timer` seconds that pass while the machine sleeps too, `place` is what this
+    process is of.
     """
 
     def __init__(
         self,
         cluster: Cluster,
         prepare: Callable[[], None] | None = None,
-        afterwards: Callable[[], None] = lambda: None,
+        last: Callable[[Callable[[], None]], None] = lambda _: None,
         *,
         clock: Callable[[], float] = time.time,
         timer: Callable[[], float] = elapsed,
@@ -56,7 +57,7 @@ class ClusterStore:
         place: str = "",
     ) -> None:
         self._cluster = cluster
-        self._afterwards = afterwards
+        self._last = last
         self._clock = clock
         self._timer = timer
         self._sleep = sleep
@@ -118,7 +119,28 @@ class ClusterStore:
     # -- the lock --------------------------------------------------------------------------------------
 
     def acquire(self, operation: str, *, wait: float, emit: Emit) -> LockInfo:
-        lease = queue(
+        """Waits as well for a namespace that is being removed; raises MatchaError where it stays."""
+        began = self._timer()
+        while True:
+            waited = self._timer() - began
+            try:
+                lease = self._queue(operation, wait - waited, emit)
+                break
+            except Terminating as error:
+                if waited >= wait:
+                    raise
+                emit(Event("stack", "progress", error.message, waited))
+                self._sleep(_POLL)
+        try:
+            self._claim(lease.token)
+        except BaseException:
+            with contextlib.suppress(MatchaError):
+                self._lock.release(lease.token)
+            raise
+        return public(lease)
+
+    def _queue(self, operation: str, wait: float, emit: Emit) -> Lease:
+        return queue(
             partial(self._lock.attempt, operation),
             wait=wait,
             emit=emit,
@@ -127,13 +149,6 @@ class ClusterStore:
             timer=self._timer,
             sleep=self._sleep,
         )
-        try:
-            self._claim(lease.token)
-        except BaseException:
-            with contextlib.suppress(MatchaError):
-                self._lock.release(lease.token)
-            raise
-        return public(lease)
 
     def _claim(self, token: str) -> None:
         with self._mutex:
@@ -154,14 +169,16 @@ class ClusterStore:
         with self._mutex:
             try:
                 self._release(token)
-                self._afterwards()
             except ClusterError as error:
                 if 400 <= error.status < 500:
                     raise
 
     def _release(self, token: str) -> None:
         try:
-            self._mine(token).drop_empty()
+            record = self._mine(token)
+            record.drop_empty()
+            if record.is_gone:
+                self._last(partial(self._lock.renew, token))
         except Locked:
             return
         finally:
@@ -245,6 +262,10 @@ class _Record:
                 if not left or not is_unsettled(error):
                     raise
                 self.look()
+
+    @property
+    def is_gone(self) -> bool:
+        return self._seen is None
 
     def drop_empty(self) -> None:
         """What `claim` made and nothing was written to."""

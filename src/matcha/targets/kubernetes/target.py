@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -13,24 +14,29 @@ from lightkube.resources.apps_v1 import StatefulSet
 from lightkube.resources.core_v1 import PersistentVolumeClaim
 
 from matcha.component import Access, Database, Environment, Service
-from matcha.errors import BadInput, NotProvisioned
+from matcha.errors import BadInput, NotProvisioned, StateUnreadable
 from matcha.events import Emit, Event
 from matcha.host.ports import refuse_unknown
 from matcha.state import State
 from matcha.target import Foundation, ServiceStatus, Snapshot
 from matcha.targets.kubernetes import (
     archives,
+    base,
     desired,
     facts,
     foundations,
     look,
+    ownership,
+    proof,
     removal,
     space,
     statuses,
+    volumes,
     workloads,
 )
 from matcha.targets.kubernetes.access import ClusterAccess, roles_of
 from matcha.targets.kubernetes.cluster import Cluster
+from matcha.targets.kubernetes.fencing import Fenced
 from matcha.targets.kubernetes.logs import pod_lines
 from matcha.targets.kubernetes.machines import hidden, machines
 from matcha.targets.kubernetes.names import DATABASE, STORE, TOUCHED
@@ -66,14 +72,16 @@ class KubernetesTarget:
         self._project = project.resolve()
         self._options = options or KubernetesOptions()
         self._cluster = Cluster(self._options)
-        self._secrets = Secrets(self._cluster)
+        self._writing = Fenced(self._cluster, self._fence)
+        self._secrets = Secrets(self._writing)
         self._insist = False
+        self._mine: set[desired.Ref] = set()  # objects that were seen with Matcha's label
         self._setting: Setting | None = None
         self._gone: Links | None = None  # of the stack that was destroyed: to prove it
 
     @cached_property
     def _store(self) -> ClusterStore:
-        return ClusterStore(self._cluster, afterwards=lambda: removal.tidy(self._cluster))
+        return ClusterStore(self._cluster, last=partial(removal.tidy, self._cluster))
 
     @cached_property
     def _trust(self) -> str:
@@ -89,6 +97,9 @@ class KubernetesTarget:
                 details=str(error),
                 resolution="Change it in matcha.yaml.",
             ) from error
+
+    def _fence(self) -> None:
+        self._store.fence()
 
     def store(self) -> ClusterStore:
         return self._store
@@ -106,7 +117,9 @@ class KubernetesTarget:
         environments: Sequence[Environment] = (),
     ) -> Snapshot:
         found = self._set(services, environments)
-        return look.snapshot(look.everything(self._cluster), found, machines(self._cluster))
+        there = look.everything(self._cluster)
+        self._mine |= set(there.objects)
+        return look.snapshot(there, found, machines(self._cluster))
 
     def foundations(
         self, services: Sequence[Service], environments: Sequence[Environment]
@@ -116,11 +129,11 @@ class KubernetesTarget:
     def manifests(
         self, services: Sequence[Service], environments: Sequence[Environment]
     ) -> Sequence[dict[str, Any]]:
-        """Everything as it would be applied; asks no cluster. Secrets are named, never shown."""
+        """Everything as it would be applied; asks no cluster. Values of secrets are placeholders."""
         found = self._render(services, environments)
-        objects = [foundations.namespace(found.namespace)]
-        objects += [obj for step in desired.steps(found).values() for obj in step]
-        return [desired.document(obj, found.namespace) for obj in desired.unique(objects)]
+        objects = desired.whole(found)
+        first = filter(None, [foundations.namespace(found.namespace), desired.placeholders(objects)])
+        return [desired.document(obj, found.namespace) for obj in (*first, *objects)]
 
     def status(
         self, state: State, services: Sequence[Service] = (), environments: Sequence[Environment] = ()
@@ -150,7 +163,12 @@ class KubernetesTarget:
     # -- before the first step -------------------------------------------------------------------------
 
     def preflight(self, environments: Sequence[Environment], snapshot: Snapshot) -> Sequence[str]:
-        """Where it goes, and what is built there first."""
+        """Where it goes, and what is built there first. Raises Conflict where something of somebody else has
+        the name of what is to be made.
+        """
+        known = self._known()
+        planned = [o for step in desired.steps(known).values() for o in step]
+        ownership.refuse_planned(self._cluster, [o for o in planned if desired.ref(o) not in self._mine])
         missing = [
             e.name
             for e in environments
@@ -158,8 +176,21 @@ class KubernetesTarget:
         ]
         where = f"Cluster {self._cluster.config.context_name}, namespace {self._options.namespace}."
         built = f"Environments built in the cluster, once: {', '.join(missing)}." if missing else ""
-        unseen = hidden(self._cluster, environments)
-        return [line for line in (where, built, space.security_note(self._cluster), *unseen) if line]
+        shared, unseen = self._shared(known, snapshot), hidden(self._cluster, environments)
+        notes = (where, shared, built, space.security_note(self._cluster), *unseen)
+        return [line for line in notes if line]
+
+    def _shared(self, wanted: Setting, snapshot: Snapshot) -> str:
+        """The namespace has one stack: that of another project cannot be told from this one's former self."""
+        names = {f"service/{service.name}" for service in wanted.services}
+        going = [key for key in snapshot.resources if key.startswith("service/") and key not in names]
+        if not going:
+            return ""
+        return (
+            f"A namespace holds one stack. What {self._options.namespace} has of it and matcha.yaml does not "
+            "name is removed; the stack of another project belongs in another namespace "
+            "(targets.kubernetes.namespace)."
+        )
 
     def begin(
         self, state: State, services: Sequence[Service], environments: Sequence[Environment] = ()
@@ -183,30 +214,28 @@ class KubernetesTarget:
         raiser.apply(desired.laid(found)[foundation])
         raiser.wait(foundation, key, StatefulSet, FOUNDATION_SECONDS, emit)
         if foundation == DATABASE:
-            raiser.run_job(list(foundations.database_setup(found)), key, FOUNDATION_SECONDS, emit)
-            self._store.fence()
-            facts.keep_databases(self._cluster, foundations.setup_digest(found), self._place(DATABASE))
+            job, place = list(foundations.database_setup(found)), self._place(DATABASE)
+            raiser.run_job(job, key, FOUNDATION_SECONDS, emit, place=place)
+            facts.keep_databases(self._writing, foundations.setup_digest(found), place)
 
     def install(self, environment: Environment, emit: Emit) -> None:
         key = f"environment/{environment.name}"
         where, kinds = "", frozenset[str]()
         if not archives.has_image(environment):
+            base.check(self._options, environment)
             found, kinds = with_environment(self._known(), environment), machines(self._cluster)
+            where = self._place(STORE)
             for kind in sorted(kinds) if len(kinds) > 1 else [""]:
                 job = list(archives.builder(found, environment, kind))
-                self._raiser().run_job(job, key, archives.BUILD_SECONDS, emit)
-            where = self._place(STORE)
-        self._store.fence()
-        facts.keep_environment(self._cluster, environment.name, environment.digest, where, kinds)
+                self._raiser().run_job(job, key, archives.BUILD_SECONDS, emit, place=where)
+        facts.keep_environment(self._writing, environment.name, environment.digest, where, kinds)
 
     def ensure_secrets(self, names: Sequence[str]) -> None:
-        self._store.fence()
         self._secrets.ensure(names)
 
     def ensure_stores(self, areas: Sequence[str]) -> None:
         """Areas are prefixes of one bucket, which is there: they come to be with their first object."""
-        self._store.fence()
-        facts.keep_areas(self._cluster, areas, self._place(STORE))
+        facts.keep_areas(self._writing, areas, self._place(STORE))
 
     def start(self, service: Service, environment: Environment, emit: Emit) -> dict[str, int]:
         found = with_service(with_environment(self._known(), environment), service)
@@ -222,13 +251,12 @@ class KubernetesTarget:
         if service.live:
             found = with_service(self._known(), service)
             self._raiser().apply([workloads.live_map(found, service)])
-            self._cluster.touch(service.name, TOUCHED)
+            self._writing.touch(service.name, TOUCHED)
 
     def remove_service(self, name: str, emit: Emit) -> None:
         """Its volumes stay until `destroy`."""
         emit(Event(f"service/{name}", "progress", "stopping"))
-        self._store.fence()
-        removal.remove_service(self._cluster, name)
+        removal.remove_service(self._cluster, name, self._store.fence)
 
     def settle(self) -> None:
         """What no step made and nothing refers to any more goes. Only for who knows all that is wanted: the
@@ -250,8 +278,7 @@ class KubernetesTarget:
 
     def stop(self, emit: Emit) -> None:
         emit(Event("stack", "progress", "stopping every pod"))
-        self._store.fence()
-        removal.scale_down(self._cluster, emit)
+        removal.scale_down(self._cluster, emit, self._store.fence)
         state = self._store.read()
         if state:
             self._links(state).stop()
@@ -260,16 +287,38 @@ class KubernetesTarget:
         return removal.belongings(self._cluster, delete_data)
 
     def destroy(self, emit: Emit, *, delete_data: bool = True) -> None:
-        state = self._store.read()
+        state = None
+        with contextlib.suppress(StateUnreadable):  # whose forwards these were is not known then
+            state = self._store.read()
+        staying = volumes.staying(self._cluster, self._options) if delete_data else ()
         removal.destroy(self._cluster, delete_data, emit, self._store.fence)
+        for said in staying:
+            emit(Event("stack", "note", said))
         if state:
             self._gone = self._links(state)
             self._gone.remove()
 
     def leftovers(self, *, delete_data: bool = True) -> Sequence[str]:
         links = self._gone.leftovers() if self._gone else ()
-        left = removal.leftovers(self._cluster, delete_data)
+        left = removal.leftovers(self._cluster, delete_data) or proof.remaining(self._cluster, delete_data)
         return [*left, *removal.namespace_left(self._cluster), *links]
+
+    def python(self) -> str:
+        """`matcha.target.OnePython`: that of the image."""
+        return base.python(self._options)
+
+    def way_to(self, python: str) -> str:
+        return base.way_to(self._options, python)
+
+    def forget(self) -> Sequence[str]:
+        """`matcha.target.Forgetful`: the forwards of stacks that somebody destroyed on another machine."""
+        from matcha.targets.kubernetes.links import strays  # noqa: PLC0415 - not for plans and manifests
+
+        state = self._store.read()
+        gone = strays(self._options, state.stack_id if state else "")
+        for links in gone:
+            links.remove()
+        return [f"forwards to a stack that is gone ({links.home})" for links in gone]
 
     def kept(self) -> Sequence[str]:
         return removal.kept(self._cluster)
@@ -299,7 +348,7 @@ class KubernetesTarget:
         return self._setting
 
     def _raiser(self) -> Raiser:
-        return Raiser(self._cluster, self._store.fence, insist=self._insist)
+        return Raiser(self._cluster, self._store.fence, insist=self._insist, mine=self._mine)
 
     def _links(self, state: State) -> Links:
         from matcha.targets.kubernetes.links import Links  # noqa: PLC0415 - not for plans and manifests

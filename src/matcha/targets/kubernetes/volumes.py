@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from lightkube.resources.core_v1 import PersistentVolumeClaim
+import contextlib
 
+from lightkube.resources.core_v1 import PersistentVolume, PersistentVolumeClaim
+
+from matcha.targets.kubernetes.cluster import Cluster
 from matcha.targets.kubernetes.names import DATABASE, STORE
-from matcha.targets.kubernetes.refusals import ClusterError
+from matcha.targets.kubernetes.options import KubernetesOptions
+from matcha.targets.kubernetes.refusals import ClusterError, Forbidden
 
 SIZES = {STORE: "storage-size", DATABASE: "database-size"}
 _REFUSALS = (403, 422)  # its storage class cannot grow volumes; no volume shrinks, or changes its class
@@ -37,3 +41,31 @@ def _told(claim: PersistentVolumeClaim) -> tuple[str, str]:
     spec = claim.spec
     requests = (spec.resources.requests if spec and spec.resources else None) or {}
     return str(requests.get("storage", "")), (spec.storageClassName if spec else None) or ""
+
+
+def staying(cluster: Cluster, options: KubernetesOptions) -> list[str]:
+    """What keeps the stack's data although every object of it goes. Ask while the claims are still there."""
+    found: list[str] = []
+    with contextlib.suppress(Forbidden):
+        found = [_retained(cluster, claim) for claim in cluster.found(PersistentVolumeClaim)]
+    if options.storage:
+        found.append(f"Objects of the stack stay in {options.storage.partition('?')[0]}: they are yours.")
+    if options.database:
+        found.append(f"Tables of the stack stay on {options.database.partition('?')[0]}: they are yours.")
+    return [said for said in found if said]
+
+
+def _retained(cluster: Cluster, claim: PersistentVolumeClaim) -> str:
+    """Of a volume whose class has it outlive its claim; empty where it goes, or may not be looked at."""
+    name = (claim.spec.volumeName if claim.spec else None) or ""
+    try:
+        volume = cluster.get_global(PersistentVolume, name) if name else None
+    except Forbidden:
+        return ""
+    if volume is None or volume.spec.persistentVolumeReclaimPolicy != "Retain":
+        return ""
+    assert claim.metadata
+    return (
+        f"PersistentVolume {name} keeps the data of {claim.metadata.name}: its class retains volumes. "
+        f"An administrator deletes it, and what it is made of: kubectl delete persistentvolume {name}"
+    )

@@ -41,6 +41,7 @@ from matcha.component import Service, digest_of, service_digest
 from matcha.targets.kubernetes import archives, code
 from matcha.targets.kubernetes.names import DIGEST, FILES_DIGEST, labels, selector
 from matcha.targets.kubernetes.pod import (
+    DISK,
     LOCKED,
     SCRATCH,
     account,
@@ -79,7 +80,7 @@ def objects(setting: Setting, service: Service) -> Objects:
     yield account(service.name, service.role)
     for folder in service.code:
         yield code.folder_map(folder)
-    if has_archive(setting, service):
+    if has_archive(setting, service) or service.databases:
         yield code.folder_map(code.POD_CODE)
     if service.files:
         yield code.texts(f"{service.name}-files", service.name, service.role, _texts(setting, service))
@@ -141,7 +142,7 @@ def workload(setting: Setting, service: Service) -> Deployment | StatefulSet:
     environment = setting.environment(service.environment)
     metadata = ObjectMeta(
         name=service.name,
-        labels=labels(service.name, service.role),
+        labels=labels(service.name, service.role, archives.version(environment)),
         annotations={DIGEST: service_digest(service, environment)},
     )
     pods = _pods(setting, service)
@@ -196,27 +197,33 @@ def _pods(setting: Setting, service: Service) -> PodTemplateSpec:
         volumes=[
             *_volumes(service),
             *(archives.volumes(setting) if archived else archives.trust_volumes(setting)),
+            *(archives.pod_code() if service.databases and not archived else ()),
         ],
         annotations={FILES_DIGEST: digest_of(_texts(setting, service))} if service.files else {},
         grace=service.stop_seconds + DRAIN_SECONDS + 5,
+        version=archives.version(environment),
     )
 
 
 def _container(setting: Setting, service: Service) -> Container:
-    environment = setting.environment(service.environment)
+    environment, health = setting.environment(service.environment), service.health
     archived = has_archive(setting, service)
     mounts = [at(archives.UNPACKER, ENVIRONMENT)] if archived else []
+    launch = []
+    if service.databases:
+        mounts.append(code.mount("pod-code", archives.POD_CODE))
+        launch = ["-I", f"{archives.POD_CODE}/matcha_pod/launch.py"]
     return Container(
         name=service.name,
         image=setting.base_image if archived else setting.image(environment.image),
         command=[f"{ENVIRONMENT}/bin/python" if archived else "python"],
-        args=[literal(resolve(part, service, setting.around)) for part in service.command],
+        args=[*launch, *(literal(resolve(part, service, setting.around)) for part in service.command)],
         env=_env(setting, service),
         ports=[ContainerPort(name=p.name, containerPort=p.preferred, protocol="TCP") for p in service.ports],
-        resources=resources(service.resources),
-        startupProbe=_probe(service, failures=max(1, round(start_seconds(service) / PERIOD))),
-        readinessProbe=_probe(service, failures=2),
-        livenessProbe=_probe(service, failures=service.health.failures, period=10),
+        resources=resources(service.resources, disk=archives.UNPACKED if archived else DISK),
+        startupProbe=_probe(service, health.path, failures=max(1, round(start_seconds(service) / PERIOD))),
+        readinessProbe=_probe(service, health.path, failures=2),
+        livenessProbe=_probe(service, health.alive or health.path, failures=health.failures, period=10),
         lifecycle=Lifecycle(preStop=LifecycleHandler(exec=ExecAction(command=["sleep", str(DRAIN_SECONDS)]))),
         volumeMounts=[SCRATCH[1], *mounts, *_mounts(service), *archives.trust_mounts(setting)],
         terminationMessagePolicy="FallbackToLogsOnError",
@@ -225,8 +232,7 @@ def _container(setting: Setting, service: Service) -> Container:
 
 
 def _env(setting: Setting, service: Service) -> list[EnvVar]:
-    """Passwords first: Kubernetes fills `$(NAME)` in only from variables that stand before."""
-    plain = {key: resolve(literal(text), service, setting.around) for key, text in service.env.items()}
+    plain = {key: literal(resolve(text, service, setting.around)) for key, text in service.env.items()}
     folders = [f"{CODE}/{number}" for number, _ in enumerate(service.code)]
     if folders:
         plain["PYTHONPATH"] = ":".join([*folders, *filter(None, [plain.get("PYTHONPATH")])])
@@ -261,13 +267,13 @@ def start_seconds(service: Service) -> float:
     return service.health.start_timeout + (MIGRATION_SECONDS if service.databases else 0.0)
 
 
-def _probe(service: Service, *, failures: int, period: int = PERIOD) -> Probe:
+def _probe(service: Service, path: str, *, failures: int, period: int = PERIOD) -> Probe:
     """By a name the server answers to: the kubelet would ask by the pod's address."""
     health = service.health
     number = port_number(service, health.port)
     return Probe(
         httpGet=HTTPGetAction(
-            path=health.path,
+            path=path,
             port=number,
             scheme="HTTP",
             httpHeaders=[HTTPHeader(name="Host", value=f"localhost:{number}")],
@@ -287,13 +293,22 @@ def _volumes(service: Service) -> list[Volume]:
         found.append(code.volume("files", f"{service.name}-files", service.files))
     if service.live:
         found.append(code.volume("live", f"{service.name}-live", service.live))
+    elif _names_live(service):
+        found.append(empty("live"))
     found += [claimed(f"volume-{name}", f"{service.name}-{name}") for name in service.volumes]
     return [*found, *(empty(f"cache-{name}") for name in service.caches)]
+
+
+def _names_live(service: Service) -> bool:
+    """Whether it looks there: the folder is there then, also while it holds nothing."""
+    return any(
+        "{live}" in text for text in (*service.command, *service.env.values(), *service.files.values())
+    )
 
 
 def _mounts(service: Service) -> list[VolumeMount]:
     found = [code.mount(f"code-{number}", f"{CODE}/{number}") for number, _ in enumerate(service.code)]
     found += [code.mount("files", FILES)] if service.files else []
-    found += [code.mount("live", LIVE)] if service.live else []
+    found += [code.mount("live", LIVE)] if service.live or _names_live(service) else []
     found += [at(f"volume-{name}", f"{VOLUMES}/{name}") for name in service.volumes]
     return [*found, *(at(f"cache-{name}", f"{VOLUMES}/{name}") for name in service.caches)]

@@ -6,19 +6,19 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import msgspec
-from lightkube.config.client_adapter import ConnectionParams, user_auth
 
 from matcha.targets.kubernetes.forward.config import Config
 from matcha.targets.kubernetes.forward.log import told
 from matcha.targets.kubernetes.kubeconfig import load_config
 from matcha.targets.kubernetes.kubefiles import kubefiles, stamp
 from matcha.targets.kubernetes.options import KubernetesOptions
+from matcha.targets.kubernetes.signing import addressed, auth_of, params
 
 TIMEOUT = httpx2.Timeout(10.0, connect=5.0)
 # An upgraded connection never goes back to the pool: without a limit, or the hundredth would wait.
@@ -82,26 +82,30 @@ class Api:
 
     def _connect(self) -> httpx2.AsyncClient:
         config = load_config(self._options)
-        given: dict[str, Any] = ConnectionParams(timeout=TIMEOUT).httpx_params(config)
-        auth = config.user and user_auth(config.user)
-        return httpx2.AsyncClient(
-            **{**given, "auth": auth and InTurn(auth, self._take_environment), "limits": _LIMITS}
-        )
+        given: dict[str, Any] = params(config, TIMEOUT).httpx_params(config)
+        auth, address = auth_of(config.user, self._environ), addressed(config)
 
-    def _take_environment(self) -> None:
-        """What the credential plugin needs of the environment of the user's last command."""
+        async def addressing(request: httpx2.Request) -> None:
+            address(request)
+
+        more = {"limits": _LIMITS, "event_hooks": {"request": [addressing]}}
+        return httpx2.AsyncClient(**{**given, "auth": auth and InTurn(auth), **more})
+
+    def _environ(self) -> dict[str, str]:
+        """What the credential plugin runs with: this process's, and that of the user's last commands."""
+        kept: dict[str, str] = {}
         with contextlib.suppress(OSError, msgspec.DecodeError):
-            os.environ.update(msgspec.json.decode(self._environment.read_bytes(), type=dict[str, str]))
+            kept = msgspec.json.decode(self._environment.read_bytes(), type=dict[str, str])
+        return {**os.environ, **kept}
 
 
 class InTurn(httpx2.Auth):
     """`inner`, asked by one request at a time: however many wait for a new token, the credential plugin runs
-    once. `before` is called each time it may run.
+    once.
     """
 
-    def __init__(self, inner: httpx2.Auth, before: Callable[[], None]) -> None:
+    def __init__(self, inner: httpx2.Auth) -> None:
         self._inner = inner
-        self._before = before
         self._lock = asyncio.Lock()
         self._failure = ""
         self._failed = 0.0
@@ -131,7 +135,6 @@ class InTurn(httpx2.Auth):
     async def _ask(self, request: httpx2.Request, refused: httpx2.Response | None) -> None:
         """Signs `request`; where the same credential was just refused, has `inner` get another one."""
         used = request.headers.get("Authorization")
-        self._before()
         flow = self._inner.async_auth_flow(request)
         await anext(flow)
         if refused is not None and request.headers.get("Authorization") == used:

@@ -148,8 +148,10 @@ class Pods:
         return f"not ready: {', '.join(there)}" if there else "it has no pod"
 
     def close(self) -> None:
+        """One that is cancelled takes a moment to end; it is no watch any more."""
         if self._task:
             self._task.cancel()
+        self._task = None
 
     def _of(self, service: str) -> list[Pod]:
         wanted = selector(service).items()
@@ -171,9 +173,9 @@ class Pods:
         self._news = asyncio.Event()
 
     async def _follow(self) -> None:
-        """Until cancelled or refused. Whatever else goes wrong is told and tried again."""
-        pause = 0.2
-        while True:
+        """Until closed or refused. Whatever else goes wrong is told and tried again."""
+        pause, me = 0.2, asyncio.current_task()
+        while self._task is me:
             try:
                 version = await self._list()
                 pause = 0.2

@@ -1,7 +1,7 @@
 """Runs in pods, with nothing but Python's standard library: environment archives and the object store.
 
     python -m matcha_pod bucket  --at s3://BUCKET
-    python -m matcha_pod build   --lock FILE --path ENV --to s3://BUCKET/KEY.tar.gz
+    python -m matcha_pod build   --lock FILE --path ENV --to s3://BUCKET/KEY.tar.gz [--python ">=3.10,<3.13"]
     python -m matcha_pod unpack  --from s3://BUCKET/KEY.tar.gz --path ENV
     python -m matcha_pod extract --from s3://BUCKET/KEY.tar.gz --path FOLDER
     python -m matcha_pod upload  --from FILE --to s3://BUCKET/KEY [--keep N] [--ends-with TEXT]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import os
 import re
 import shutil
@@ -9,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from . import archive, unpack
@@ -57,8 +58,9 @@ _WHY = (
 _CREDENTIALS = re.compile(r"(\w+://)[^/\s@`'\"]+@")
 
 
-def build(store: Store, lock: Path, path: Path, to: Place, work: Path) -> None:
-    """Does nothing where the archive is there and whole."""
+def build(store: Store, lock: Path, path: Path, to: Place, work: Path, python: str) -> None:
+    """Does nothing where the archive is there and whole. `python`: what the packages need (`>=3.10`)."""
+    _check(python, sys.version_info[1])
     to = unpack.for_this_machine(to)
     if archive.is_whole(store, to):
         say(f"{to} is there already")
@@ -74,6 +76,28 @@ def build(store: Store, lock: Path, path: Path, to: Place, work: Path) -> None:
         archive.pack(path, file, unpack.is_made)
         say(f"packed after {time.monotonic() - started:.0f} s, {megabytes(file.stat().st_size)}")
         archive.put(store, to, file, unpack.runs_on())
+
+
+_HOLDS: dict[str, Callable[[int, int], bool]] = {
+    ">=": operator.ge,
+    "<=": operator.le,
+    "==": operator.eq,
+    "!=": operator.ne,
+    "~=": operator.ge,
+    ">": operator.gt,
+    "<": operator.lt,
+}
+
+
+def _check(wanted: str, minor: int) -> None:
+    """Raises Failed where Python 3.`minor` is not what is wanted."""
+    for sign, other in re.findall(r"(>=|<=|==|!=|~=|>|<)\s*3\.(\d+)", wanted):
+        if not _HOLDS[sign](minor, int(other)):
+            raise Failed(
+                f"The packages need Python {wanted}, and this image has 3.{minor}: "
+                "targets.kubernetes.image in matcha.yaml says which one is used.",
+                Code.UNSUITABLE,
+            )
 
 
 def _install(lock: Path, env: Path, folder: Path, deadline: Deadline) -> None:
