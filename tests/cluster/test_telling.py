@@ -199,6 +199,7 @@ def test_a_claim_that_cannot_be_made_is_named_with_its_reason(
         stack.provision()
     assert "its volume object-store is not there yet: " in told.value.message
     assert '"there-is-none" not found' in told.value.message
+    assert told.value.resolution == "Mend what it names, then: matcha provision"
 
 
 # -- doctor -------------------------------------------------------------------------------------------------

@@ -196,9 +196,9 @@ class Raiser:
             now = self._clock()
             hopeless = None if verdict.hope == "yes" else (hopeless if hopeless is not None else now)
             if verdict.hope == "never" or (hopeless is not None and now - hopeless > HARDLY):
-                raise _failed(name, verdict)
+                raise self._failed(name, verdict)
             if now - began > seconds:
-                raise _failed(name, verdict, f" in {seconds:.0f} s")
+                raise self._failed(name, verdict, f" in {seconds:.0f} s")
             emit(
                 Event(
                     key,
@@ -208,6 +208,15 @@ class Raiser:
                 )
             )
             self._pause(POLL)
+
+    def _failed(self, name: str, verdict: why.Verdict, late: str = "") -> ComponentFailed:
+        """What has not run has no log to look at."""
+        spoke = any(map(why.has_begun, self._pods(name)))
+        return ComponentFailed(
+            f"{name} did not come up{late}: {verdict.detail or verdict.condition}.",
+            details=verdict.log.strip() or "Its pods left no last words.",
+            resolution=f"matcha logs {name}" if spoke else "Mend what it names, then: matcha provision",
+        )
 
     def _tried_anew(self, name: str, kind: type[Any]) -> list[Pod]:
         """The pods that stay. Their nodes would wait up to five minutes before they try again."""
@@ -274,11 +283,3 @@ def _contested(conflict: Conflict, obj: Any) -> Conflict:
     )
     found.resolution = "matcha provision --force"
     return found
-
-
-def _failed(name: str, verdict: why.Verdict, late: str = "") -> ComponentFailed:
-    return ComponentFailed(
-        f"{name} did not come up{late}: {verdict.detail or verdict.condition}.",
-        details=verdict.log.strip() or "Its pods left no last words.",
-        resolution=f"matcha logs {name}",
-    )

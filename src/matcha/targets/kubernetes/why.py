@@ -133,11 +133,12 @@ def given_up(workload: Deployment | StatefulSet, pods: Sequence[Pod]) -> Iterato
 
 def is_unexplained(pods: Sequence[Pod]) -> bool:
     """Whether only events say what is waited for: no pod is there, or one in which nothing has begun."""
-    return not pods or any(not is_ready(pod) and not _has_begun(pod) for pod in pods)
+    return not pods or any(not is_ready(pod) and not has_begun(pod) for pod in pods)
 
 
-def _has_begun(pod: Pod) -> bool:
-    states = [status.state for status in _statuses(pod)]
+def has_begun(pod: Pod) -> bool:
+    """Whether any of its containers ran."""
+    states = [state for status in _statuses(pod) for state in (status.state, status.lastState)]
     return any(state and (state.running or state.terminated) for state in states)
 
 
@@ -176,7 +177,7 @@ def _pod(pod: Pod, events: Sequence[Event], before: Restarts = _NONE) -> Verdict
     for status in _statuses(pod):
         if found := _container(status, before.get((_uid(pod), status.name))):
             return found
-    return _progress(pod) if _has_begun(pod) else _volumes(pod, events) or _progress(pod)
+    return _progress(pod) if has_begun(pod) else _volumes(pod, events) or _progress(pod)
 
 
 def _uid(pod: Pod) -> str:
