@@ -24,7 +24,8 @@ from matcha.targets.kubernetes import proof, removal
 from matcha.targets.kubernetes.forward.config import Config
 from matcha.targets.kubernetes.kubeconfig import load_config
 from matcha.targets.kubernetes.links import Links
-from matcha.targets.kubernetes.names import MINE, SECRETS
+from matcha.targets.kubernetes.names import MINE, SECRETS, STATE
+from matcha.targets.kubernetes.store import CONTENT
 from support.faults import Fault, FaultyProxy
 from support.kubelet import kubelet
 from support.small_stack import SmallStack, namespace_is_gone, there, usual, with_database
@@ -68,28 +69,40 @@ def test_everything_goes_and_the_namespace_that_matcha_made(api_server: Path, ow
     assert own.destroy().nothing
 
 
-def test_forwards_to_a_stack_that_somebody_else_destroyed_go_too(api_server: Path, own: SmallStack) -> None:
-    """As they stand on a colleague's machine: no record tells of them any more."""
-    options = own.target()._options
-    links = Links("0123456789abcdef", options)
-    here = Config(
-        kubeconfig=str(api_server),
+def forwarding(stack: SmallStack, stack_id: str, namespace: str) -> Links:
+    """What an earlier stack left on this machine."""
+    options = stack.target()._options
+    links = Links(stack_id, options)
+    config = Config(
+        kubeconfig=options.kubeconfig,
         context=load_config(options).context_name,
-        namespace=own.namespace,
+        namespace=namespace,
         health=0,
         environment="",
         forwards=(),
     )
-    write_changed(private_folder(links.home) / "forward.json", msgspec.json.encode(here))
-    other = Links("fedcba9876543210", options)
-    elsewhere = msgspec.structs.replace(here, namespace="another")
-    write_changed(private_folder(other.home) / "forward.json", msgspec.json.encode(elsewhere))
+    write_changed(private_folder(links.home) / "forward.json", msgspec.json.encode(config))
+    return links
+
+
+def test_forwards_to_a_stack_that_somebody_else_destroyed_go_too(own: SmallStack) -> None:
+    """As they stand on a colleague's machine: no record tells of them any more."""
+    links = forwarding(own, "0123456789abcdef", own.namespace)
+    other = forwarding(own, "fedcba9876543210", "another")
     [finding] = [f for f in own.target().examine(None, [], fix=False) if f.check == "forwards"]
     assert not finding.ok and finding.fixable and str(links.home) in finding.message
     [said] = own.destroy().removed
     assert str(links.home) in said
     assert links.leftovers() == [] and other.home.exists()
     assert own.destroy().nothing
+
+
+def test_a_record_that_cannot_be_read_condemns_no_forwards(api_server: Path, stack: SmallStack) -> None:
+    forwarding(stack, "0123456789abcdef", stack.namespace)
+    cluster(api_server, stack.namespace).create(
+        ConfigMap(metadata=ObjectMeta(name=STATE), data={CONTENT: "{"})
+    )
+    assert [f for f in stack.target().examine(None, [], fix=True) if f.check == "forwards"] == []
 
 
 def test_a_namespace_that_matcha_did_not_make_stays(api_server: Path, stack: SmallStack) -> None:

@@ -246,10 +246,19 @@ def _lock(patient: Patient) -> Iterator[Finding]:
         yield Finding(check="lock", ok=True, message=who)
 
 
+def _gone(patient: Patient) -> list[Links]:
+    """None where the record cannot be read: it may hold any stack."""
+    try:
+        state = patient.store.read()
+    except MatchaError:
+        return []
+    return strays(patient.options, state.stack_id if state else "")
+
+
 def _forwards(patient: Patient) -> Iterator[Finding]:
     """Whether this machine's forwards run and lead to pods, where it has any; some may be of a gone stack."""
     state = patient.state
-    for gone in strays(patient.options, state.stack_id if state else ""):
+    for gone in _gone(patient):
         yield Finding(
             check="forwards",
             ok=False,
