@@ -7,6 +7,8 @@
     python -m matcha_pod upload  --from FILE --to s3://BUCKET/KEY [--keep N] [--ends-with TEXT]
     python -m matcha_pod delete  --at s3://BUCKET/PREFIX/
 
+Services with a database are started by `launch.py`, which is no part of the package.
+
 `build` and `unpack` put the kind of machine they run on, such as x86_64 or aarch64, where `{machine}` stands.
 
 Needs AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; AWS_ENDPOINT_URL, AWS_REGION, AWS_SESSION_TOKEN and
