@@ -6,17 +6,20 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import pytest
 from lightkube.models.core_v1 import HostPathVolumeSource, ObjectReference, PersistentVolumeSpec
 from lightkube.models.meta_v1 import ObjectMeta
 from lightkube.resources.apps_v1 import StatefulSet
 from lightkube.resources.batch_v1 import Job
 from lightkube.resources.core_v1 import PersistentVolume, PersistentVolumeClaim, Secret
 
+from matcha.errors import ComponentFailed
 from matcha.targets.kubernetes.names import SECRETS
 from matcha.targets.kubernetes.raising import Raiser
 from matcha.targets.kubernetes.secrets import Secrets, values
+from support.kubelet import Kubelet, crashing
 from support.matcha import until
-from support.small_stack import SmallStack, usual, with_database
+from support.small_stack import SmallStack, usual, with_database, with_env
 from support.stores import cluster
 
 
@@ -124,3 +127,15 @@ def test_what_is_in_storage_and_databases_of_others_is_said_to_stay(stack: Small
     said = notes(stack)
     assert "Objects of the stack stay in s3://company/ml: they are yours." in said
     assert "Tables of the stack stay on mysql://db.example.org: they are yours." in said
+
+
+def test_last_words_give_no_secret_away(api_server: Path, stack: SmallStack, node: Kubelet) -> None:
+    back, front = usual()
+    stack.provision()
+    value = Secrets(cluster(api_server, stack.namespace)).get("web-token")
+    node.says["front"] = crashing(f"denied with {value}")
+    stack.services = (back, with_env(front, NEW="1"))
+    with pytest.raises(ComponentFailed) as failed:
+        stack.provision()
+    assert "denied with ********" in failed.value.details
+    assert value not in f"{failed.value.message} {failed.value.details}"

@@ -55,7 +55,10 @@ class ClusterBed:
 
     def tell(self, state: State, name: str) -> dict[str, Any]:
         url = self.target().access(state).url(f"role-of-{name}")
-        return dict(httpx.get(url, timeout=60, trust_env=False).json())
+        told = dict(httpx.get(url, timeout=60, trust_env=False).json())
+        pod = self.matcha.objects("pods", f"--field-selector=metadata.name={told['env']['HOSTNAME']}")[0]
+        # every process is the first of its container
+        return {**told, "pid": pod["status"]["containerStatuses"][0]["containerID"]}
 
     def spoil(self, raw: bytes) -> None:
         patch = json.dumps({"data": {"state.json": raw.decode()}})

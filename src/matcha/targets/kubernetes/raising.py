@@ -19,6 +19,7 @@ from matcha.targets.kubernetes.compare import extras
 from matcha.targets.kubernetes.fencing import Fenced
 from matcha.targets.kubernetes.names import ADMITTED, PLACE, selector
 from matcha.targets.kubernetes.refusals import is_immutable
+from matcha.targets.kubernetes.secrets import Secrets
 
 HARDLY = 180.0  # seconds for what hardly ever mends itself, such as an image that cannot be pulled
 PATIENCE = 900.0  # seconds for everything before a pod's own start: scheduling, pulling, unpacking
@@ -212,9 +213,11 @@ class Raiser:
     def _failed(self, name: str, verdict: why.Verdict, late: str = "") -> ComponentFailed:
         """What has not run has no log to look at."""
         spoke = any(map(why.has_begun, self._pods(name)))
+        told = [verdict.detail or verdict.condition, verdict.log.strip()]
+        said, words = Secrets(self._cluster).redact(told)
         return ComponentFailed(
-            f"{name} did not come up{late}: {verdict.detail or verdict.condition}.",
-            details=verdict.log.strip() or "Its pods left no last words.",
+            f"{name} did not come up{late}: {said}.",
+            details=words or "Its pods left no last words.",
             resolution=f"matcha logs {name}" if spoke else "Mend what it names, then: matcha provision",
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import secrets
 from collections.abc import Iterable
 
@@ -10,6 +11,7 @@ from lightkube.models.meta_v1 import ObjectMeta
 from lightkube.resources.core_v1 import Secret
 
 from matcha.errors import NotProvisioned
+from matcha.host.masking import masked
 from matcha.targets.kubernetes.cluster import Cluster, ClusterError, Conflict
 from matcha.targets.kubernetes.names import KEEPS, MANAGER, SECRETS, labels
 from matcha.targets.kubernetes.versions import is_unsettled
@@ -47,6 +49,13 @@ class Secrets:
         if not is_new:
             self._cluster.patch(Secret, SECRETS, {"data": {name: encoded(value)}})
         self._read = None
+
+    def redact(self, lines: Iterable[str]) -> list[str]:
+        """`lines` with every value masked, as far as they may be read."""
+        if self._read is None:
+            with contextlib.suppress(ClusterError):
+                self._read = values(self._cluster.get(Secret, SECRETS))
+        return masked(lines, (self._read or {}).values())
 
     def _added(self, found: Secret | None, missing: dict[str, str]) -> bool:
         """By the version that was read, so that two who generate at once end with the same values."""

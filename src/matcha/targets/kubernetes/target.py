@@ -154,7 +154,8 @@ class KubernetesTarget:
         )
 
     def logs(self, service: str, *, lines: int, follow: bool) -> Iterator[str]:
-        return pod_lines(self._cluster, service, lines, follow)
+        for line in pod_lines(self._cluster, service, lines, follow):
+            yield from self._secrets.redact([line])
 
     def loud(self, state: State) -> Sequence[str]:
         """The foundations, and the Jobs that make things."""
