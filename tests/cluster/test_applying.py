@@ -139,6 +139,15 @@ EDITS = (
     Edit(Deployment, "front", containers(env=[{"name": "HOME", "$patch": "delete"}]), says="env", by=""),
     Edit(StatefulSet, "back", containers("back", args=["nothing"]), "service/back", "args"),
     Edit(ServiceObject, "front", {"spec": {"selector": {NAME: "back"}}}, says="spec.selector"),
+    Edit(ServiceObject, "front", {"spec": {"selector": {"track": "none"}}}, says="spec.selector"),
+    Edit(
+        NetworkPolicy,
+        "matcha-back",
+        {"spec": {"podSelector": {"matchLabels": {"track": "none"}}}},
+        "foundation/network",
+        "spec.podSelector.matchLabels",
+        style=PatchType.MERGE,
+    ),
     Edit(ServiceObject, "front", {"spec": {"ports": [{"port": 8082, "targetPort": 1}]}}, says="targetPort"),
     Edit(
         NetworkPolicy,

@@ -21,7 +21,7 @@ _FACTORS = {
 }
 # What stands in these besides what is wanted changes what a pod does.
 _WHOLE = frozenset({"env", "volumes", "volumeMounts", "containers", "initContainers", "args", "command"})
-
+_PICKING = frozenset({"selector", "matchLabels"})  # labels of which one more picks other pods
 _POLICY = ("spec.ingress", "spec.egress")  # every entry of a network policy, at any depth, opens something
 
 
@@ -61,6 +61,9 @@ def _mapping(wanted: Mapping[str, Any], found: Any, path: str) -> Iterator[Diffe
     if not isinstance(found, Mapping):
         if any(wanted.values()):
             yield Difference(path, wanted, found)
+        return
+    if path.rpartition(".")[2] in _PICKING and found.keys() - wanted.keys():
+        yield Difference(path, wanted, found)
         return
     for name, value in wanted.items():
         yield from differences(value, found.get(name), f"{path}.{name}" if path else name)
