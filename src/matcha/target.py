@@ -249,6 +249,16 @@ class Forgetful(Protocol):
 
 
 @runtime_checkable
+class Sharing(Protocol):
+    """A target whose stack several machines use, and which has small texts for all of them."""
+
+    def share(self, name: str, text: str) -> None:
+        """Under the stack's lock. `name` is of small letters, digits and hyphens."""
+
+    def shared(self, name: str) -> str | None: ...
+
+
+@runtime_checkable
 class OnePython(Protocol):
     """A target whose environments all run on one Python, whatever this machine has."""
 

@@ -13,13 +13,15 @@ from lightkube.resources.apps_v1 import StatefulSet
 from lightkube.resources.batch_v1 import Job
 from lightkube.resources.core_v1 import PersistentVolume, PersistentVolumeClaim, Secret
 
-from matcha.errors import ComponentFailed
+from matcha.api import _locks
+from matcha.errors import ComponentFailed, MatchaError
+from matcha.events import silent
 from matcha.targets.kubernetes.names import SECRETS
 from matcha.targets.kubernetes.raising import Raiser
 from matcha.targets.kubernetes.secrets import Secrets, values
 from support.kubelet import Kubelet, crashing
 from support.matcha import until
-from support.small_stack import SmallStack, usual, with_database, with_env
+from support.small_stack import SmallStack, there, usual, with_database, with_env
 from support.stores import cluster
 
 
@@ -139,3 +141,30 @@ def test_last_words_give_no_secret_away(api_server: Path, stack: SmallStack, nod
         stack.provision()
     assert "denied with ********" in failed.value.details
     assert value not in f"{failed.value.message} {failed.value.details}"
+
+
+def test_the_packages_of_a_teammates_model_are_known_to_all(
+    api_server: Path, stack: SmallStack, tmp_path: Path
+) -> None:
+    """Their lock is made once, and goes with the stack."""
+    stack.provision()
+    mine = stack.target()
+    token = mine.store().acquire("deploy", wait=5, emit=silent).token
+    state = mine.store().read()
+    assert state
+    _locks.made(mine, state, "0a1b", lambda lock: lock.write_bytes(b"numpy==2.0.0\n"))
+    mine.store().release(token)
+    stack.services = (usual()[0],)
+    stack.provision()  # what is no longer wanted goes, and this is no part of a service
+    folder = tmp_path / "theirs"
+    folder.mkdir()
+    theirs = SmallStack(folder, stack.kubeconfig, stack.namespace).target()
+    found = _locks.lock(theirs, state, "0a1b")
+    assert found.is_relative_to(folder) and found.read_text() == "numpy==2.0.0\n"
+    with pytest.raises(MatchaError, match="not known on this machine"):
+        _locks.lock(theirs, state, "0b")
+    token = theirs.store().acquire("deploy", wait=5, emit=silent).token
+    _locks.made(theirs, state, "0a1b", lambda _: pytest.fail("it is there"))
+    theirs.store().release(token)
+    stack.destroy()
+    assert there(api_server, stack.namespace) == set()

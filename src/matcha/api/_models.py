@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from matcha import environments, pythons
+from matcha.api import _locks
 from matcha.api._project import Project
 from matcha.component import Environment, ModelVersion, digest_of
 from matcha.errors import WrongPython
@@ -35,10 +36,12 @@ def own_environment(opened: Project, state: State, version: ModelVersion, emit: 
         return "", ""
     python = _serving_python(opened, version)
     digest = digest_of([sorted(lines), python])
-    lock = opened.target.access(state).folder("locks") / f"{digest}.lock"
-    if not lock.exists():
+
+    def resolve(lock: Path) -> None:
         emit(Event("deployment", "progress", "resolving the model's own packages"))
         environments.compile_lock(lines, constraints=None, python=python, output=lock)
+
+    _locks.made(opened.target, state, digest, resolve)
     return digest, python
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from matcha import __version__, planning, registry, spec
+from matcha.api import _locks
 from matcha.component import (
     Access,
     Component,
@@ -102,7 +103,7 @@ class Project:
         return tuple(found.values())
 
     def model_environment(self, state: State, deployment: Deployment) -> Environment:
-        lock = self.target.access(state).folder("locks") / f"{deployment.environment}.lock"
+        lock = _locks.lock(self.target, state, deployment.environment)
         return self.server.model_environment(deployment.environment, lock, deployment.python)
 
     @property

@@ -21,6 +21,7 @@ LOCK = "matcha-lock"
 SECRETS = "matcha-secrets"
 CODE = "code"  # the name that ConfigMaps of code bear
 NOTES = "matcha-notes"
+SHARED = "shared"  # the name of what users of the stack share, and how its objects' names begin
 STORE = "object-store"
 DATABASE = "mysql"
 

@@ -36,6 +36,7 @@ from matcha.targets.kubernetes.names import (
     MINE,
     NAME,
     NOTES,
+    SHARED,
     STATE,
 )
 from matcha.targets.kubernetes.setting import Setting
@@ -100,14 +101,15 @@ def prune(cluster: Cluster, setting: Setting, fence: Callable[[], None]) -> None
     wanted = desired.belonging(setting) | RECORD | {("ConfigMap", NOTES)}
     for objects in cluster.owned(PRUNED).values():
         for obj in objects:
-            if desired.ref(obj) in wanted or obj.metadata.ownerReferences or _is_copy(obj) or _keeps(obj):
+            if desired.ref(obj) in wanted or obj.metadata.ownerReferences or _is_no_part(obj):
                 continue
             Fenced(cluster, fence).delete(type(obj), obj.metadata.name)
 
 
-def _is_copy(obj: Any) -> bool:
-    """Of a record that could not be read."""
-    return COPY_OF in (obj.metadata.labels or {})
+def _is_no_part(obj: Any) -> bool:
+    """Of what no service consists: data, what users share, copies of a record that could not be read."""
+    labels = obj.metadata.labels or {}
+    return COPY_OF in labels or labels.get(NAME) == SHARED or _keeps(obj)
 
 
 def scale_down(cluster: Cluster, emit: Emit, fence: Callable[[], None]) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
 from lightkube.resources.apps_v1 import StatefulSet
-from lightkube.resources.core_v1 import PersistentVolumeClaim
+from lightkube.resources.core_v1 import ConfigMap, PersistentVolumeClaim
 
 from matcha.component import Access, Database, Environment, Service
 from matcha.errors import BadInput, NotProvisioned, StateUnreadable
@@ -22,6 +22,7 @@ from matcha.target import Foundation, ServiceStatus, Snapshot
 from matcha.targets.kubernetes import (
     archives,
     base,
+    code,
     desired,
     facts,
     foundations,
@@ -39,7 +40,7 @@ from matcha.targets.kubernetes.cluster import Cluster
 from matcha.targets.kubernetes.fencing import Fenced
 from matcha.targets.kubernetes.logs import pod_lines
 from matcha.targets.kubernetes.machines import hidden, machines
-from matcha.targets.kubernetes.names import DATABASE, STORE, TOUCHED
+from matcha.targets.kubernetes.names import DATABASE, MANAGER, SHARED, STORE, TOUCHED
 from matcha.targets.kubernetes.options import KubernetesOptions
 from matcha.targets.kubernetes.raising import Raiser
 from matcha.targets.kubernetes.secrets import Secrets
@@ -265,6 +266,14 @@ class KubernetesTarget:
         """
         if self._setting:
             removal.prune(self._cluster, self._setting, self._store.fence)
+
+    def share(self, name: str, text: str) -> None:
+        """Raises MatchaError for more than a ConfigMap holds."""
+        self._raiser().apply([code.texts(f"{SHARED}-{name}", SHARED, MANAGER, {name: text})])
+
+    def shared(self, name: str) -> str | None:
+        found = self._cluster.get(ConfigMap, f"{SHARED}-{name}")
+        return (found.data or {}).get(name) if found else None
 
     def examine(
         self, state: State | None, environments: Sequence[Environment], *, fix: bool
