@@ -31,6 +31,13 @@ pytestmark = pytest.mark.sweep
 IMAGE = KubernetesOptions().image
 
 
+@pytest.fixture(autouse=True)
+def _at_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kubeconfig: Path) -> None:
+    """The API runs in this process."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("KUBECONFIG", str(kubeconfig))
+
+
 class ClusterBed:
     """A namespace, and one service of the standard library in it."""
 

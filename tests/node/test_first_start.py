@@ -13,7 +13,7 @@ import pytest
 from support.cluster import ClusterMatcha
 from support.matcha import until
 
-TRIES = 10
+TRIES, STEP = 30, 0.15  # seconds
 ONLY_A_TRACKER = "components:\n  pipeline: null\n  model-deployer: null\n  monitoring: null\n"
 
 
@@ -31,31 +31,29 @@ def tracker(kubeconfig: Path, tmp_path: Path) -> Iterator[ClusterMatcha]:
 
 
 def server(stack: ClusterMatcha) -> str:
-    """The uid of its pod, once its container runs."""
+    """The uid of its pod, once a node has it: a container is seen to run a second after it began."""
     for pod in stack.objects("pods", "--selector=app.kubernetes.io/name=mysql"):
-        states = [s["state"] for s in pod["status"].get("containerStatuses", ())]
-        if "deletionTimestamp" not in pod["metadata"] and any("running" in s for s in states):
+        if "deletionTimestamp" not in pod["metadata"] and "nodeName" in pod["spec"]:
             return str(pod["metadata"]["uid"])
     return ""
 
 
 def test_a_first_start_that_is_cut_short_is_made_anew(tracker: ClusterMatcha) -> None:
-    run = tracker.popen("provision", "--yes", stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    try:
-        said = ""
-        for number in range(TRIES):
-            until(lambda: server(tracker), 600, every=0.1)
-            time.sleep(0.2)
-            said = tracker.kubectl("logs", "mysql-0", code=None)
-            if "cut short" in said:
-                break
-            time.sleep(0.2 * number)
-            tracker.kubectl("delete", "pod", "mysql-0", "--grace-period=1", "--wait=true", code=None)
-        assert "the first start of this server was cut short" in said
-        told = run.communicate(timeout=900)[0]
-        assert run.returncode == 0, told
-    finally:
-        run.kill()
-        run.wait()
+    """Each pod has a little longer than the one before, so that one of them dies in the middle of it."""
+    with tracker.popen("provision", "--yes", stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as run:
+        try:
+            said = ""
+            for number in range(TRIES):
+                until(lambda: server(tracker), 600, every=0.1)
+                time.sleep(STEP * number)
+                said = tracker.kubectl("logs", "mysql-0", code=None)
+                if "cut short" in said:
+                    break
+                tracker.kubectl("delete", "pod", "mysql-0", "--grace-period=1", "--wait=true", code=None)
+            assert "the first start of this server was cut short" in said
+            told = run.communicate(timeout=900)[0]
+            assert run.returncode == 0, told
+        finally:
+            run.kill()
     assert tracker.is_healthy()
     assert tracker.kubectl("exec", "mysql-0", "--", "ls", "/matcha/first-start") == ""

@@ -159,7 +159,7 @@ def test_a_deployed_model_answers_and_is_captured(stack: ClusterMatcha) -> None:
     stack("deploy", "models:/movie@champion", "--name", "movie")
     answer = stack.json("predict", "movie", "--input", _rows(stack))
     assert answer["predictions"] == pytest.approx([-1.0, 1.0])
-    until(lambda: stack.json("monitor", "movie")["window"]["rows"] == 2, 60, every=2)
+    until(lambda: stack.json("monitor", "movie")[0]["window"]["rows"] == 2, 60, every=2)
 
 
 def _rows(stack: ClusterMatcha) -> str:

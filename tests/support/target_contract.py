@@ -26,9 +26,11 @@ from matcha.errors import ComponentFailed, NotProvisioned, StateUnreadable
 from matcha.events import silent
 from matcha.state import Record, State
 from matcha.target import Seen, ServiceStatus, Target
+from support.matcha import until
 from support.store_runs import TRANSITIONS, Runs
 
 WAIT = 60.0
+LIVE_SECONDS = 120.0  # for a change of live files to be seen: a kubelet takes its time
 SECRET, AREA = "web-token", "things"
 
 
@@ -318,7 +320,8 @@ class TargetContract:
         project.services = (changed,)
         assert project.seen()["service/web"].digest == service_digest(changed, bed.environment)
         if bed.answers:
-            assert (project.tell()["live"], project.pid()) == ({"models.json": "[2]"}, pid)
+            until(lambda: project.tell()["live"] == {"models.json": "[2]"}, LIVE_SECONDS)
+            assert project.pid() == pid
 
     def test_stop_keeps_all_and_start_brings_it_back(self, project: Project) -> None:
         before = project.provision()
