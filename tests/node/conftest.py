@@ -24,7 +24,7 @@ SAMPLE = (
     "test_a_changed_description_replaces_that_service_and_keeps_its_data",
     "test_live_files_change_under_the_running_process",
     "test_a_service_that_cannot_start_says_why",
-    "test_a_component_lives_through_everything[model-deployer-mlserver]",
+    "test_a_killed_provision_is_finished_by_the_next[6.0]",
 )
 
 
