@@ -247,12 +247,14 @@ def _lock(patient: Patient) -> Iterator[Finding]:
 
 
 def _gone(patient: Patient) -> list[Links]:
-    """None where the record cannot be read: it may hold any stack."""
+    """None where there is a record that cannot be read: it may hold any stack."""
+    if patient.state is not None:
+        return strays(patient.options, patient.state.stack_id)
     try:
-        state = patient.store.read()
+        patient.store.read()
     except MatchaError:
         return []
-    return strays(patient.options, state.stack_id if state else "")
+    return strays(patient.options, "")
 
 
 def _forwards(patient: Patient) -> Iterator[Finding]:
