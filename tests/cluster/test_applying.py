@@ -35,7 +35,7 @@ from matcha.targets.kubernetes import raising, removal
 from matcha.targets.kubernetes.cluster import Conflict, Forbidden
 from matcha.targets.kubernetes.look import KINDS, everything
 from matcha.targets.kubernetes.names import COMPONENT, MANAGED_BY, NAME, labels
-from support.faults import FaultyProxy
+from support.faults import Fault, FaultyProxy
 from support.kubelet import Kubelet, crashing, well
 from support.matcha import until
 from support.small_stack import SmallStack, there, usual, with_database, with_env
@@ -160,6 +160,14 @@ EDITS = (
     Edit(ConfigMap, "front-files", {"data": {"server.py": "import evil"}}, says="data.server.py"),
     Edit(ConfigMap, "back-live", {"data": {"models.json": "[1]"}}, "service/back", "models.json"),
     Edit(ServiceAccount, "front", {"automountServiceAccountToken": True}, says="automount"),
+    Edit(
+        ServiceAccount,
+        "front",
+        [{"op": "remove", "path": "/automountServiceAccountToken"}],
+        says="automount",
+        style=PatchType.JSON,
+        by="",
+    ),
     Edit(PodDisruptionBudget, "front", {"spec": {"maxUnavailable": 0}}, says="spec.maxUnavailable"),
 )
 
@@ -178,6 +186,19 @@ def test_what_others_changed_shows_in_the_plan_and_is_repaired(api_server: Path,
         stack.provision()
         assert reasons(stack) == {}, edit
         assert set(stack.details().values()) == {""}, edit
+
+
+def test_what_a_cut_short_provision_did_not_take_away_goes_with_the_next(
+    api_server: Path, stack: SmallStack, proxy: FaultyProxy
+) -> None:
+    stack.provision()
+    stack.services = (usual()[0],)
+    fault = proxy.add(Fault("DELETE", "/networkpolicies/matcha-front", status=403))
+    with pytest.raises(Forbidden):
+        stack.provision()
+    assert fault.came.is_set() and "NetworkPolicy/matcha-front" in there(api_server, stack.namespace)
+    stack.provision()
+    assert "NetworkPolicy/matcha-front" not in there(api_server, stack.namespace)
 
 
 def test_a_port_that_was_opened_in_a_policy_is_seen(api_server: Path, stack: SmallStack) -> None:

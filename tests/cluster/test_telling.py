@@ -234,3 +234,17 @@ def test_the_doctor_looks_for_the_secrets_of_the_user(api_server: Path, stack: S
     keys = told["The Secret keys (storage-secret) lacks secret-key."]
     assert not keys.ok and "--from-literal=secret-key=..." in keys.fix
     assert permissions.missing(cluster(api_server, stack.namespace)) == []
+
+
+def test_options_that_are_not_provisioned_yet_are_nobodys_doing(api_server: Path, stack: SmallStack) -> None:
+    stack.provision()
+    stack.options["storage_size"] = "30Gi"
+    stack.options["run_as"] = "cluster"
+    target = stack.target()
+    state = target.store().read()
+    assert state
+    told = target.status(state, stack.services, (stack.environment,))
+    assert {(fact.condition, fact.detail) for fact in told} <= {("running", ""), ("present", "")}
+    stack.options.clear()
+    cluster(api_server, stack.namespace).delete(NetworkPolicy, "matcha-back")
+    assert "NetworkPolicy matcha-back is missing" in stack.details()["network"]

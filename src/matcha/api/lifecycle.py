@@ -150,8 +150,8 @@ def _ways_out(error: NotServed) -> str:
 
 
 def _finish(opened: Project, journal: engine.Journal) -> None:
+    opened.target.settle()  # first: whoever is killed here is not done, and the next run goes on
     journal.change(lambda s: s.next(phase="ready"))
-    opened.target.settle()
 
 
 def _run(opened: Project, journal: engine.Journal, emit: Emit) -> None:

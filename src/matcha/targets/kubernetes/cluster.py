@@ -49,7 +49,6 @@ TRIES = 5
 _LEARNING = threading.Lock()
 _LEARNT: set[type[Any]] = set()
 TIMEOUT = httpx2.Timeout(30.0, connect=10.0)
-_EXEC_API = "client.authentication.k8s.io/"
 _METADATA = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 
 R = TypeVar("R", bound=NamespacedResource)

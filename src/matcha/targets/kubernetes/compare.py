@@ -22,6 +22,7 @@ _FACTORS = {
 # What stands in these besides what is wanted changes what a pod does.
 _WHOLE = frozenset({"env", "volumes", "volumeMounts", "containers", "initContainers", "args", "command"})
 _PICKING = frozenset({"selector", "matchLabels"})  # labels of which one more picks other pods
+_TRUE_UNLESS_SAID = frozenset({"automountServiceAccountToken", "allowPrivilegeEscalation"})
 _POLICY = ("spec.ingress", "spec.egress")  # every entry of a network policy, at any depth, opens something
 
 
@@ -121,8 +122,10 @@ def _names(entries: list[Any], key: str) -> bool:
 
 
 def _same(wanted: Any, found: Any, path: str) -> bool:
-    if wanted == found or (wanted in (False, 0, "", None) and found is None):
+    if wanted == found:
         return True
+    if wanted in (False, 0, "", None) and found is None:
+        return path.rpartition(".")[2] not in _TRUE_UNLESS_SAID
     if re.search(r"(requests|limits)\.|sizeLimit", path):
         return amount(wanted) == amount(found)
     return False

@@ -10,7 +10,6 @@ MINE = {MANAGED_BY: MANAGER}
 DIGEST = "matcha-ml/digest"  # annotation: of the description a resource was made from
 FILES_DIGEST = "matcha-ml/files"  # annotation of pods: their files are read at start
 ADMITTED = "matcha-ml/admitted"  # annotation: what the cluster's admission makes of what was applied
-MADE = "matcha-ml/made"  # annotation: of the whole manifest
 PLACE = "matcha-ml/place"  # annotation of a Job: the volume that its work is in
 COPY_OF = "matcha-ml/copy-of"  # label of what was kept of an unreadable record
 KEEPS = "matcha-ml/keeps-data"  # label: goes only with --delete-data

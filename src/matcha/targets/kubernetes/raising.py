@@ -256,10 +256,6 @@ class _Now:
         return self._found
 
 
-def kind_of(obj: Any) -> type[Any]:
-    return StatefulSet if isinstance(obj, StatefulSet) else Deployment
-
-
 def _grace(obj: Any) -> float:
     """Seconds that the pods of a workload have between SIGTERM and SIGKILL; 0 for what is not there."""
     pods = obj.spec.template.spec if obj is not None and obj.spec else None

@@ -22,7 +22,6 @@ from lightkube.resources.core_v1 import (
 from lightkube.resources.core_v1 import Service as ServiceObject
 from lightkube.resources.networking_v1 import NetworkPolicy
 from lightkube.resources.policy_v1 import PodDisruptionBudget
-from lightkube.resources.rbac_authorization_v1 import Role, RoleBinding
 
 from matcha.errors import MatchaError
 from matcha.events import Emit, Event
@@ -52,8 +51,6 @@ ORDER: tuple[type[Any], ...] = (
     PodDisruptionBudget,
     ServiceObject,
     NetworkPolicy,
-    RoleBinding,
-    Role,
     ServiceAccount,
     ConfigMap,
     Secret,

@@ -7,8 +7,10 @@ from urllib.parse import SplitResult, parse_qs, urlsplit
 
 import msgspec
 
-from matcha.component import Environment, Service
+from matcha import __version__
+from matcha.component import Environment, Service, digest_of
 from matcha.errors import BadInput, suggest
+from matcha.targets.kubernetes import code
 from matcha.targets.kubernetes.names import SECRETS, STORE
 from matcha.targets.kubernetes.options import KubernetesOptions
 from matcha.targets.kubernetes.resolve import DATABASE_PORT, Server, Surroundings, surroundings
@@ -177,6 +179,13 @@ def _query(key: str, query: str, known: Sequence[str]) -> dict[str, str]:
         if len(values) > 1 or not values[0]:
             raise _bad(key, f"a URL that says {name} once, with a value")
     return {name: values[0] for name, values in found.items()}
+
+
+def made_by(options: KubernetesOptions, trust: str) -> str:
+    """Digest of what objects are rendered from, besides services: without what is one user's own."""
+    own = {"context": "", "kubeconfig": "", "ca_bundle": "", "ports": {}}
+    shared = msgspec.structs.replace(options, **own)
+    return digest_of((__version__, code.folder_name(code.POD_CODE), msgspec.to_builtins(shared), trust))
 
 
 def _bad(key: str, wanted: str) -> BadInput:

@@ -39,16 +39,19 @@ class Seen(msgspec.Struct, frozen=True):
 
 
 def statuses(
-    cluster: Cluster, recorded: Setting, wanted: Setting | None, ports: Mapping[str, int]
+    cluster: Cluster, recorded: Setting, wanted: Setting | None, ports: Mapping[str, int], *, comparable: bool
 ) -> list[ServiceStatus]:
-    """Of what is `recorded` of the stack. `wanted` is what matcha.yaml has now: it tells what others changed.
-    `ports`: loopback port of each `service/port`.
+    """Of what is `recorded` of the stack. `wanted` is what matcha.yaml has now: it tells what others changed,
+    where the stack was made by the same options and the same Matcha (`comparable`). `ports`: loopback port of
+    each `service/port`.
     """
     seen = _seen(cluster)
+    wanted = wanted if comparable else None
     services = [_status(s.name, _of_service(wanted, s.name, seen), seen, ports) for s in recorded.services]
     laid = desired.laid(recorded).items()
     foundations = [
-        msgspec.structs.replace(_status(name, parts, seen, {}), foundation=True) for name, parts in laid
+        msgspec.structs.replace(_status(name, parts, seen, {}, comparable), foundation=True)
+        for name, parts in laid
     ]
     return [*services, *foundations, *_dumps(seen)]
 
@@ -86,12 +89,14 @@ def _of_service(wanted: Setting | None, name: str, seen: Seen) -> Sequence[Any]:
     return list(workloads.objects(wanted, service))
 
 
-def _status(name: str, objects: Sequence[Any], seen: Seen, ports: Mapping[str, int]) -> ServiceStatus:
-    """`objects`: what it should consist of, where that is known."""
+def _status(
+    name: str, objects: Sequence[Any], seen: Seen, ports: Mapping[str, int], comparable: bool = True
+) -> ServiceStatus:
+    """`objects`: what it should consist of, where that is known; to compare with only where `comparable`."""
     workload, pods = seen.found.workload(name), seen.pods.get(name, [])
     runs = workload is not None or not objects or any(isinstance(o, look.WORKLOADS) for o in objects)
     verdict = why.judge(workload, pods) if runs else why.Verdict("present")
-    if verdict.condition != "absent":
+    if comparable and verdict.condition != "absent":
         verdict = _with_changes(verdict, objects, seen)
     of_pods = [seen.used[n] for n in (p.metadata.name or "" for p in pods if p.metadata) if n in seen.used]
     own = {k.partition("/")[2]: n for k, n in ports.items() if k.startswith(f"{name}/")}

@@ -47,6 +47,7 @@ from matcha.targets.kubernetes.secrets import Secrets
 from matcha.targets.kubernetes.setting import (
     STORE_PORT,
     Setting,
+    made_by,
     setting,
     with_environment,
     with_service,
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
     from matcha.targets.kubernetes.links import Links
 
 DESCRIPTION = "services"  # in the state's facts: what the stack was last made from, for those who only look
+MADE_BY = "made-by"  # digest of what else the objects were rendered from
 FOUNDATION_SECONDS = 360.0
 NO_LOCK = Path(os.devnull)  # of an environment that is known by its name only
 
@@ -142,7 +144,9 @@ class KubernetesTarget:
         if DESCRIPTION not in state.facts:
             return []
         wanted = setting(self._options, services, environments, self._trust) if services else None
-        return statuses.statuses(self._cluster, self._remembered(state), wanted, self._links(state).ports())
+        recorded, ports = self._remembered(state), self._links(state).ports()
+        comparable = state.facts.get(MADE_BY) == made_by(self._options, self._trust)
+        return statuses.statuses(self._cluster, recorded, wanted, ports, comparable=comparable)
 
     def access(self, state: State) -> Access:
         found = self._setting or self._remembered(state)
@@ -201,7 +205,8 @@ class KubernetesTarget:
         ports = {f"{s.name}/{p.name}": p.preferred for s in services for p in s.ports}
         kept = _Kept(tuple(map(_remember, services)), {e.name: e.image for e in environments})
         described = msgspec.json.encode(kept, enc_hook=str).decode()
-        return msgspec.structs.replace(state, ports=ports, facts={**state.facts, DESCRIPTION: described})
+        facts = {DESCRIPTION: described, MADE_BY: made_by(self._options, self._trust)}
+        return msgspec.structs.replace(state, ports=ports, facts={**state.facts, **facts})
 
     # -- the steps -------------------------------------------------------------------------------------
 
