@@ -16,6 +16,7 @@ from lightkube.resources.core_v1 import PersistentVolume, PersistentVolumeClaim,
 from matcha.api import _locks
 from matcha.errors import ComponentFailed, MatchaError
 from matcha.events import silent
+from matcha.targets.kubernetes.cluster import Conflict
 from matcha.targets.kubernetes.names import SECRETS
 from matcha.targets.kubernetes.raising import Raiser
 from matcha.targets.kubernetes.secrets import Secrets, values
@@ -168,3 +169,29 @@ def test_the_packages_of_a_teammates_model_are_known_to_all(
     theirs.store().release(token)
     stack.destroy()
     assert there(api_server, stack.namespace) == set()
+
+
+def test_a_secret_of_somebody_else_is_left_alone(api_server: Path, stack: SmallStack) -> None:
+    theirs = cluster(api_server, stack.namespace)
+    given = Secret(metadata=ObjectMeta(name=SECRETS), stringData={"database-root": "short"})
+    theirs.client.create(given, field_manager="kubectl-create")
+    for refused in (stack.plan, stack.provision):
+        with pytest.raises(Conflict, match=r"Secret matcha-secrets exists .* is not Matcha's"):
+            refused()
+    with pytest.raises(Conflict):
+        Secrets(theirs).ensure(["key"])
+    assert values(theirs.get(Secret, SECRETS)) == {"database-root": "short"}
+
+
+def test_lost_passwords_of_a_database_are_not_made_anew(api_server: Path, stack: SmallStack) -> None:
+    """New ones would not open it."""
+    back, front = usual()
+    stack.services = (with_database(back), front)
+    stack.provision()
+    there_ = cluster(api_server, stack.namespace)
+    there_.delete(Secret, SECRETS)
+    there_.delete(StatefulSet, "mysql")
+    with pytest.raises(MatchaError, match="passwords that open the stack's database are gone") as told:
+        stack.provision()
+    assert "matcha destroy --delete-data" in told.value.resolution
+    assert "database-root" not in values(there_.get(Secret, SECRETS))

@@ -97,6 +97,15 @@ def test_forwards_to_a_stack_that_somebody_else_destroyed_go_too(own: SmallStack
     assert own.destroy().nothing
 
 
+def test_forwards_to_a_stack_whose_record_was_lost_make_room(api_server: Path, own: SmallStack) -> None:
+    links = forwarding(own, "0123456789abcdef", own.namespace)
+    own.provision()
+    assert links.leftovers() == []
+    again = forwarding(own, "fedcba9876543210", own.namespace)
+    own.destroy()
+    assert again.leftovers() == []
+
+
 def test_a_record_that_cannot_be_read_condemns_no_forwards(api_server: Path, stack: SmallStack) -> None:
     forwarding(stack, "0123456789abcdef", stack.namespace)
     cluster(api_server, stack.namespace).create(

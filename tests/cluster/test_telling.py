@@ -19,8 +19,10 @@ from lightkube.types import PatchType
 
 from matcha.errors import BadInput, ComponentFailed
 from matcha.targets.kubernetes import permissions, raising
-from matcha.targets.kubernetes.names import NAME
+from matcha.targets.kubernetes.doctor import Finding
+from matcha.targets.kubernetes.names import NAME, STATE
 from matcha.targets.kubernetes.statuses import KINDS
+from matcha.targets.kubernetes.store import CONTENT
 from matcha.views import statuses
 from matcha.views.text import Paper, render
 from support.apiserver import as_user
@@ -248,3 +250,19 @@ def test_options_that_are_not_provisioned_yet_are_nobodys_doing(api_server: Path
     stack.options.clear()
     cluster(api_server, stack.namespace).delete(NetworkPolicy, "matcha-back")
     assert "NetworkPolicy matcha-back is missing" in stack.details()["network"]
+
+
+def test_the_doctor_sets_a_corrupt_record_aside(api_server: Path, stack: SmallStack) -> None:
+    stack.provision()
+    admin = cluster(api_server, stack.namespace)
+    admin.patch(ConfigMap, STATE, {"data": {CONTENT: "{broken"}})
+
+    def record(fix: bool) -> Finding:
+        [found] = [f for f in stack.target().examine(None, [], fix=fix) if f.check == "record"]
+        return found
+
+    assert not record(fix=False).ok and record(fix=False).fix == "matcha doctor --fix"
+    assert record(fix=True).fixed
+    assert record(fix=False).ok
+    stack.provision()
+    assert stack.plan().steps == ()

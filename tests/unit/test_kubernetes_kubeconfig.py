@@ -172,6 +172,17 @@ def test_a_file_that_is_of_no_use_is_bad_input(
     assert str(file) in str(refused.value) + refused.value.details
 
 
+def test_what_is_no_yaml_is_not_quoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Credentials stand there."""
+    file = tmp_path / "config"
+    file.write_text("users:\n- {name: a, user: {token: @supersecret}}\n")
+    several(monkeypatch, file)
+    with pytest.raises(BadInput) as refused:
+        load_config(KubernetesOptions())
+    assert "line 2, column" in refused.value.details
+    assert "supersecret" not in f"{refused.value} {refused.value.details}"
+
+
 def test_without_any_file_it_says_which_were_looked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,7 +10,7 @@ import msgspec
 from lightkube.resources.core_v1 import Namespace, Secret
 from lightkube.resources.storage_v1 import StorageClass
 
-from matcha.errors import MatchaError
+from matcha.errors import MatchaError, StateUnreadable
 from matcha.host.probe import says
 from matcha.state import State
 from matcha.targets.kubernetes import permissions
@@ -227,6 +227,20 @@ def _secret(patient: Patient, option: str, name: str, keys: tuple[str, ...]) -> 
     )
 
 
+def _record(patient: Patient) -> Iterator[Finding]:
+    try:
+        there = patient.store.read() is not None
+    except StateUnreadable as error:
+        if patient.store.is_corrupt():
+            fix, mend = "matcha doctor --fix", patient.store.set_aside
+            yield Finding(check="record", ok=False, message=f"{error.message}.", fix=fix, mend=mend)
+        else:
+            yield Finding(check="record", ok=False, message=f"{error.message}.", fix=error.resolution)
+        return
+    message = "The stack's record can be read." if there else "There is no stack in the namespace yet."
+    yield Finding(check="record", ok=True, message=message)
+
+
 def _lock(patient: Patient) -> Iterator[Finding]:
     stale, held = patient.store.stale(), patient.store.lock()
     if stale:
@@ -309,4 +323,5 @@ CHECKS: dict[str, Callable[[Patient], Iterator[Finding]]] = {
     "secrets": _secrets,
     "lock": _lock,
     "forwards": _forwards,
+    "record": _record,
 }

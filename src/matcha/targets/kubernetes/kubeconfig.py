@@ -12,7 +12,7 @@ from lightkube import KubeConfig
 from lightkube.config.kubeconfig import SingleConfig, to_mapping
 from lightkube.config.models import Cluster, NameValue, User, UserExec
 from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from matcha.errors import BadInput, suggest
 from matcha.targets.kubernetes.kubefiles import kubefiles
@@ -75,6 +75,10 @@ def _merged(paths: Sequence[Path]) -> KubeConfig:
     for path in there:
         try:
             _add(merged, _read(path))
+        except MarkedYAMLError as error:  # which quotes the file, and credentials stand in it
+            mark = error.problem_mark
+            where = f"line {mark.line + 1}, column {mark.column + 1}" if mark else "somewhere"
+            raise _unusable([path], f"It is no YAML: {error.problem}, {where}") from None
         except (OSError, ValueError, YAMLError, LookupError, TypeError, AttributeError) as error:
             raise _unusable([path], str(error)) from error
     try:

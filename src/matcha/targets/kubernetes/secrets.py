@@ -14,6 +14,7 @@ from matcha.errors import NotProvisioned
 from matcha.host.masking import masked
 from matcha.targets.kubernetes.cluster import Cluster, ClusterError, Conflict
 from matcha.targets.kubernetes.names import KEEPS, MANAGER, SECRETS, labels
+from matcha.targets.kubernetes.ownership import is_mine, refusal
 from matcha.targets.kubernetes.versions import is_unsettled
 
 TRIES = 8
@@ -38,14 +39,14 @@ class Secrets:
         """Generates those that do not exist; one that does is never changed."""
         wanted = list(names)
         for _ in range(TRIES):
-            found = self._cluster.get(Secret, SECRETS)
+            found = self._own()
             missing = {n: secrets.token_urlsafe(32) for n in wanted if n not in values(found)}
             if not missing or self._added(found, missing):
                 return
         raise Conflict("The stack's secrets are changed by somebody else all the time.")
 
     def keep(self, name: str, value: str) -> None:
-        is_new = self._cluster.get(Secret, SECRETS) is None and self._added(None, {name: value})
+        is_new = self._own() is None and self._added(None, {name: value})
         if not is_new:
             self._cluster.patch(Secret, SECRETS, {"data": {name: encoded(value)}})
         self._read = None
@@ -56,6 +57,13 @@ class Secrets:
             with contextlib.suppress(ClusterError):
                 self._read = values(self._cluster.get(Secret, SECRETS))
         return masked(lines, (self._read or {}).values())
+
+    def _own(self) -> Secret | None:
+        """Raises Conflict for one that somebody else made."""
+        found = self._cluster.get(Secret, SECRETS)
+        if found is not None and found.metadata and not is_mine(metadata := found.metadata.to_dict()):
+            raise refusal(Secret, metadata, self._cluster.namespace)
+        return found
 
     def _added(self, found: Secret | None, missing: dict[str, str]) -> bool:
         """By the version that was read, so that two who generate at once end with the same values."""
@@ -77,7 +85,7 @@ class Secrets:
 
 def values(found: Secret | None) -> dict[str, str]:
     data = (found.data if found else None) or {}
-    return {name: base64.b64decode(raw).decode() for name, raw in data.items()}
+    return {name: base64.b64decode(raw).decode(errors="replace") for name, raw in data.items()}
 
 
 def encoded(value: str) -> str:

@@ -21,7 +21,7 @@ from lightkube.resources.core_v1 import ConfigMap
 from matcha import state as states
 from matcha.errors import Locked, MatchaError
 from matcha.events import Emit, Event
-from matcha.host.leases import Lease, decoded, elapsed, machine, public, queue
+from matcha.host.leases import Lease, decoded, elapsed, held, is_corrupt, machine, public, queue
 from matcha.state import State
 from matcha.target import LockInfo
 from matcha.targets.kubernetes import space
@@ -75,6 +75,24 @@ class ClusterStore:
         raw = (found.data or {}).get(CONTENT, "").encode()
         place = f"configmap/{STATE} in namespace {self._cluster.namespace}"
         return decoded(raw, place, lambda: self._keep(found))
+
+    def is_corrupt(self) -> bool:
+        """Whether there is a record that no Matcha can read; one of a newer Matcha is not meant."""
+        found = self._cluster.get(ConfigMap, STATE)
+        if found is None or _is_empty(found):
+            return False
+        return is_corrupt((found.data or {}).get(CONTENT, "").encode())
+
+    def set_aside(self) -> None:
+        """Take a corrupt record away, so that a stack can be provisioned; its copy stays. Raises Locked where
+        somebody is changing the stack.
+        """
+        if (holder := self.lock()) is not None:
+            raise held(holder, self._clock())
+        found = self._cluster.get(ConfigMap, STATE)
+        if found and self.is_corrupt():
+            self._keep(found)
+            self._cluster.delete(ConfigMap, STATE)
 
     def _keep(self, found: ConfigMap) -> str:
         """A copy beside the record, named by its content so that there is one for each."""

@@ -174,6 +174,7 @@ class KubernetesTarget:
         """
         known = self._known()
         planned = [o for step in desired.steps(known).values() for o in step]
+        planned += filter(None, [desired.placeholders(planned)])
         ownership.refuse_planned(self._cluster, [o for o in planned if desired.ref(o) not in self._mine])
         missing = [
             e.name
@@ -202,6 +203,7 @@ class KubernetesTarget:
         self, state: State, services: Sequence[Service], environments: Sequence[Environment] = ()
     ) -> State:
         self._set(services, environments)
+        self._forget(state.stack_id)  # whose ports are this stack's
         ports = {f"{s.name}/{p.name}": p.preferred for s in services for p in s.ports}
         kept = _Kept(tuple(map(_remember, services)), {e.name: e.image for e in environments})
         described = msgspec.json.encode(kept, enc_hook=str).decode()
@@ -217,6 +219,8 @@ class KubernetesTarget:
         if foundation == foundations.NETWORK:
             raiser.apply(desired.laid(found)[foundation])
             return
+        if foundation == DATABASE:
+            volumes.refuse_lost_key(self._cluster)
         self._secrets.ensure(foundations.secret_names(found))
         raiser.apply(desired.laid(found)[foundation])
         raiser.wait(foundation, key, StatefulSet, FOUNDATION_SECONDS, emit)
@@ -312,6 +316,7 @@ class KubernetesTarget:
         if state:
             self._gone = self._links(state)
             self._gone.remove()
+        self._forget("")
 
     def leftovers(self, *, delete_data: bool = True) -> Sequence[str]:
         links = self._gone.leftovers() if self._gone else ()
@@ -327,10 +332,14 @@ class KubernetesTarget:
 
     def forget(self) -> Sequence[str]:
         """`matcha.target.Forgetful`: the forwards of stacks that somebody destroyed on another machine."""
+        state = self._store.read()
+        return self._forget(state.stack_id if state else "")
+
+    def _forget(self, keep: str) -> list[str]:
+        """What this machine has of stacks of this namespace other than `keep`."""
         from matcha.targets.kubernetes.links import strays  # noqa: PLC0415 - not for plans and manifests
 
-        state = self._store.read()
-        gone = strays(self._options, state.stack_id if state else "")
+        gone = strays(self._options, keep)
         for links in gone:
             links.remove()
         return [f"forwards to a stack that is gone ({links.home})" for links in gone]

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 
-from lightkube.resources.core_v1 import PersistentVolume, PersistentVolumeClaim
+from lightkube.resources.core_v1 import PersistentVolume, PersistentVolumeClaim, Secret
 
+from matcha.errors import MatchaError
 from matcha.targets.kubernetes.cluster import Cluster
-from matcha.targets.kubernetes.names import DATABASE, STORE
+from matcha.targets.kubernetes.foundations import ROOT_PASSWORD
+from matcha.targets.kubernetes.names import DATABASE, SECRETS, STORE
 from matcha.targets.kubernetes.options import KubernetesOptions
 from matcha.targets.kubernetes.refusals import ClusterError, Forbidden
+from matcha.targets.kubernetes.secrets import values
 
 SIZES = {STORE: "storage-size", DATABASE: "database-size"}
 _REFUSALS = (403, 422)  # its storage class cannot grow volumes; no volume shrinks, or changes its class
@@ -68,4 +71,16 @@ def _retained(cluster: Cluster, claim: PersistentVolumeClaim) -> str:
     return (
         f"PersistentVolume {name} keeps the data of {claim.metadata.name}: its class retains volumes. "
         f"An administrator deletes it, and what it is made of: kubectl delete persistentvolume {name}"
+    )
+
+
+def refuse_lost_key(cluster: Cluster) -> None:
+    """Raises MatchaError where the database's volume is there, and the password that opens it is not."""
+    claim = cluster.get(PersistentVolumeClaim, DATABASE)
+    if claim is None or ROOT_PASSWORD in values(cluster.get(Secret, SECRETS)):
+        return
+    raise MatchaError(
+        "The passwords that open the stack's database are gone; its volume is still there.",
+        details=f"They stood in the Secret {SECRETS} of the namespace {cluster.namespace}.",
+        resolution=f"Put the Secret {SECRETS} back, or start anew, without data: matcha destroy --delete-data",
     )
