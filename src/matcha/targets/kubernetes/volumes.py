@@ -82,5 +82,5 @@ def refuse_lost_key(cluster: Cluster) -> None:
     raise MatchaError(
         "The passwords that open the stack's database are gone; its volume is still there.",
         details=f"They stood in the Secret {SECRETS} of the namespace {cluster.namespace}.",
-        resolution=f"Put the Secret {SECRETS} back, or start anew, without data: matcha destroy --delete-data",
+        resolution=f"Put the Secret {SECRETS} back, or start anew: matcha destroy --delete-data",
     )
