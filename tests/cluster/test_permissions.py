@@ -35,7 +35,7 @@ from support.apiserver import as_user
 from support.kubelet import Kubelet, kubelet
 from support.matcha import until
 from support.small_stack import SmallStack, namespace_is_gone, there, usual, with_database
-from support.stores import cluster
+from support.stores import cluster, wait_for
 
 RBAC = "rbac.authorization.k8s.io"
 
@@ -51,6 +51,7 @@ def grant(api_server: Path, namespace: str, role: Role, user: str) -> None:
             subjects=[Subject(apiGroup=RBAC, kind="User", name=user)],
         )
     )
+    wait_for(cluster(as_user(api_server, user), namespace), role.rules or ())
 
 
 def without(*resources: str) -> Role:

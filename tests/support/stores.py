@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ from matcha.state import State
 from matcha.targets.kubernetes.cluster import Cluster
 from matcha.targets.kubernetes.names import LOCK, STATE
 from matcha.targets.kubernetes.options import KubernetesOptions
+from matcha.targets.kubernetes.permissions import may
 from matcha.targets.kubernetes.store import ClusterStore
+from support.matcha import until
 
 RECORD = State(stack_id="abc", stack="default", target="kubernetes")
 ENOUGH = {"configmaps": "get create update delete", "leases": "get create update delete"}
@@ -106,3 +109,18 @@ def allow(kubeconfig: Path, namespace: str, user: str, rights: dict[str, str]) -
             subjects=[Subject(apiGroup="rbac.authorization.k8s.io", kind="User", name=user)],
         )
     )
+    theirs = cluster(kubeconfig.with_name(f"{user}.kubeconfig"), namespace.replace("*", "default"))
+    wait_for(theirs, rules, everywhere=everywhere)
+
+
+def wait_for(theirs: Cluster, rules: Iterable[PolicyRule], *, everywhere: bool = False) -> None:
+    """Until the API server has heard of the rights: it learns of roles as everybody does, by a watch."""
+    asked = [
+        (g, r, v)
+        for rule in rules
+        for g in rule.apiGroups or ()
+        for r in rule.resources or ()
+        for v in rule.verbs
+    ]
+    for group, resource, verb in asked:
+        until(lambda g=group, r=resource, v=verb: may(theirs, g, r, v, everywhere=everywhere), 30)  # type: ignore[misc]
