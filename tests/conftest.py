@@ -1,1 +1,37 @@
 """Makes `tests/` importable: helpers of several tests stand in `support`."""
+
+import signal
+from types import FrameType
+
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--kubeconfig",
+        metavar="FILE",
+        help="(as --kubeconfig=FILE) the cluster for the tests that need one, by its current context; "
+        "otherwise one is made here",
+    )
+
+
+def pytest_configure() -> None:
+    """A run that is ended from outside ends as by Ctrl-C: what it started is cleaned up."""
+    signal.signal(signal.SIGTERM, _end)
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With --kubeconfig, of the tests on real stacks only those that run on that cluster."""
+    if not config.getoption("--kubeconfig"):
+        return
+    other = [
+        i for i in items if i.get_closest_marker("e2e") and "kubeconfig" not in getattr(i, "fixturenames", ())
+    ]
+    if other:
+        config.hook.pytest_deselected(items=other)
+        items[:] = [i for i in items if i not in other]

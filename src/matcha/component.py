@@ -9,7 +9,7 @@ placeholders, which the target resolves where it runs the service:
                        of `talks_to` that the stack does not have
     {address:ROLE.PORT}  host:port of any port of another component's service
     {hosts}            comma-separated Host headers the service may be addressed by
-    {volume:NAME}      a private, persistent directory
+    {volume:NAME}      a private directory: a volume of the service, or a cache
     {store:AREA}       URL (or path) of an area of the stack's object store
     {database:NAME}    SQLAlchemy URL of a database of the service
     {files}            directory of the service's `files`
@@ -67,9 +67,14 @@ class Database(msgspec.Struct, frozen=True):
 
 
 class Probe(msgspec.Struct, frozen=True, kw_only=True):
-    """An HTTP GET that answers 2xx once the service can do its work. Times in seconds."""
+    """An HTTP GET of `path` answers 2xx while the service can do its work. Times in seconds.
+
+    One that fails `failures` checks in a row is restarted. Where a restart would not help, because what is
+    missing is a database or another service, `alive` is what answers for the process alone.
+    """
 
     path: str
+    alive: str = ""
     port: str = "http"
     start_timeout: float = 120.0
     timeout: float = 3.0
@@ -91,7 +96,9 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     process's environment, and the process takes them by `matcha_secrets`. `files` are read at start, so a
     change restarts the service; `live` files change under the running process. `code` are folders for
     PYTHONPATH.
-    `needs` are roles that must be healthy before this starts; `talks_to` those it only calls.
+    `needs` are roles that must be healthy before this starts; `talks_to` those it only calls; `called_by`
+    those that call it without being described anew for it. `caches` are directories whose loss costs
+    nothing but time.
     """
 
     name: str
@@ -104,6 +111,7 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     secrets: dict[str, str] = msgspec.field(default_factory=dict)
     conceal: bool = False
     volumes: tuple[str, ...] = ()
+    caches: tuple[str, ...] = ()
     stores: tuple[str, ...] = ()
     databases: tuple[Database, ...] = ()
     files: dict[str, str] = msgspec.field(default_factory=dict)
@@ -111,6 +119,7 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     code: tuple[Path, ...] = ()
     needs: tuple[str, ...] = ()
     talks_to: tuple[str, ...] = ()
+    called_by: tuple[str, ...] = ()
     resources: Resources = Resources()
     stop_seconds: int = 15
 
@@ -183,6 +192,9 @@ class Access(Protocol):
     def store(self, area: str) -> str:
         """URL or path of an object-store area as a client reaches it."""
 
+    def store_env(self) -> Mapping[str, Output]:
+        """Environment variables with which a client reaches the object store; none where it is a folder."""
+
     def inside(self, template: str) -> str:
         """`template` with {url:..}, {address:..} and {store:..} resolved as a service sees them."""
 
@@ -191,6 +203,21 @@ class Access(Protocol):
 
     def folder(self, name: str) -> Path:
         """A private folder of the project for client-side configuration (made, mode 0700)."""
+
+
+@runtime_checkable
+class SharedAccess(Protocol):
+    """An `Access` to a stack that others reach too, by loopback ports of their own machines."""
+
+    def shared_url(self, role: str) -> str:
+        """What `url` is wherever the preferred port is free; the same for everybody, so it may be kept in
+        the stack. Raises NotProvisioned.
+        """
+
+
+def shared_url(access: Access, role: str) -> str:
+    """The address of `role` to write into what the stack's users share."""
+    return access.shared_url(role) if isinstance(access, SharedAccess) else access.url(role)
 
 
 class Component:
@@ -304,8 +331,12 @@ class ModelServer(Protocol):
 
     def serving_lock(self) -> Environment: ...
 
-    def own_environment(self, model: ModelVersion) -> tuple[str, ...]:
-        """Requirement lines of a server process for a model that does not fit; () where it fits."""
+    def own_environment(self, model: ModelVersion, python: str = "") -> tuple[str, ...]:
+        """Requirement lines of a server process for a model that does not fit; () where it fits.
+
+        `python` is the only one ("3.12") that servers run on; without it each may have its own. Raises
+        WrongPython for a model that loads on another alone, MatchaError for one that no server can run.
+        """
 
     def model_environment(self, digest: str, lock: Path, python: str) -> Environment:
         """The environment, named `model-<digest>`, of models that brought this lock."""

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 import msgspec
 
 from matcha.component import Component, Deployment, ModelServer
-from matcha.errors import MatchaError, NotServed
+from matcha.errors import Locked, MatchaError, NotServed
 from matcha.events import Emit, Event
 from matcha.planning import UNFINISHED, Plan, Step, Wanted
 from matcha.state import Record, State
@@ -71,8 +71,10 @@ def _renew(store: StateStore, token: str, done: threading.Event) -> None:
     while not done.wait(RENEW_EVERY):
         try:
             store.renew(token)
+        except Locked:
+            return  # lost: the next fenced write says so where it matters
         except MatchaError:
-            return  # lost, or no room to write it: the next fenced write says so where it matters
+            continue  # no room to write it, or no answer: it may come back before the lock expires
 
 
 class Work:
@@ -95,9 +97,13 @@ class Work:
             getattr(self, f"_{kind}")(name)
 
     def _remove(self, kind: str, name: str, key: str) -> None:
-        if kind == "service":
+        if kind in ("service", "foundation"):
             self._target.remove_service(name, self._emit)
         self._journal.change(lambda s: s.without_resource(key))
+
+    def _foundation(self, name: str) -> None:
+        self._target.lay(name, self._emit)
+        self._record(f"foundation/{name}", self._digest(f"foundation/{name}"))
 
     def _secrets(self, _: str) -> None:
         self._target.ensure_secrets(self._wanted.secrets)

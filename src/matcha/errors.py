@@ -83,6 +83,10 @@ class NotServed(ComponentFailed):
         self.models = dict(models)
 
 
+class WrongPython(MatchaError):
+    """A model loads only on another Python than the one that serves."""
+
+
 class Locked(MatchaError):
     pass
 

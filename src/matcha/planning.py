@@ -10,7 +10,7 @@ import msgspec
 from matcha.component import Component, Deployment, Environment, Service, digest_of, service_digest
 from matcha.errors import COMPONENT, MatchaError
 from matcha.state import State
-from matcha.target import Seen, Snapshot
+from matcha.target import Foundation, Seen, Snapshot
 
 Action = Literal["create", "update", "start", "repair", "remove"]
 UNFINISHED = "unfinished"  # the digest recorded while a recorded resource is being changed
@@ -68,9 +68,16 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def want(
-    components: Sequence[Component], deployments: Sequence[Deployment], extra: Sequence[Environment] = ()
+    components: Sequence[Component],
+    deployments: Sequence[Deployment],
+    extra: Sequence[Environment] = (),
+    foundations: Callable[
+        [Sequence[Service], Sequence[Environment]], Sequence[Foundation]
+    ] = lambda _services, _environments: (),
 ) -> Wanted:
-    """What `components` and `deployments` need. `extra` are environments of models that brought their own."""
+    """What `components` and `deployments` need. `extra` are environments of models that brought their own;
+    `foundations` says what the target needs for services.
+    """
     services = tuple(s for c in components for s in c.services(deployments))
     used = {s.environment for s in services}
     environments = tuple(
@@ -82,17 +89,17 @@ def want(
     stores = _unique(a for c in components for a in c.stores()) | _unique(
         a for s in services for a in s.stores
     )
-    return Wanted(
+    wanted = Wanted(
         environments=environments,
         services=services,
         secrets=tuple(secrets),
         stores=tuple(stores),
         components=tuple(c.role for c in components),
         deployments=tuple(deployments),
-        resources=tuple(
-            _resources(components, environments, services, tuple(secrets), tuple(stores), deployments)
-        ),
+        resources=(),
     )
+    resources = _resources(components, wanted, foundations(services, environments))
+    return msgspec.structs.replace(wanted, resources=tuple(resources))
 
 
 def _unique(values: Iterable[str]) -> dict[str, None]:
@@ -100,23 +107,26 @@ def _unique(values: Iterable[str]) -> dict[str, None]:
 
 
 def _resources(
-    components: Sequence[Component],
-    environments: Sequence[Environment],
-    services: Sequence[Service],
-    secrets: tuple[str, ...],
-    stores: tuple[str, ...],
-    deployments: Sequence[Deployment],
+    components: Sequence[Component], wanted: Wanted, foundations: Sequence[Foundation]
 ) -> Iterable[Resource]:
-    if secrets:
-        yield Resource(key="secrets", digest="", parts=tuple(f"secret/{n}" for n in secrets))
-    if stores:
-        yield Resource(key="stores", digest="", parts=tuple(f"store/{a}" for a in stores))
-    for environment in environments:
-        yield Resource(key=f"environment/{environment.name}", digest=environment.digest)
-    by_name = {e.name: e for e in environments}
-    by_role = {s.role: s for s in services}
+    def under(kind: str) -> tuple[str, ...]:
+        return tuple(f"foundation/{f.name}" for f in foundations if kind in f.carries)
+
+    for each in foundations:
+        needs = tuple(f"foundation/{n}" for n in each.needs)
+        yield Resource(key=f"foundation/{each.name}", digest=each.digest, needs=needs)
+    if wanted.secrets:
+        parts = tuple(f"secret/{n}" for n in wanted.secrets)
+        yield Resource(key="secrets", digest="", parts=parts, needs=under("secrets"))
+    if wanted.stores:
+        parts = tuple(f"store/{a}" for a in wanted.stores)
+        yield Resource(key="stores", digest="", parts=parts, needs=under("stores"))
+    for environment in wanted.environments:
+        key = f"environment/{environment.name}"
+        yield Resource(key=key, digest=environment.digest, needs=under("environments"))
+    services, by_role = wanted.services, {s.role: s for s in wanted.services}
     for service in services:
-        yield _service_resource(service, by_name[service.environment], by_role, bool(secrets), bool(stores))
+        yield _service_resource(service, wanted, by_role, under("databases"))
     for component in components:
         if digest := component.setup_digest():
             yield _setup_resource(component, digest, by_role)
@@ -125,9 +135,9 @@ def _resources(
         needs = tuple(f"service/{s.name}" for s in services if s.live or s.role.startswith("serving-"))
         yield Resource(
             key="deployments",
-            digest=digest_of([d.digest for d in deployments]),
+            digest=digest_of([d.digest for d in wanted.deployments]),
             needs=needs,
-            parts=tuple(model_key(d.name) for d in deployments),
+            parts=tuple(model_key(d.name) for d in wanted.deployments),
             recorded=True,
             remade_with=needs,
         )
@@ -139,11 +149,13 @@ def model_key(name: str) -> str:
 
 
 def _service_resource(
-    service: Service, environment: Environment, by_role: dict[str, Service], secrets: bool, stores: bool
+    service: Service, wanted: Wanted, by_role: dict[str, Service], databases: tuple[str, ...]
 ) -> Resource:
-    needs = [f"environment/{environment.name}"]
-    needs += ["secrets"] if secrets and service.secrets else []
-    needs += ["stores"] if stores and service.stores else []
+    """`databases`: keys of what carries them."""
+    environment = wanted.environment(service.environment)
+    needs = [*(databases if service.databases else ()), f"environment/{environment.name}"]
+    needs += ["secrets"] if service.secrets else []
+    needs += ["stores"] if service.stores else []
     needs += [f"service/{by_role[role].name}" for role in service.needs if role in by_role]
     return Resource(
         key=f"service/{service.name}", digest=service_digest(service, environment), needs=tuple(needs)
@@ -245,7 +257,7 @@ def _condition(resource: Resource, seen: Seen) -> tuple[Action, str] | None:
 def _removals(wanted: Wanted, snapshot: Snapshot, state: State | None) -> list[Step]:
     known = {r.key for r in wanted.resources}
     kept = set(snapshot.resources)
-    gone = [k for k in sorted(kept) if k.startswith("service/") and k not in known]
+    gone = [k for k in sorted(kept) if k.startswith(("service/", "foundation/")) and k not in known]
     recorded = [
         k for k in sorted(state.resources if state else ()) if k.startswith("setup/") and k not in known
     ]

@@ -44,7 +44,7 @@ def target_names(third_party: bool = False) -> tuple[str, ...]:
 def target_class(name: str) -> Any:
     """The class of a target; its module is imported only now."""
     if name in {m.name for m in pkgutil.iter_modules(targets.__path__)}:
-        return importlib.import_module(f"matcha.targets.{name}").TARGET
+        return _built_in_target(name)
     for found, point in _entry_points("matcha.targets"):
         if found == name:
             return point.load()
@@ -53,6 +53,20 @@ def target_class(name: str) -> Any:
         details=suggest(name, target_names()),
         resolution="Install the package that has it, or: matcha provision --target local",
     )
+
+
+def _built_in_target(name: str) -> Any:
+    """Raises MatchaError where packages are missing that only this target needs."""
+    try:
+        return importlib.import_module(f"matcha.targets.{name}").TARGET
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] == "matcha":
+            raise
+        raise MatchaError(
+            f"The {name} target needs packages that are not installed.",
+            details=f"{error.name} is missing.",
+            resolution=f'pip install "matcha-ml[{name}]"',
+        ) from error
 
 
 def _built_in(package: Any, attribute: str) -> list[Any]:

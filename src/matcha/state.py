@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,7 @@ from matcha.component import Deployment
 
 SCHEMA_VERSION = 1
 MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+_STACK_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,3 +79,8 @@ def decode(raw: bytes) -> State:
 
 def encode(state: State) -> bytes:
     return msgspec.json.format(msgspec.json.encode(state), indent=2)
+
+
+def is_stack_id(text: str) -> bool:
+    """Whether `text` may name a folder: a state record can come from somebody else's repository."""
+    return _STACK_ID.fullmatch(text) is not None

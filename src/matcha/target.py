@@ -34,7 +34,11 @@ class Snapshot(msgspec.Struct, frozen=True):
 
 
 class ServiceStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """Runtime facts of one service; memory is proportional set size in bytes, -1 where unknown."""
+    """Runtime facts of one service, or of something that services stand on (`foundation`).
+
+    Memory is proportional set size in bytes, -1 where unknown. `resolution`: what to type where it is not
+    well and a provision would not mend it.
+    """
 
     name: str
     condition: Condition
@@ -43,6 +47,8 @@ class ServiceStatus(msgspec.Struct, frozen=True, kw_only=True):
     memory: int = -1
     restarts: int = 0
     uptime: float = 0.0
+    resolution: str = ""
+    foundation: bool = False
 
 
 class LockInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,6 +59,18 @@ class LockInfo(msgspec.Struct, frozen=True, kw_only=True):
     since: float
     expires: float
     token: str
+
+
+class Foundation(msgspec.Struct, frozen=True, kw_only=True):
+    """Something of the target's own that the stack stands on, such as a database server in a cluster.
+
+    `carries` are the kinds of resource that need it, `needs` other foundations by name.
+    """
+
+    name: str
+    digest: str
+    carries: tuple[Literal["secrets", "stores", "environments", "databases"], ...] = ()
+    needs: tuple[str, ...] = ()
 
 
 class StateStore(Protocol):
@@ -86,22 +104,38 @@ class Target(Protocol):
     """
 
     name: ClassVar[str]
+    keeps_data: ClassVar[bool]  # whether `destroy` leaves data behind unless it is to be deleted
     in_project: ClassVar[bool]
 
     def store(self) -> StateStore: ...
 
-    def observe(self, state: State | None, services: Sequence[Service]) -> Snapshot:
+    def observe(
+        self,
+        state: State | None,
+        services: Sequence[Service],
+        environments: Sequence[Environment] = (),
+    ) -> Snapshot:
         """Reads only. A service's digest is `service_digest` of what it was made from.
 
         Where one of `services` would be made differently now although its description is the same (an
         address it refers to has moved), the digest shown is empty and `detail` says why.
         """
 
+    def foundations(
+        self, services: Sequence[Service], environments: Sequence[Environment]
+    ) -> Sequence[Foundation]:
+        """What `services` stand on here; pure."""
+
     def preflight(self, environments: Sequence[Environment], snapshot: Snapshot) -> Sequence[str]:
         """Notes for the plan (download size, what was found); raises MatchaError on what cannot work."""
 
-    def begin(self, state: State, services: Sequence[Service]) -> State:
+    def begin(
+        self, state: State, services: Sequence[Service], environments: Sequence[Environment] = ()
+    ) -> State:
         """Claim what the stack needs before the first step (folders, ports); returns what to record."""
+
+    def lay(self, foundation: str, emit: Emit) -> None:
+        """Make the foundation of that name, or bring it up to date, and wait until it is well."""
 
     def install(self, environment: Environment, emit: Emit) -> None: ...
 
@@ -126,21 +160,35 @@ class Target(Protocol):
 
     def access(self, state: State) -> Access: ...
 
-    def status(self, state: State) -> Sequence[ServiceStatus]: ...
+    def status(
+        self,
+        state: State,
+        services: Sequence[Service] = (),
+        environments: Sequence[Environment] = (),
+    ) -> Sequence[ServiceStatus]:
+        """Of the services, and of what they stand on here. With `services`, as they are wanted now, `detail`
+        says also what others changed of them.
+        """
 
     def logs(self, service: str, *, lines: int, follow: bool) -> Iterator[str]: ...
 
     def stop(self, emit: Emit) -> None:
         """Stop every process, keep all data."""
 
-    def belongings(self) -> Sequence[str]:
+    def belongings(self, *, delete_data: bool = True) -> Sequence[str]:
         """What `destroy` will remove, as lines for a person."""
 
-    def destroy(self, emit: Emit) -> None:
-        """Remove everything but the state record, in any half-made condition."""
+    def destroy(self, emit: Emit, *, delete_data: bool = True) -> None:
+        """Remove everything but the state record, in any half-made condition.
 
-    def leftovers(self) -> Sequence[str]:
+        `delete_data` matters only where `keeps_data`.
+        """
+
+    def leftovers(self, *, delete_data: bool = True) -> Sequence[str]:
         """What a destroyed stack still has on the target: empty when it is proved gone."""
+
+    def kept(self) -> Sequence[str]:
+        """What a destroyed stack left on purpose, as lines for a person."""
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
@@ -164,6 +212,61 @@ class JobRunner(Protocol):
 
     def run(self, job: Job) -> int:
         """Run it to its end, its output streaming to this process's; its exit code."""
+
+
+@runtime_checkable
+class Manifests(Protocol):
+    """A target whose plan can be written down for other tools, without asking it anything."""
+
+    def manifests(
+        self, services: Sequence[Service], environments: Sequence[Environment]
+    ) -> Sequence[dict[str, Any]]:
+        """What would be applied, whole, with placeholders for the values of secrets."""
+
+
+@runtime_checkable
+class Contested(Protocol):
+    """A target whose resources others may manage as well."""
+
+    def insist(self) -> None:
+        """Take over what others manage, in what follows."""
+
+
+@runtime_checkable
+class Loud(Protocol):
+    """A target that runs more than services, and has the logs of that, too."""
+
+    def loud(self, state: State) -> Sequence[str]:
+        """Names that `logs` takes besides those of services."""
+
+
+@runtime_checkable
+class Forgetful(Protocol):
+    """A target that keeps something on each machine that uses a stack."""
+
+    def forget(self) -> Sequence[str]:
+        """Remove what this machine has of stacks that were destroyed elsewhere; what went, as lines."""
+
+
+@runtime_checkable
+class Sharing(Protocol):
+    """A target whose stack several machines use, and which has small texts for all of them."""
+
+    def share(self, name: str, text: str) -> None:
+        """Under the stack's lock. `name` is of small letters, digits and hyphens."""
+
+    def shared(self, name: str) -> str | None: ...
+
+
+@runtime_checkable
+class OnePython(Protocol):
+    """A target whose environments all run on one Python, whatever this machine has."""
+
+    def python(self) -> str:
+        """Its minor version ("3.12"). Raises BadInput where it is not known."""
+
+    def way_to(self, python: str) -> str:
+        """The option that has the target run on `python` ("3.11"), as a person would write it."""
 
 
 @runtime_checkable

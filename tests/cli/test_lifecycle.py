@@ -105,7 +105,7 @@ def test_provision_and_again(matcha) -> None:
             "[T] MLflow: installing",
             "[T] MLflow: installed in T",
             "[T] MLflow: starting",
-            "[T] MLflow: waiting for /api/2.0/mlflow/experiments/get?experiment_id=0",
+            "[T] MLflow: waiting for /api/2.0/mlflow/experiments/search?max_results=1",
             "[T] MLflow: started in T",
         ]
     )

@@ -180,10 +180,10 @@ def test_unknown_names(matcha) -> None:
         "",
         'Error: Unknown target "fak".\nDid you mean "fake"?\n',
     )
-    assert matcha("status", "--target", "kuberntes") == (
+    assert matcha("status", "--target", "nomad") == (
         2,
         "",
-        'Error: Unknown target "kuberntes".\nKnown: local.\n',
+        'Error: Unknown target "nomad".\nKnown: kubernetes, local.\n',
     )
     done = matcha("example", "get", "recomendation")
     assert done == (

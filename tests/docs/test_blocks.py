@@ -29,7 +29,7 @@ from support.pages import (
 PAGES = pages()
 RUN = {page for page in PAGES if page.parent in (ROOT, ROOT / "docs") or page.parts[-3:-2] == ("examples",)}
 ALL = [block for page in PAGES for block in blocks(page)]
-STARTS = ("nothing", "a clone", "the example, served")
+STARTS = ("nothing", "a clone", "the example, served", "a cluster")
 
 
 def place(block: Block) -> str:

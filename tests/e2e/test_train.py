@@ -31,8 +31,8 @@ sys.exit(7)
 WAITING = """
 import subprocess, sys, time
 child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-print("pids", __import__("os").getpid(), child.pid, flush=True)
 try:
+    print("pids", __import__("os").getpid(), child.pid, flush=True)
     time.sleep(600)
 except KeyboardInterrupt:
     print("stopped in order", flush=True)

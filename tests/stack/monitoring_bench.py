@@ -19,6 +19,7 @@ import msgspec
 from matcha.component import PLACEHOLDER, Deployment, Service
 from matcha.components.monitoring import Monitoring
 from matcha.components.monitoring.component import Options
+from support.objectstore import ACCESS_KEY, SECRET_KEY
 from support.serving import answers, free_port
 
 TOKEN = "capture-secret"
@@ -26,12 +27,28 @@ START_SECONDS = 60.0
 
 
 class Bench:
-    """Started from the component's own description; `rules` are laid over its settings."""
+    """Started from the component's own description; `rules` are laid over its settings.
 
-    def __init__(self, python: Path, root: Path, mlflow: str, deployments: Sequence[Deployment] = ()) -> None:
+    `store`: a folder, as on a local stack, or the URL of an object store with the bucket `matcha`.
+    """
+
+    def __init__(
+        self,
+        python: Path,
+        root: Path,
+        mlflow: str,
+        deployments: Sequence[Deployment] = (),
+        store: str = "",
+        secret: str = SECRET_KEY,
+        trust: str = "",
+    ) -> None:
         self.python = python
         self.root = root
         self.mlflow = mlflow
+        self.endpoint = store if store.startswith("http") else ""
+        self.area = "s3://matcha/monitoring" if self.endpoint else store or str(root / "area")
+        self.keys = {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": secret}
+        self.keys |= {"SSL_CERT_FILE": trust} if trust else {}
         self.rules: dict[str, Any] = {"tick_seconds": 3600}  # windows by themselves only where a test asks
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
@@ -69,7 +86,9 @@ class Bench:
         kept = {k: v for k, v in os.environ.items() if k in ("PATH", "HOME", "LANG")}
         own = {k: self._resolve(v) for k, v in service.env.items()}
         code = ":".join(map(str, service.code))
-        return {**kept, **own, "PYTHONPATH": code, "MATCHA_CAPTURE_TOKEN": TOKEN}
+        store = {**self.keys, "AWS_ENDPOINT_URL": self.endpoint, "AWS_REGION": "us-east-1"}
+        given = store if self.endpoint else {}
+        return {**kept, **own, **given, "PYTHONPATH": code, "MATCHA_CAPTURE_TOKEN": TOKEN}
 
     def _resolve(self, text: str) -> str:
         places = {
@@ -77,6 +96,7 @@ class Bench:
             "port:http": str(self.port),
             "hosts": f"127.0.0.1:{self.port},localhost:{self.port}",
             "volume:captures": str(self.data),
+            "store:monitoring": self.area,
             "files": str(self.root),
             "live": str(self.root),
             "url:experiment-tracker": self.mlflow,
@@ -140,8 +160,11 @@ def line(columns: dict[str, Any], *, output: float = 0.5, **changes: Any) -> byt
     return json.dumps({**sound, **changes}).encode()
 
 
-def traffic(rows: int, columns: int = 20, *, seed: int, shift: dict[int, float] | None = None) -> list[bytes]:
+def traffic(
+    rows: int, columns: int = 20, *, seed: int, shift: dict[int, float] | None = None, **changes: Any
+) -> list[bytes]:
     """Standard normal columns x0, x1, ...; `shift` adds to some."""
     rng = random.Random(seed)
     moved = shift or {}
-    return [line({f"x{j}": rng.gauss(moved.get(j, 0.0), 1) for j in range(columns)}) for _ in range(rows)]
+    drawn = ({f"x{j}": rng.gauss(moved.get(j, 0.0), 1) for j in range(columns)} for _ in range(rows))
+    return [line(row, **changes) for row in drawn]

@@ -18,6 +18,7 @@ from matcha.components.mlflow import MLflow
 from matcha.components.monitoring import Monitoring
 from matcha.components.monitoring.component import Options
 from support.access import FolderAccess
+from support.objectstore import SECRET_KEY
 from support.serving import Running, interpreter, running
 
 HERE = Path(__file__).parent
@@ -82,8 +83,16 @@ def python_fixture() -> Path:
 def make_fixture(python: Path, tmp_path: Path) -> Iterator[Make]:
     made: list[Bench] = []
 
-    def make(mlflow: str, *deployments: Deployment, **rules: Any) -> Bench:
-        made.append(Bench(python, tmp_path / f"monitoring{len(made)}", mlflow, deployments))
+    def make(
+        mlflow: str,
+        *deployments: Deployment,
+        store: str = "",
+        secret: str = SECRET_KEY,
+        trust: str = "",
+        **rules: Any,
+    ) -> Bench:
+        folder = tmp_path / f"monitoring{len(made)}"
+        made.append(Bench(python, folder, mlflow, deployments, store, secret, trust))
         made[-1].start(**rules)
         return made[-1]
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from matcha.components.mlflow import MLflow
 from matcha.components.zenml import ZenML, wiring
 from matcha.components.zenml.rest import Server
 from matcha.errors import BadInput, NotFound
-from support.access import FolderAccess
+from support.access import FarAccess, FolderAccess
 from support.clients import LOG_MODELS, PIPELINE, workspace
 from support.cutting import Moment, cutting
 from support.serving import Running, interpreter, running, status
@@ -193,6 +195,24 @@ def test_mlflow_answers_to_no_stranger(mlflow: Running) -> None:
     assert status(create, "POST", Origin="http://localhost:1", Content_Type="application/json") == 403
     assert status(f"{mlflow.url}/ajax-api/3.0/mlflow/assistant/config") == 404
     assert status(mlflow.url + "/") == 200
+
+
+def test_whether_mlflow_works_depends_on_its_database_and_whether_it_is_alive_does_not(
+    tmp_path: Path,
+) -> None:
+    """Nor does either on an experiment: `mlflow gc` takes the first one, too."""
+    own = FolderAccess(tmp_path)
+    with running(MLFLOW, own) as service:
+        health, database = service.service.health, own.database("mlflow")
+        assert database
+        for statement, works in (
+            ("DELETE FROM experiments", True),
+            ("ALTER TABLE experiments RENAME TO gone", False),
+        ):
+            with closing(sqlite3.connect(database, timeout=30)) as link, link:
+                link.execute(statement)
+            assert (status(service.url + health.path) == 200) is works
+            assert status(service.url + health.alive) == 200
 
 
 def test_mlflow_outlives_a_kill(mlflow: Running, access: FolderAccess, logged: tuple[str, str]) -> None:
@@ -412,6 +432,27 @@ def test_a_whole_setup_makes_as_many_requests_as_are_killed(forgotten: FolderAcc
     with cutting(forgotten.url("pipeline"), 0, "before") as cutter:
         assert setup_process(forgotten, cutter.url).wait(60) == 0
         assert cutter.seen == REQUESTS
+
+
+def test_a_machine_with_another_port_has_a_stack_for_it(
+    access: FolderAccess, wired: Mapping[str, Output]
+) -> None:
+    """Of a shared stack: what ZenML keeps is no machine's own, and pipelines find their MLflow."""
+    usual, tracker = "http://127.0.0.1:1", access.url("experiment-tracker")
+    far = FarAccess(access.root, access.urls, {"experiment-tracker": usual})
+    try:
+        ZENML.setup(far)
+        assert tracker_uri(access) == usual
+        given = ZENML.client_env(far)
+        assert given["ZENML_ACTIVE_STACK_ID"] != wired["ZENML_ACTIVE_STACK_ID"]
+        said = run(PIPELINE, access.root / "far project", {**MLFLOW.client_env(far), **given})
+        assert f"STATUS completed matcha-{tracker.rpartition(':')[2]}" in said
+        ZENML.setup(far)
+        assert tracker_uri(access) == usual
+        assert ZENML.client_env(far) == given
+    finally:
+        ZENML.setup(access)
+    assert ZENML.client_env(access)["ZENML_ACTIVE_STACK_ID"] == wired["ZENML_ACTIVE_STACK_ID"]
 
 
 def test_zenml_answers_to_no_stranger(zenml: Running, wired: Mapping[str, Output]) -> None:

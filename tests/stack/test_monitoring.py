@@ -20,7 +20,7 @@ from matcha.api.types import Report
 from matcha.components.monitoring import Monitoring
 from matcha.components.monitoring.component import Options
 from matcha.errors import MatchaError, NotFound
-from support.access import FolderAccess
+from support.access import FarAccess, FolderAccess
 
 pytestmark = pytest.mark.stack
 FIXTURES = (alone_fixture, make_fixture, python_fixture, tracking_fixture)
@@ -274,6 +274,8 @@ def test_the_component_reports_and_shows_the_way_to_the_other_tools(make: Make, 
     component = Monitoring(Options())
     component.setup(access)
     assert f'<a href="{tracking.url}"' in bench.get("/").text
+    component.setup(FarAccess(access.root, urls, {}))  # where others have other ports, it holds for nobody
+    assert tracking.url not in bench.get("/").text
     bench.feed(traffic(50, seed=1))
     assert component.report(access, "movie", True)["status"] == "too-few"
     assert component.report(access, "movie", False)["status"] == "too-few"

@@ -60,3 +60,14 @@ class FolderAccess:
     @property
     def _file(self) -> Path:
         return self.root / "secrets.json"
+
+
+class FarAccess(FolderAccess):
+    """Of a machine whose forwards are at `urls`; everybody else's are at `usual`: a `SharedAccess`."""
+
+    def __init__(self, root: Path, urls: dict[str, str], usual: dict[str, str]) -> None:
+        super().__init__(root, urls)
+        self.usual = usual
+
+    def shared_url(self, role: str) -> str:
+        return self.usual.get(role) or self.url(role)

@@ -52,7 +52,7 @@ from zenml.client import Client
 def load() -> int:
     return 3
 
-@step(experiment_tracker="matcha-experiment-tracker")
+@step(experiment_tracker=True)
 def train(x: int) -> float:
     mlflow.log_metric("from_zenml", float(x))
     return x * 2.0

@@ -27,7 +27,8 @@ with open(starts, "a") as file:
 
 def live():
     folder = os.environ.get("LIVE")
-    return {name: open(os.path.join(folder, name)).read() for name in os.listdir(folder)} if folder else {}
+    names = [name for name in os.listdir(folder) if name[0] != "."] if folder else []
+    return {name: open(os.path.join(folder, name)).read() for name in names}
 
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):

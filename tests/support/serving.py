@@ -101,7 +101,7 @@ class Running:
         return {**kept, **own, **hidden, "PYTHONPATH": ":".join(map(str, self.service.code))}
 
     def _prepare(self) -> None:
-        for name in self.service.volumes:
+        for name in (*self.service.volumes, *self.service.caches):
             (self.access.root / "volumes" / name).mkdir(parents=True, exist_ok=True)
         for key in self.service.secrets.values():
             if key not in self.access.secrets():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.server
 import json
 import re
@@ -14,6 +15,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from matcha import inside
@@ -453,6 +455,42 @@ def test_mlflow_gets_hosts_as_it_compares_them(launcher: Any) -> None:
     patterns = [one for one in allowed if "*" in one]
     assert any(fnmatch.fnmatch("[::1]:5001", one) for one in patterns)
     assert not any(fnmatch.fnmatch("localhost.evil.example:80", one) for one in patterns)
+
+
+@pytest.mark.parametrize(
+    ("path", "said", "told"),
+    [
+        (
+            "/api/3.0/mlflow/server-info",
+            b'{"multipart_downloads_enabled": true, "multipart_uploads_enabled": true, "store_type": "S"}',
+            {
+                "multipart_downloads_enabled": False,
+                "multipart_uploads_enabled": False,
+                "store_type": "S",
+            },
+        ),
+        ("/elsewhere", b'{"multipart_downloads_enabled": true}', {"multipart_downloads_enabled": True}),
+        ("/ajax-api/3.0/mlflow/server-info", b"[1, 2]", [1, 2]),
+    ],
+)
+def test_clients_are_told_to_fetch_artifacts_from_the_server(
+    launcher: Any, path: str, said: bytes, told: Any
+) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        headers = [(b"content-length", str(len(said)).encode()), (b"content-type", b"application/json")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": said[:7], "more_body": True})
+        await send({"type": "http.response.body", "body": said[7:]})
+
+    transport = httpx.ASGITransport(app=launcher.ThroughTheServer(app))
+
+    async def ask() -> httpx.Response:
+        async with httpx.AsyncClient(transport=transport, base_url="http://mlflow") as client:
+            return await client.get(path)
+
+    answer = asyncio.run(ask())
+    assert answer.json() == told
+    assert int(answer.headers["content-length"]) == len(answer.content)
 
 
 def test_shared_code_imports_nothing_of_matcha() -> None:

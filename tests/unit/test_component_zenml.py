@@ -127,6 +127,10 @@ def launcher(monkeypatch: pytest.MonkeyPatch) -> Any:
         ("sqlite:////data/a b/zenml.db", "sqlite:////data/a b/zenml.db"),
         ("mysql+pymysql://u:p+q@host/zenml", "mysql://u:p+q@host/zenml"),
         ("mysql://u:p@host/zenml", "mysql://u:p@host/zenml"),
+        (
+            "mysql+pymysql://u:p%40@host/zenml?ssl_ca=%2Fca.pem&ssl_check_hostname=true",
+            "mysql://u:p%40@host/zenml?ssl_ca=%2Fca.pem&ssl_verify_server_cert=true",
+        ),
     ],
 )
 def test_zenml_picks_the_driver_itself(launcher: Any, url: str, expected: str) -> None:

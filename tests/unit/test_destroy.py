@@ -14,9 +14,9 @@ from matcha.component import Deployment
 from matcha.components import mlflow
 from matcha.errors import NotProvisioned, StackFileError, WouldLoseData
 from matcha.events import Event, silent
+from matcha.host.files import private_folder
 from matcha.state import Record, State
 from matcha.targets.local import LocalTarget
-from matcha.targets.local.files import private_folder
 
 SEED = Path(mlflow.__file__).parent / "seed.sql"
 ALONE = "components: {pipeline: null, model-deployer: null, monitoring: null, experiment-tracker: null}\n"

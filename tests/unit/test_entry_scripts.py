@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+
+from support.pages import marked
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -21,6 +25,49 @@ def clone(tmp_path: Path) -> Path:
     for name in ("bash", "dirname"):
         (tmp_path / "programs" / name).symlink_to(str(shutil.which(name)))
     return tmp_path
+
+
+def test_a_kubeconfig_may_stand_apart_from_its_option(clone: Path, tmp_path: Path) -> None:
+    """Pytest takes it for a path of tests then, and its folder for the one of the settings."""
+    tools = clone / ".venv" / "bin"
+    tools.mkdir(parents=True)
+    for name, does in {"uv": "exit 0", "python": 'printf "%s\\n" "$@"'}.items():
+        (tools / name).write_text(f"#!{shutil.which('bash')}\n{does}\n")
+        (tools / name).chmod(0o700)
+    (clone / "programs" / "python3").symlink_to(sys.executable)
+    given = ["-m", "e2e", "--kubeconfig", f"{tmp_path}/my config", "-k", "a b"]
+    done = subprocess.run(
+        [shutil.which("bash") or "bash", "test", *given],
+        cwd=clone,
+        env={"PATH": str(clone / "programs"), "HOME": str(clone)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    wanted = ["-m", "pytest", "-m", "e2e", f"--kubeconfig={tmp_path}/my config", "-k", "a b"]
+    assert done.stdout.splitlines() == wanted
+
+
+def test_with_a_kubeconfig_only_what_runs_on_that_cluster_is_selected(tmp_path: Path) -> None:
+    """By the command of CONTRIBUTING.md."""
+    [block] = marked(__file__)
+    program, *arguments = shlex.split(block.text)
+    assert program == "./test"
+    file = tmp_path / "config"
+    file.touch()
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "--collect-only", "-q", *arguments[:-1], f"--kubeconfig={file}"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+    assert arguments[-1].startswith("--kubeconfig=")
+    assert done.returncode == 0, done.stdout[-2000:]
+    found = {line.partition("::")[0] for line in done.stdout.splitlines() if "::" in line}
+    assert found and all(name.startswith("tests/node/") for name in found)
 
 
 @pytest.mark.parametrize("script", ["test", "quickstart"])

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import matcha
 from matcha.errors import MatchaError, NotProvisioned, NotServed
+from matcha.targets.kubernetes.refusals import ClusterError, Conflict, Forbidden, Gone
 
 SOURCE = Path(matcha.__file__).parent
-NEXT_OF_THEIR_OWN = {NotProvisioned.__name__, NotServed.__name__}
+OWN = (NotProvisioned, NotServed, ClusterError, Conflict, Forbidden, Gone)
+NEXT_OF_THEIR_OWN = {error.__name__ for error in OWN}
 
 
 def modules() -> Iterator[tuple[Path, ast.Module]]:

@@ -16,10 +16,10 @@ from pathlib import Path
 import pytest
 
 from matcha.errors import MatchaError, NotProvisioned
-from matcha.targets.local.files import guarded, private_folder, remove_tree, write_changed, write_private
+from matcha.host.files import guarded, private_folder, remove_tree, write_changed, write_private
+from matcha.host.logs import follow, last_lines
+from matcha.host.probe import ask, ask_all
 from matcha.targets.local.home import unusable, user_layout
-from matcha.targets.local.logs import follow, last_lines
-from matcha.targets.local.probe import ask, ask_all
 from matcha.targets.local.secrets import SecretFile
 
 KEEP = """

@@ -12,12 +12,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from matcha.targets.local.ports import PortBook, Wish, is_free
+from matcha.host.ports import PortBook, Wish, is_free
 
 CLAIM = """
 import sys
 from pathlib import Path
-from matcha.targets.local.ports import PortBook, Wish
+from matcha.host.ports import PortBook, Wish
 book = PortBook(Path(sys.argv[1]), lambda _: True)
 print(book.claim(sys.argv[2], [Wish(f"s/{n}", int(sys.argv[3])) for n in range(5)], lambda _: False))
 """

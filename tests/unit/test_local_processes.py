@@ -27,10 +27,10 @@ import psutil
 import pytest
 
 from matcha.errors import BadInput, MatchaError, NotFound
-from matcha.targets.local import health, launcher, programs, rpc, sweep
-from matcha.targets.local.daemon import SupervisorFailed
-from matcha.targets.local.programs import HealthCheck, Program, ProgramFile
-from matcha.targets.local.supervisor import Supervisor
+from matcha.host import health, launcher, programs, rpc, sweep
+from matcha.host.daemon import SupervisorFailed
+from matcha.host.programs import HealthCheck, Program, ProgramFile
+from matcha.host.supervisor import Supervisor
 
 SLEEP = "import time; time.sleep(600)"
 DEAF = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); " + SLEEP
@@ -98,7 +98,7 @@ class Box:
     def script(self, code: str) -> list[str]:
         """A command that runs `code` as another `matcha` would, with `box` made anew."""
         head = (
-            "import sys; from pathlib import Path; from matcha.targets.local.supervisor import Supervisor\n"
+            "import sys; from pathlib import Path; from matcha.host.supervisor import Supervisor\n"
             "home, runtime, tag = sys.argv[1:4]\n"
             "supervisor = Supervisor(Path(home), Path(runtime), tag, settle=1, retries=1, pause=1)\n"
         )
@@ -346,7 +346,7 @@ def test_a_group_that_ignores_sigterm_is_killed_after_its_stop_seconds(box: Box)
 
 def test_a_sweep_spares_the_process_that_asks_and_the_shells_above_it(tmp_path: Path) -> None:
     tag = f"test-{uuid.uuid4().hex[:12]}"
-    code = f"from matcha.targets.local.sweep import sweep; print(sweep({tag!r}, 1))"
+    code = f"from matcha.host.sweep import sweep; print(sweep({tag!r}, 1))"
     shell = subprocess.run(
         ["sh", "-c", 'sleep 60 & echo $!; "$@"; echo alive', "sh", sys.executable, "-c", code],
         env={**os.environ, sweep.TAG: tag},

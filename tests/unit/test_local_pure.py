@@ -12,8 +12,9 @@ from local_stack import web
 
 from matcha.component import Database, Port, Probe
 from matcha.errors import MatchaError
+from matcha.state import is_stack_id
 from matcha.targets.local.describe import describe, peers, places, ports_of
-from matcha.targets.local.layout import SOCKET_FOLDER_BYTES, Layout, UserLayout, is_stack_id
+from matcha.targets.local.layout import SOCKET_FOLDER_BYTES, Layout, UserLayout
 from matcha.targets.local.resolve import Places, resolve, secret_names
 
 LAYOUT = Layout(Path("/p r o/ject"))
@@ -121,6 +122,16 @@ def test_a_program_is_described_whole() -> None:
     health = made.program.health
     assert health is not None
     assert (health.timeout, health.failures, health.grace) == (2, 7, 33)
+    assert health.url == made.health
+
+
+def test_what_decides_on_a_restart_is_what_answers_for_the_process() -> None:
+    service = web(health=Probe(path="/ready", alive="/alive"))
+    where = places(service, LAYOUT, PORTS, ROLES)
+    made = describe(service, Path("/env/bin/python"), where, LAYOUT, Path("/secrets.json"))
+    assert made.health.endswith(":8000/ready")
+    assert made.program.health is not None
+    assert made.program.health.url.endswith(":8000/alive")
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,8 @@ import pytest
 
 from matcha.errors import Locked, MatchaError, StateUnreadable
 from matcha.events import Event, silent
+from matcha.host.files import guarded
 from matcha.state import State
-from matcha.targets.local.files import guarded
 from matcha.targets.local.filestore import LEASE, FileStore
 
 STATE = State(stack_id="abc", stack="default", target="local")
@@ -370,7 +370,7 @@ from matcha.errors import MatchaError
 from matcha.events import silent
 from matcha.state import State
 from matcha.targets.local import filestore
-from matcha.targets.local.files import NoRoom, guarded
+from matcha.host.files import NoRoom, guarded
 
 disk = Path(sys.argv[1])
 subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "none", disk], check=True)

@@ -27,10 +27,10 @@ from matcha import inside
 from matcha.component import Database, Port, Probe, Service, service_digest
 from matcha.errors import BadInput, ComponentFailed, MatchaError, NotProvisioned
 from matcha.events import silent
+from matcha.host.ports import is_free
 from matcha.state import State
 from matcha.targets.local.home import find_stack, inherit, user_layout
 from matcha.targets.local.layout import Layout
-from matcha.targets.local.ports import is_free
 
 Make = Callable[..., Bench]
 
@@ -343,11 +343,12 @@ def test_a_preferred_port_of_the_options_is_taken(bench: Make) -> None:
     assert one.provision(web()).ports == {"web/http": port}
 
 
-def test_an_option_for_a_port_of_no_service_is_refused(bench: Make) -> None:
-    one = bench(ports={"wbe": 5000})
-    with pytest.raises(BadInput, match="wbe") as refused:
+@pytest.mark.parametrize(("key", "meant"), [("wbe", "web"), ("web/htpp", "web/http")])
+def test_an_option_for_a_port_of_no_service_is_refused(bench: Make, key: str, meant: str) -> None:
+    one = bench(ports={key: 5000})
+    with pytest.raises(BadInput, match=key) as refused:
         one.target.observe(None, [web()])
-    assert refused.value.details == 'Did you mean "web"?'
+    assert refused.value.details == f'Did you mean "{meant}"?'
 
 
 def test_stop_keeps_data_and_ports_and_start_brings_all_back(bench: Make) -> None:

@@ -11,7 +11,7 @@ import pytest
 from matcha import registry, spec
 from matcha.api import _template
 
-TARGETS = ("local",)
+TARGETS = ("local", "kubernetes")
 
 
 @pytest.fixture
@@ -41,7 +41,10 @@ def test_uncommented_it_says_what_holds_anyway(written: Path) -> None:
     assert told(written) == before
     stack = spec.load(written, registry.component_catalogue(), TARGETS)
     assert stack.models == {"movie": spec.ModelSettings()}
-    assert stack.targets == {"local": {"ports": {}}}
+    for name, options in stack.targets.items():
+        kind = registry.target_class(name).Options
+        assert spec.target_options(written, name, options, kind) == kind()
+    assert list(stack.targets) == sorted(TARGETS)
 
 
 def test_every_key_that_can_be_set_is_in_it() -> None:

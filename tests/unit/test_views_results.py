@@ -13,6 +13,7 @@ from matcha.api.types import (
     Destroyed,
     Destruction,
     Finding,
+    FoundationStatus,
     ModelStatus,
     Prediction,
     Provisioned,
@@ -204,6 +205,41 @@ def test_status_says_what_is_wrong_and_what_to_type() -> None:
         "\n"
         "Next: matcha provision\n"
     )
+
+
+MYSQL = FoundationStatus(name="mysql", condition="running", healthy=True, memory=400_000_000, uptime=60)
+DUMP = FoundationStatus(
+    name="mysql-dump",
+    condition="failed",
+    healthy=False,
+    detail="the last dump of the databases failed",
+    resolution="matcha logs mysql-dump",
+)
+
+
+def test_status_says_what_others_changed_of_what_is_well() -> None:
+    changed = msgspec.structs.replace(MYSQL, detail="Service mysql was changed by kubectl-edit: spec.ports")
+    found = msgspec.structs.replace(stack(DVC), foundations=(changed,))
+    assert text(statuses.status_lines(found, Paper(width=80)), width=80) == (
+        "Stack default on local: healthy\n"
+        "\n"
+        "COMPONENT  STATE    ADDRESS  VERSION  MEMORY  UPTIME  RESTARTS\n"
+        "DVC        ready             3.67.1\n"
+        "mysql      running                    400 MB  1m 00s         0\n"
+        "\n"
+        "mysql: Service mysql was changed by kubectl-edit: spec.ports\n"
+        "\n"
+        "Next: matcha provision\n"
+    )
+
+
+def test_what_a_provision_would_not_mend_has_a_next_command_of_its_own() -> None:
+    ill = msgspec.structs.replace(stack(DVC), healthy=False, foundations=(MYSQL, DUMP))
+    lines = text(statuses.status_lines(ill, Paper())).splitlines()
+    assert lines[0] == "Stack default on local: 1 of 3 not healthy"
+    assert lines[-1] == "Next: matcha logs mysql-dump"
+    more = msgspec.structs.replace(stack(MONITORING), healthy=False, foundations=(MYSQL, DUMP))
+    assert text(statuses.status_lines(more, Paper())).splitlines()[-1] == "Next: matcha provision"
 
 
 def test_status_names_models_that_do_not_answer() -> None:
@@ -484,6 +520,28 @@ def test_destroy_names_what_goes_and_what_is_lost() -> None:
 )
 def test_destroy_says_what_came_of_it(result: Destroyed, said: str) -> None:
     assert text(upkeep.destroyed_lines(result)) == said
+
+
+def test_many_things_that_go_are_counted_by_kind() -> None:
+    things = [
+        *(f"Deployment d{n}" for n in range(12)),
+        "StatefulSet mysql",
+        *(f"NetworkPolicy matcha-{n}" for n in range(4)),
+        *(f"PersistentVolumeClaim {n}" for n in ("mysql", "object-store", "monitoring-captures")),
+        "the folder /a b",
+    ]
+    assert upkeep.condensed(things) == [
+        "12 Deployments",
+        "StatefulSet mysql",
+        "4 NetworkPolicies",
+        "3 PersistentVolumeClaims: mysql, object-store, monitoring-captures",
+        "the folder /a b",
+    ]
+    assert upkeep.condensed(things[:12]) == things[:12]
+    going = Destruction(belongings=tuple(things), holdings=())
+    assert "  - 12 Deployments\n" in text(upkeep.destruction_lines(going, "the stack of /p"))
+    gone = Destroyed(removed=tuple(things), kept=tuple(things))
+    assert text(upkeep.destroyed_lines(gone)).count("  - 12 Deployments\n") == 2
 
 
 def test_examples() -> None:

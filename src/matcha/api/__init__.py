@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from matcha.api.inspect import get, logs, status, url
-from matcha.api.lifecycle import destroy, force_unlock, init, plan, provision, start, stop
+from matcha.api.lifecycle import destroy, force_unlock, init, manifests, plan, provision, start, stop
 from matcha.api.serving import deploy, models, monitor, predict, undeploy
 from matcha.api.training import connect, env, run
 from matcha.api.upkeep import doctor, example, examples
@@ -20,6 +20,7 @@ __all__ = [
     "get",
     "init",
     "logs",
+    "manifests",
     "models",
     "monitor",
     "plan",

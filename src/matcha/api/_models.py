@@ -9,10 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from matcha import environments, pythons
+from matcha.api import _locks
 from matcha.api._project import Project
 from matcha.component import Environment, ModelVersion, digest_of
+from matcha.errors import WrongPython
 from matcha.events import Emit, Event
 from matcha.state import State
+from matcha.target import OnePython
 
 REFERENCE = "matcha/reference.parquet"
 
@@ -22,23 +25,38 @@ def own_environment(opened: Project, state: State, version: ModelVersion, emit: 
 
     Raises EnvironmentUnresolvable, with the reason, where no environment can be made.
     """
-    lines = opened.server.own_environment(version)
+    try:
+        lines = opened.server.own_environment(version, only_python(opened))
+    except WrongPython as error:
+        if isinstance(opened.target, OnePython):
+            option = opened.target.way_to(".".join(version.python.split(".")[:2]))
+            error.resolution += f", or set {option} and: matcha provision"
+        raise
     if not lines:
         return "", ""
     python = _serving_python(opened, version)
     digest = digest_of([sorted(lines), python])
-    lock = opened.target.access(state).folder("locks") / f"{digest}.lock"
-    if not lock.exists():
+
+    def resolve(lock: Path) -> None:
         emit(Event("deployment", "progress", "resolving the model's own packages"))
         environments.compile_lock(lines, constraints=None, python=python, output=lock)
+
+    _locks.made(opened.target, state, digest, resolve)
     return digest, python
 
 
 def _serving_python(opened: Project, version: ModelVersion) -> str:
     """The minor version the model was made with where the model server runs on it, else the server's own."""
+    if only := only_python(opened):
+        return only
     serving = opened.server.serving_lock().python
     minor = ".".join(version.python.split(".")[:2])
     return minor if minor and pythons.fits(minor, serving) else environments.python_for(serving)
+
+
+def only_python(opened: Project) -> str:
+    """Of the target's servers, where it has one Python alone; otherwise empty."""
+    return opened.target.python() if isinstance(opened.target, OnePython) else ""
 
 
 def toolbox(opened: Project) -> Path:

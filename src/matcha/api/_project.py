@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from matcha import __version__, planning, registry, spec
+from matcha.api import _locks
 from matcha.component import (
     Access,
     Component,
@@ -76,7 +77,8 @@ class Project:
 
     def wanted(self, state: State | None) -> planning.Wanted:
         deployments = self.deployments(state)
-        return planning.want(self.components, deployments, self._model_environments(state, deployments))
+        environments = self._model_environments(state, deployments)
+        return planning.want(self.components, deployments, environments, self.target.foundations)
 
     def deployments(self, state: State | None) -> tuple[Deployment, ...]:
         """Deployments of the record, with the settings that `models:` writes for them on top."""
@@ -101,7 +103,7 @@ class Project:
         return tuple(found.values())
 
     def model_environment(self, state: State, deployment: Deployment) -> Environment:
-        lock = self.target.access(state).folder("locks") / f"{deployment.environment}.lock"
+        lock = _locks.lock(self.target, state, deployment.environment)
         return self.server.model_environment(deployment.environment, lock, deployment.python)
 
     @property

@@ -19,7 +19,7 @@ from matcha.target import Seen, Snapshot
 def observe(opened: Project, state: State | None, wanted: Wanted) -> Snapshot:
     """What the target shows, and how each deployed model is."""
     asked = asking(opened, state)
-    shown = opened.target.observe(state, wanted.services)
+    shown = opened.target.observe(state, wanted.services, wanted.environments)
     models = {model_key(m.name): _seen(m) for m in asked()}
     return msgspec.structs.replace(shown, resources={**shown.resources, **models})
 

@@ -151,7 +151,7 @@ def _planned(
     wanted = opened.wanted(state)
     names = {s.name for s in wanted.services}
     services = (*wanted.services, *(s for s in kept if s.name not in names))
-    claimed = opened.target.begin(journal.state, services)
+    claimed = opened.target.begin(journal.state, services, wanted.environments)
     journal.change(lambda s: s.next(ports=claimed.ports, facts=claimed.facts))
     snapshot = _served.observe(opened, journal.state, wanted)
     return wanted, planning.make(opened.stack.name, opened.target.name, wanted, snapshot, journal.state)

@@ -10,7 +10,7 @@ import msgspec
 
 from matcha import registry, spec
 from matcha.component import Component
-from matcha.errors import Untold
+from matcha.errors import MatchaError, Untold
 
 STACK = "default"
 HEAD = """\
@@ -52,9 +52,19 @@ def _component(role: str, flavors: Mapping[str, type[Component]]) -> Iterator[st
 def _targets() -> Iterator[str]:
     yield "targets:                # options of targets, by name"
     for name in registry.target_names():
-        options = [] if isinstance(name, Untold) else list(_options(registry.target_class(name).Options))
-        if options:
+        if options := list(_options_of(name)):
             yield from (f"  {name}:", *options)
+
+
+def _options_of(target: str) -> Iterator[str]:
+    """None of a target whose packages are not installed."""
+    if isinstance(target, Untold):
+        return
+    try:
+        found = registry.target_class(target).Options
+    except MatchaError:
+        return
+    yield from _options(found)
 
 
 def _models() -> Iterator[str]:

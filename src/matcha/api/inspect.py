@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from matcha.api import _served
 from matcha.api._project import Folder, Project, open_project
 from matcha.api._recorded import open_recorded
-from matcha.api.types import ComponentStatus, StackStatus
-from matcha.component import Component, Output
+from matcha.api.types import ComponentStatus, FoundationStatus, StackStatus
+from matcha.component import Component, Deployment, Environment, ModelServer, Output, Service
 from matcha.errors import BadInput, NotProvisioned, suggest
 from matcha.state import State
-from matcha.target import LockInfo, ServiceStatus
+from matcha.target import Contested, LockInfo, Loud, ServiceStatus
 
 
 def status(project: Folder = ".", *, target: str | None = None) -> StackStatus:
@@ -23,12 +23,15 @@ def status(project: Folder = ".", *, target: str | None = None) -> StackStatus:
     opened = open_recorded(project, target, lambda event: said.append(event.message))
     state = opened.state()
     asked = _served.asking(opened, state)
-    services = {s.name: s for s in opened.target.status(state)}
     deployments = opened.deployments(state)
+    facts = opened.target.status(state, *_described(opened, state, deployments))
+    services = {s.name: s for s in facts}
     components = [_component_status(c, state, c.services(deployments), services) for c in opened.components]
     lock = opened.store.lock()
     models = asked()
-    well = all(c.healthy for c in components) and all(m.healthy for m in models)
+    foundations = tuple(_foundation_status(s) for s in facts if s.foundation)
+    parts: list[ComponentStatus | FoundationStatus] = [*components, *foundations]
+    well = all(part.healthy for part in parts) and all(m.healthy for m in models)
     return StackStatus(
         stack=state.stack,
         target=state.target,
@@ -36,9 +39,25 @@ def status(project: Folder = ".", *, target: str | None = None) -> StackStatus:
         healthy=well and state.phase == "ready",
         components=tuple(components),
         models=models,
+        foundations=foundations,
         lock=_holder(lock),
         notes=tuple(said),
     )
+
+
+def _described(
+    opened: Project, state: State, deployments: Sequence[Deployment]
+) -> tuple[list[Service], list[Environment]]:
+    """What a target where others may change things compares with. Locks of models that somebody else deployed
+    are not on this machine.
+    """
+    if not isinstance(opened.target, Contested):
+        return [], []
+    services = [s for c in opened.components for s in c.services(deployments)]
+    environments = [e for c in opened.components for e in c.environments()]
+    if any(isinstance(c, ModelServer) for c in opened.components):
+        environments += [opened.model_environment(state, d) for d in deployments if d.environment]
+    return services, [e for e in environments if e.lock.is_file()]
 
 
 def _holder(lock: LockInfo | None) -> str:
@@ -52,7 +71,9 @@ def _component_status(
     facts = [services.get(n, ServiceStatus(name=n, condition="absent")) for n in names]
     if not facts:
         return _without_service(component, state)
-    worst = next((f for f in facts if f.condition != "running"), facts[0])
+    worst = next((f for f in facts if f.condition != "running"), None) or next(
+        (f for f in facts if f.detail), facts[0]
+    )
     memory = [f.memory for f in facts if f.memory >= 0]
     return ComponentStatus(
         role=component.role,
@@ -66,6 +87,19 @@ def _component_status(
         uptime=facts[0].uptime,
         restarts=sum(f.restarts for f in facts),
         detail=worst.detail,
+    )
+
+
+def _foundation_status(seen: ServiceStatus) -> FoundationStatus:
+    return FoundationStatus(
+        name=seen.name,
+        condition=seen.condition,
+        healthy=seen.condition in ("running", "present"),
+        memory=seen.memory,
+        uptime=seen.uptime,
+        restarts=seen.restarts,
+        detail=seen.detail,
+        resolution=seen.resolution,
     )
 
 
@@ -142,6 +176,8 @@ def _services_of(opened: Project, component: str | None) -> list[str]:
     by_service = {name: [name] for names in found.values() for name in names}
     by_flavor = {c.flavor: found[c.role] for c in opened.components}
     known = {**by_flavor, **by_service, **{role: names for role, names in found.items() if names}}
+    if component not in known and isinstance(opened.target, Loud):
+        known |= {name: [name] for name in opened.target.loud(state)}
     if component not in known:
         raise BadInput(f'Unknown component "{component}".', resolution=suggest(component, known))
     return known[component]
@@ -151,16 +187,22 @@ def _interleaved(opened: Project, names: list[str], lines: int) -> Iterator[tupl
     import queue  # noqa: PLC0415 - only when following
     import threading  # noqa: PLC0415
 
-    merged: queue.Queue[tuple[str, str]] = queue.Queue(maxsize=1000)
+    merged: queue.Queue[tuple[str, str] | Exception] = queue.Queue(maxsize=1000)
 
     def pump(name: str) -> None:
-        for line in opened.target.logs(name, lines=lines, follow=True):
-            merged.put((name, line))
+        try:
+            for line in opened.target.logs(name, lines=lines, follow=True):
+                merged.put((name, line))
+        except Exception as error:  # noqa: BLE001 - it is raised where somebody sees it
+            merged.put(error)
 
     for name in names:
         threading.Thread(target=pump, args=(name,), daemon=True).start()
     while True:
-        yield merged.get()
+        found = merged.get()
+        if isinstance(found, Exception):
+            raise found
+        yield found
 
 
 def url(component: str | None = None, *, project: Folder = ".", target: str | None = None) -> str:

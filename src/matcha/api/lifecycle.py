@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 import msgspec
 
@@ -16,6 +17,7 @@ from matcha.api.types import Destroyed, Destruction, Provisioned
 from matcha.component import Holding
 from matcha.errors import (
     AddressTaken,
+    BadInput,
     MatchaError,
     NotServed,
     StateUnreadable,
@@ -24,7 +26,7 @@ from matcha.errors import (
 from matcha.events import Emit, Event, silent
 from matcha.planning import Plan
 from matcha.state import State
-from matcha.target import LockInfo
+from matcha.target import Contested, Forgetful, LockInfo, Manifests
 
 LOCK_WAIT = 600.0
 ATTEMPTS = 3  # of a provision that other programs take ports from
@@ -45,6 +47,22 @@ def plan(project: Folder = ".", *, target: str | None = None) -> Plan:
     return _plan(opened, opened.store.read())
 
 
+def manifests(project: Folder = ".", *, target: str | None = None) -> list[dict[str, Any]]:
+    """What the stack of matcha.yaml consists of on its target, as documents for the target's own tools.
+
+    Asks nothing but the file: no cluster, no sign-in. Models that are deployed stand in the record, so
+    they are not part of it. Raises BadInput for a target that has no such documents.
+    """
+    opened = open_project(project, target)
+    if not isinstance(opened.target, Manifests):
+        raise BadInput(
+            f"The {opened.target.name} target has no manifests to show as YAML.",
+            resolution="matcha plan --output json",
+        )
+    wanted = opened.wanted(None)
+    return list(opened.target.manifests(wanted.services, wanted.environments))
+
+
 def _plan(opened: Project, state: State | None) -> Plan:
     wanted = opened.wanted(state)
     snapshot = _served.observe(opened, state, wanted)
@@ -59,15 +77,19 @@ def provision(
     target: str | None = None,
     emit: Emit = silent,
     confirm: Callable[[Plan], bool] | None = None,
+    force: bool = False,
     lock_wait: float = LOCK_WAIT,
 ) -> Provisioned:
     """Make the target match the stack: the first time, after a change, and as the repair of anything.
 
-    Safe to kill at any moment and to run again. Raises Locked when somebody else is at it for longer than
+    Safe to kill at any moment and to run again. `force` takes over what another tool manages as well; only
+    targets where that can be have it. Raises Locked when somebody else is at it for longer than
     `lock_wait` seconds, ComponentFailed with a service's last log lines, and, after all else is done,
     NotServed for deployed models that do not load.
     """
     opened = open_project(project, target)
+    if force:
+        _insist(opened)
     began = time.monotonic()
     with engine.locked(opened.store, "provision", wait=lock_wait, emit=emit) as token:
         known = opened.store.read()
@@ -84,6 +106,14 @@ def provision(
         serves=len(opened.state().deployments),
         seconds=time.monotonic() - began,
     )
+
+
+def _insist(opened: Project) -> None:
+    if not isinstance(opened.target, Contested):
+        raise BadInput(
+            f"On the {opened.target.name} target nothing needs --force.", resolution="matcha provision"
+        )
+    opened.target.insist()
 
 
 def _is_unfinished(state: State | None) -> bool:
@@ -120,8 +150,8 @@ def _ways_out(error: NotServed) -> str:
 
 
 def _finish(opened: Project, journal: engine.Journal) -> None:
+    opened.target.settle()  # first: whoever is killed here is not done, and the next run goes on
     journal.change(lambda s: s.next(phase="ready"))
-    opened.target.settle()
 
 
 def _run(opened: Project, journal: engine.Journal, emit: Emit) -> None:
@@ -137,7 +167,7 @@ def _run(opened: Project, journal: engine.Journal, emit: Emit) -> None:
 
 def _run_once(opened: Project, journal: engine.Journal, emit: Emit) -> None:
     wanted = opened.wanted(journal.state)
-    claimed = opened.target.begin(journal.state, wanted.services)
+    claimed = opened.target.begin(journal.state, wanted.services, wanted.environments)
     journal.change(lambda s: s.next(ports=claimed.ports, facts=claimed.facts))
     made = _plan(opened, journal.state)  # ports may have moved, and with them who refers to them
     work = engine.Work(opened.target, opened.components, wanted, journal, emit)
@@ -181,23 +211,25 @@ def destroy(
     """
     opened = _recorded.open_recorded(project, target, emit)
     state = _readable(opened, delete_data, emit)
-    belongings = tuple(opened.target.belongings())
+    keeps = opened.target.keeps_data and not delete_data
+    belongings = tuple(opened.target.belongings(delete_data=not keeps))
     if state is None and not belongings:
-        return Destroyed(nothing=True)
-    held = tuple(_counted(holding) for holding in _recorded.holdings(opened, state))
-    going = Destruction(belongings=belongings, holdings=held)
+        gone = tuple(opened.target.forget()) if isinstance(opened.target, Forgetful) else ()
+        return Destroyed(removed=gone, nothing=not gone)
+    held = () if keeps else _recorded.holdings(opened, state)
+    going = Destruction(belongings=belongings, holdings=tuple(_counted(holding) for holding in held))
     if going.holdings and not delete_data and confirm is None:
         raise _would_lose(going)
     if confirm and not confirm(going):
         return Destroyed(cancelled=True)
     with engine.locked(opened.store, "destroy", wait=lock_wait, emit=emit) as token:
-        opened.target.destroy(emit)
+        opened.target.destroy(emit, delete_data=not keeps)
         opened.store.delete(token)
-    if left := opened.target.leftovers():
+    if left := opened.target.leftovers(delete_data=not keeps):
         raise MatchaError(
             "Not everything could be removed.", details="\n".join(left), resolution="matcha destroy"
         )
-    return Destroyed(removed=belongings)
+    return Destroyed(removed=belongings, kept=tuple(opened.target.kept()) if keeps else ())
 
 
 def _readable(opened: Project, delete_data: bool, emit: Emit) -> State | None:

@@ -27,7 +27,7 @@ def env(project: Folder = ".", *, target: str | None = None) -> dict[str, Output
     """Environment variables with which MLflow, ZenML and the rest reach this stack."""
     opened = open_project(project, target)
     access = opened.access()
-    found: dict[str, Output] = {}
+    found: dict[str, Output] = dict(access.store_env())
     for component in opened.components:
         found.update(component.client_env(access))
     return {**found, "MATCHA_PROJECT": Output(str(opened.root))}

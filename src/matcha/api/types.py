@@ -50,8 +50,27 @@ class ModelStatus(msgspec.Struct, frozen=True, kw_only=True):
     detail: str = ""
 
 
+class FoundationStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that services stand on. Memory in bytes, -1 unknown; uptime in seconds.
+
+    `resolution` is what to type where it is not well and a provision would not mend it.
+    """
+
+    name: str
+    condition: Condition
+    healthy: bool
+    memory: int = -1
+    uptime: float = 0.0
+    restarts: int = 0
+    detail: str = ""
+    resolution: str = ""
+
+
 class StackStatus(msgspec.Struct, frozen=True, kw_only=True):
     """`healthy`: every component is, every deployed model answers, and the last provision finished.
+
+    `foundations` are what the services stand on, where the target runs that itself (a database server, the
+    newest of its dumps). A detail of what is well says what others changed of it: a provision takes it back.
 
     Models of a stopped stack are not asked, and left out. `lock` says who is changing the stack; `notes`
     that its file is not understood, and why.
@@ -63,6 +82,7 @@ class StackStatus(msgspec.Struct, frozen=True, kw_only=True):
     healthy: bool
     components: tuple[ComponentStatus, ...]
     models: tuple[ModelStatus, ...] = ()
+    foundations: tuple[FoundationStatus, ...] = ()
     lock: str = ""
     notes: tuple[str, ...] = ()
 
@@ -173,11 +193,14 @@ class Destruction(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Destroyed(msgspec.Struct, frozen=True, kw_only=True):
-    """`nothing` where there was no stack; `removed` are lines of what was there, all proved gone."""
+    """`nothing` where there was no stack; `removed` are lines of what was there, all proved gone; `kept` was
+    left on purpose.
+    """
 
     nothing: bool = False
     cancelled: bool = False
     removed: tuple[str, ...] = ()
+    kept: tuple[str, ...] = ()
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):

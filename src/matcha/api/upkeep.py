@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from pathlib import Path
 
@@ -11,7 +12,8 @@ from matcha import spec
 from matcha.api import _served, training
 from matcha.api._project import Folder, Project, open_project
 from matcha.api.types import Finding
-from matcha.errors import BadInput, MatchaError, StateUnreadable, suggest
+from matcha.errors import BadInput, MatchaError, suggest
+from matcha.state import State
 from matcha.target import Doctor
 
 
@@ -23,8 +25,9 @@ class Example(msgspec.Struct, frozen=True, kw_only=True):
 def doctor(project: Folder = ".", *, target: str | None = None, fix: bool = False) -> list[Finding]:
     """Every check of this machine and stack; with `fix`, what can be mended is mended first."""
     opened = open_project(project, target)
-    found = list(_stack_findings(opened, fix)) if isinstance(opened.target, Doctor) else []
-    found += _model_findings(opened)
+    state = _recorded(opened)
+    found = list(_stack_findings(opened, state, fix)) if isinstance(opened.target, Doctor) else []
+    found += _model_findings(opened) if state else []
     clients = training.client_mismatches(opened.components)
     found.append(
         Finding(
@@ -37,12 +40,15 @@ def doctor(project: Folder = ".", *, target: str | None = None, fix: bool = Fals
     return found
 
 
-def _stack_findings(opened: Project, fix: bool) -> list[Finding]:
+def _recorded(opened: Project) -> State | None:
+    """None also where it cannot be read: the target's own checks say so, and what can be done."""
+    with contextlib.suppress(MatchaError):
+        return opened.store.read()
+    return None
+
+
+def _stack_findings(opened: Project, state: State | None, fix: bool) -> list[Finding]:
     assert isinstance(opened.target, Doctor)
-    try:
-        state = opened.store.read()
-    except StateUnreadable:
-        state = None  # the target's own checks say so, and what can be done
     environments = opened.wanted(state).environments
     return [
         msgspec.convert(f, Finding, from_attributes=True)
@@ -51,11 +57,12 @@ def _stack_findings(opened: Project, fix: bool) -> list[Finding]:
 
 
 def _model_findings(opened: Project) -> list[Finding]:
-    """Whether the deployed models answer; nothing where none can be asked."""
+    """Whether the deployed models answer."""
     try:
         models = _served.asking(opened, opened.store.read())()
-    except StateUnreadable:
-        return []
+    except MatchaError as error:
+        told = f"The models cannot be asked: {error.message}"
+        return [Finding(check="models", ok=False, message=told, fix="matcha provision")]
     ill = [m for m in models if not m.healthy]
     if models and not ill:
         return [Finding(check="models", ok=True, message=f"{len(models)} deployed and answering.")]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from matcha.cli import screen
 from matcha.cli.options import AsOutputWithYaml, OutputWithYaml, Project, Target
 from matcha.cli.place import project_folder, titles
-from matcha.errors import BadInput
 
 EXAMPLES = ("matcha plan", "matcha plan --output json")
 
@@ -15,16 +14,19 @@ def command(
     target: Target = None,
     output: AsOutputWithYaml = OutputWithYaml.text,
 ) -> None:
-    """Show what provision would do."""
+    """Show what provision would do.
+
+    With --output yaml, on targets that have them: the manifests themselves, without asking the cluster.
+    """
     from matcha import api
+    from matcha.views.documents import to_yaml_stream
     from matcha.views.plans import plan_lines
 
-    found = api.plan(project_folder(project), target=target)
+    folder = project_folder(project)
     if output == OutputWithYaml.yaml:
-        raise BadInput(
-            f"The {found.target} target has no manifests to show as YAML.",
-            resolution="matcha plan --output json",
-        )
+        screen.write(to_yaml_stream(api.manifests(folder, target=target)))
+        return
+    found = api.plan(folder, target=target)
     if output == OutputWithYaml.json:
         screen.show_json(found)
     else:

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from matcha.views.live import Display
 
 EXAMPLES = ("matcha provision", "matcha provision --yes", "matcha provision --dry-run")
+Force = Annotated[
+    bool, typer.Option("--force", help="Take over fields that another tool manages as well (kubernetes).")
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only show what would be done.")]
 
 
@@ -25,6 +28,7 @@ def command(
     target: Target = None,
     yes: Yes = False,
     dry_run: DryRun = False,
+    force: Force = False,
     output: AsOutput = Output.text,
 ) -> None:
     """Make the whole stack run.
@@ -36,7 +40,7 @@ def command(
     if dry_run:
         _show_plan(folder, target, output)
     else:
-        _provision(folder, target, yes, output)
+        _provision(folder, target, yes, force, output)
 
 
 def _show_plan(folder: Path, target: str | None, output: Output) -> None:
@@ -50,7 +54,7 @@ def _show_plan(folder: Path, target: str | None, output: Output) -> None:
         screen.show(plan_lines(found, titles(), screen.paper()))
 
 
-def _provision(folder: Path, target: str | None, yes: bool, output: Output) -> None:
+def _provision(folder: Path, target: str | None, yes: bool, force: bool, output: Output) -> None:
     from matcha import api
     from matcha.views import documents
     from matcha.views.plans import provisioned_lines
@@ -61,6 +65,7 @@ def _provision(folder: Path, target: str | None, yes: bool, output: Output) -> N
             target=target,
             emit=display.emit,
             confirm=lambda plan: _agree(plan, display, yes),
+            force=force,
         )
     if output == Output.json:
         screen.show_json(documents.provisioned(result))

@@ -6,7 +6,7 @@ too: `{"error": {...}}` on stdout, so that a program reads one stream.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -152,6 +152,11 @@ def _plain(value: Any) -> Any:
     raise NotImplementedError(f"{type(value).__name__} has no JSON form")
 
 
+def to_yaml_stream(documents: Sequence[Any]) -> str:
+    """Several documents in one text, as tools of clusters read them."""
+    return "".join(f"---\n{to_yaml(document)}" for document in documents)
+
+
 def to_yaml(document: Any) -> str:
     from ruamel.yaml import YAML  # noqa: PLC0415 - only for --output yaml
     from ruamel.yaml.compat import StringIO  # noqa: PLC0415
@@ -159,8 +164,19 @@ def to_yaml(document: Any) -> str:
     text = StringIO()
     yaml = YAML()
     yaml.width = 4096
-    yaml.dump(msgspec.to_builtins(document, enc_hook=_plain), text)
+    yaml.dump(_in_blocks(msgspec.to_builtins(document, enc_hook=_plain)), text)
     return str(text.getvalue())
+
+
+def _in_blocks(value: Any) -> Any:
+    """Texts of several lines as a person would write them."""
+    from ruamel.yaml.scalarstring import LiteralScalarString  # noqa: PLC0415 - as in to_yaml
+
+    if isinstance(value, dict):
+        return {key: _in_blocks(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_in_blocks(each) for each in value]
+    return LiteralScalarString(value) if isinstance(value, str) and "\n" in value else value
 
 
 def values(outputs: Mapping[str, Mapping[str, Output]], *, show: bool = False) -> Values:

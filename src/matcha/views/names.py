@@ -12,7 +12,7 @@ from matcha.planning import Action
 
 Titles = Mapping[str, str]
 
-VERBS = {"environment": "install", "service": "start", "setup": "set up"}
+VERBS = {"foundation": "make", "environment": "install", "service": "start", "setup": "set up"}
 WHOLE = {
     "secrets": ("Secrets", "generate"),
     "stores": ("Storage", "make"),
@@ -20,7 +20,7 @@ WHOLE = {
     "stack": ("Stack", ""),
     "lock": ("Stack", ""),
 }
-NOUNS = {"environment": "{} environment", "service": "{}", "setup": "{} set-up"}
+NOUNS = {"foundation": "{}", "environment": "{} environment", "service": "{}", "setup": "{} set-up"}
 FORMS = {  # verb: what goes on, what was done
     "install": ("installing", "installed"),
     "reinstall": ("reinstalling", "reinstalled"),
@@ -33,6 +33,7 @@ FORMS = {  # verb: what goes on, what was done
     "load": ("loading", "loaded"),
     "remove": ("removing", "removed"),
 }
+PROPER = {"mysql": "MySQL"}  # what no component has a title for
 AGAIN: dict[tuple[str, Action], str] = {
     ("service", "update"): "restart",
     ("service", "repair"): "restart",
@@ -47,6 +48,8 @@ def title_of(name: str, titles: Titles) -> str:
 
 def readable(name: str) -> str:
     """`experiment-tracker` -> Experiment tracker; what has capitals already is kept."""
+    if name in PROPER:
+        return PROPER[name]
     text = name.replace("-", " ").replace("_", " ").strip()
     return text if text != text.lower() else text[:1].upper() + text[1:]
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from matcha.api.types import ComponentStatus, StackStatus
+from matcha.api.types import ComponentStatus, FoundationStatus, StackStatus
 from matcha.views.format import duration, plural, size
 from matcha.views.text import Column, Line, Paper, Span, Style, line, table, wrap
 
+Part = ComponentStatus | FoundationStatus
 STYLES: dict[str, Style] = {
     "running": "green",
     "present": "green",
@@ -29,7 +30,7 @@ COLUMNS = (
 
 def status_lines(status: StackStatus, paper: Paper) -> list[Line]:
     """A row a component, then what is said of those, and of deployed models, that are not well."""
-    rows = [_row(component) for component in status.components]
+    rows = [_row(each) for each in _parts(status)]
     return [
         line(f"Stack {status.stack} on {status.target}: ", _verdict(status)),
         *([line(f"Being changed by {status.lock}.")] if status.lock else []),
@@ -45,28 +46,38 @@ def _verdict(status: StackStatus) -> Span:
         return Span("healthy", "green")
     if status.phase == "stopped":
         return Span("stopped", "yellow")
-    if ill := sum(1 for component in status.components if not component.healthy):
-        return Span(f"{ill} of {len(status.components)} not healthy", "red")
+    parts = _parts(status)
+    if ill := sum(1 for part in parts if not part.healthy):
+        return Span(f"{ill} of {len(parts)} not healthy", "red")
     if silent := sum(1 for model in status.models if not model.healthy):
         return Span(f"{plural(silent, 'model')} {'does' if silent == 1 else 'do'} not answer", "red")
     return Span("unfinished", "yellow")
 
 
-def _row(component: ComponentStatus) -> tuple[Span, ...]:
+def _row(component: Part) -> tuple[Span, ...]:
     up = component.uptime > 0 or component.memory >= 0  # a process that has just begun has run for no second
     return (
-        Span(component.title),
+        Span(_title(component)),
         Span(WORDS.get(component.condition, component.condition), STYLES[component.condition]),
-        Span(component.address),
-        Span(component.version),
+        Span(component.address if isinstance(component, ComponentStatus) else ""),
+        Span(component.version if isinstance(component, ComponentStatus) else ""),
         Span(size(component.memory)),
         Span(duration(component.uptime) if up else ""),
         Span(str(component.restarts) if up or component.restarts else ""),
     )
 
 
+def _parts(status: StackStatus) -> list[Part]:
+    return [*status.components, *status.foundations]
+
+
+def _title(part: Part) -> str:
+    return part.title if isinstance(part, ComponentStatus) else part.name
+
+
 def _complaints(status: StackStatus, paper: Paper) -> list[Line]:
-    said = [f"{c.title}: {c.detail}" for c in status.components if c.detail and not c.healthy]
+    """What is wrong, and what others changed of that which is well."""
+    said = [f"{_title(p)}: {p.detail}" for p in _parts(status) if p.detail]
     said += [f"Model {m.name}: {m.detail}" for m in status.models if not m.healthy]
     lines = [each for text in said for each in wrap(text, paper.width)]
     resolution = next_command(status)
@@ -78,6 +89,15 @@ def _complaints(status: StackStatus, paper: Paper) -> list[Line]:
 
 def next_command(status: StackStatus) -> str:
     """What mends the stack; empty where nothing needs mending."""
-    if status.healthy:
+    parts = _parts(status)
+    changed = any(part.healthy and part.detail for part in parts)
+    if status.healthy and not changed:
         return ""
-    return "matcha start" if status.phase == "stopped" else "matcha provision"
+    if status.phase == "stopped":
+        return "matcha start"
+    ill = [p for p in parts if not p.healthy]
+    others = [p.resolution for p in ill if isinstance(p, FoundationStatus) and p.resolution]
+    silent = any(not model.healthy for model in status.models)
+    if others and len(others) == len(ill) and not silent and not changed and status.phase == "ready":
+        return others[0]
+    return "matcha provision"

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from matcha.api.types import Destroyed, Destruction, Finding
 from matcha.views.documents import ExampleDocument
 from matcha.views.format import plural
 from matcha.views.text import Column, Line, Paper, Span, cells, line, table, wrap
+
+MOST_LISTED = 12  # lines of what goes; more are counted by kind
+MOST_NAMED = 3  # of one kind that is counted
+_NAMED = re.compile(r"[A-Z][A-Za-z]+ [a-z0-9.-]+")
 
 
 def doctor_lines(findings: Sequence[Finding], paper: Paper) -> list[Line]:
@@ -51,10 +56,29 @@ def destruction_lines(going: Destruction, where: str) -> list[Line]:
     lost = [line(f"  - {each}") for each in going.holdings]
     return [
         line(Span(f"This removes {where}:", "bold")),
-        *(line(f"  - {each}") for each in going.belongings),
+        *(line(f"  - {each}") for each in condensed(going.belongings)),
         *([line(), line(Span("It may hold the only copy of:", "red")), *lost] if lost else []),
         line(),
     ]
+
+
+def condensed(things: Sequence[str]) -> list[str]:
+    """Many things of the form `Kind name` as one line a kind, in the order of the kinds; few as they are."""
+    if len(things) <= MOST_LISTED:
+        return list(things)
+    kinds: dict[str, list[str]] = {}
+    for thing in things:
+        kind = thing.partition(" ")[0] if _NAMED.fullmatch(thing) else thing
+        kinds.setdefault(kind, []).append(thing)
+    return [_condensed(kind, alike) for kind, alike in kinds.items()]
+
+
+def _condensed(kind: str, alike: Sequence[str]) -> str:
+    if len(alike) == 1:
+        return alike[0]
+    several = f"{kind[:-1]}ies" if kind.endswith("y") else f"{kind}s"
+    names = ", ".join(thing.partition(" ")[2] for thing in alike)
+    return f"{len(alike)} {several}" + (f": {names}" if len(alike) <= MOST_NAMED else "")
 
 
 def destroyed_lines(result: Destroyed, *, listed: bool = False) -> list[Line]:
@@ -63,9 +87,16 @@ def destroyed_lines(result: Destroyed, *, listed: bool = False) -> list[Line]:
         return [line("There is nothing to destroy.")]
     if result.cancelled:
         return [line("Nothing was removed.")]
+    kept = [line(f"  - {each}") for each in condensed(result.kept)]
+    end = "nothing else of the stack is left." if kept else "nothing of the stack is left."
     return [
-        *(line(f"  - {each}") for each in result.removed if not listed),
-        line(Span("Removed, and checked: nothing of the stack is left.", "green")),
+        *(line(f"  - {each}") for each in condensed(result.removed) if not listed),
+        line(Span(f"Removed, and checked: {end}", "green")),
+        *(
+            [line(), line("Kept, with all data (matcha destroy --delete-data removes it):"), *kept]
+            if kept
+            else []
+        ),
     ]
 
 

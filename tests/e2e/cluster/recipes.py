@@ -156,6 +156,13 @@ def pinned(name: str) -> str:
     return re.search(rf"^{name}=(\S+)", (HERE / "versions").read_text(), re.MULTILINE)[1]  # type: ignore[index]
 
 
+def official(module: str, name: str) -> str:
+    """The image that the target pins there."""
+    text = (ROOT / "src/matcha/targets/kubernetes" / module).read_text()
+    found = re.search(rf'^ *{name} = "(\S+)"', text, re.MULTILINE)[1]  # type: ignore[index]
+    return f"docker.io/library/{found}"
+
+
 PYTHON = Layer(python)
 ENVIRONMENT = {"PATH": f"{VENV}/bin:{PATH}", "VIRTUAL_ENV": VENV}
 ENTRYPOINT = "/usr/local/bin/docker-entrypoint.sh"
@@ -174,7 +181,7 @@ IMAGES = {
         "docker.io/library/python:3.11-slim-bookworm",
         (PYTHON,),
         {"Cmd": ["python3"]},
-        aliases=("docker.io/library/python:3.12-slim-bookworm",),
+        aliases=(official("options.py", "image: str"),),
     ),
     "mlflow": Image(
         f"ghcr.io/mlflow/mlflow:v{version('mlflow')}-full",
@@ -196,6 +203,7 @@ IMAGES = {
         "docker.io/library/mysql:8.4",
         (Layer(mysql, (entrypoint,), inputs=(ROOTFS / "mysql.cnf", ROOTFS / "mysql-entrypoint")),),
         {"Entrypoint": [ENTRYPOINT], "Cmd": ["mysqld"]},
+        aliases=(official("foundations.py", "DATABASE_IMAGE"),),
     ),
     "versitygw": Image(
         f"ghcr.io/versity/versitygw:{pinned('VERSITYGW')}",

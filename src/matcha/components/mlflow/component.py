@@ -81,8 +81,8 @@ class MLflow(Component):
                 ),
                 # Not MLflow's own 5000: macOS answers there itself (AirPlay).
                 ports=(Port("http", 5001),),
-                # /health answers before the database does.
-                health=Probe(path="/api/2.0/mlflow/experiments/get?experiment_id=0"),
+                # /health answers before the database does. No experiment is sure to be there.
+                health=Probe(path="/api/2.0/mlflow/experiments/search?max_results=1", alive="/health"),
                 env={
                     "MLFLOW_BACKEND_STORE_URI": "{database:mlflow}",
                     "MLFLOW_ARTIFACTS_DESTINATION": "{store:artifacts}",

@@ -104,6 +104,7 @@ class MLServer(Component):
             secrets={"MATCHA_SERVING_TOKEN": publishing.TOKEN},
             live=live,
             talks_to=(TRACKER,),
+            called_by=(self.role,),
         )
 
     def _env(self) -> dict[str, str]:
@@ -129,9 +130,9 @@ class MLServer(Component):
     def client_env(self, access: Access) -> Mapping[str, Output]:
         return {"MATCHA_SERVING_URL": Output(access.url(self.role))}
 
-    def own_environment(self, model: ModelVersion) -> tuple[str, ...]:
-        """`fitting` says what fits. Raises MatchaError for a model that no server can run."""
-        return fitting.own_environment(model, self.serving_lock(), HERE / "requirements.in")
+    def own_environment(self, model: ModelVersion, python: str = "") -> tuple[str, ...]:
+        """`fitting` says what fits."""
+        return fitting.own_environment(model, self.serving_lock(), HERE / "requirements.in", python)
 
     def publish(self, access: Access, deployments: Sequence[Deployment]) -> Sequence[LoadResult]:
         return publishing.publish(access, self.role, deployments)
@@ -152,7 +153,7 @@ def _service(**special: Any) -> Service:
         # Live, and not ready: a server that loads models is not ill, and must not be restarted for it.
         health=Probe(path="/v2/health/live"),
         conceal=True,  # it runs the code of models
-        volumes=("models",),
+        caches=("models",),
         code=(HERE / "inside", inside.FOLDER),
         resources=Resources(cpu=0.5, memory=400),
         **special,

@@ -6,7 +6,8 @@
 - Any other specifier means what it says. A package that is not locked does not fit.
 - MLflow never decides: it is the server's own in every environment.
 - Another minor version of Python does not fit: functions are pickled as bytecode. Models of a Python that
-  MLServer does not run on fit by their packages alone, unless they are made of such functions.
+  cannot be had, as MLServer does not run on it or the target has one only, fit by their packages alone,
+  unless they are made of such functions.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from matcha.component import Environment, ModelVersion
-from matcha.errors import MatchaError
+from matcha.errors import MatchaError, WrongPython
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
@@ -30,15 +31,20 @@ IMPORTED = ("aiohttp", "orjson", "uvicorn")  # by the code that runs in the proc
 _PIN = re.compile(r"^([A-Za-z0-9][\w.-]*)(?:\[[^]]*\])?==(\S+)\s*(?:;\s*(.*?))?\s*\\?$", re.MULTILINE)
 
 
-def own_environment(model: ModelVersion, serving: Environment, server_in: Path) -> tuple[str, ...]:
+def own_environment(
+    model: ModelVersion, serving: Environment, server_in: Path, only: str = ""
+) -> tuple[str, ...]:
     """Requirement lines of an environment for the model; () where it fits.
 
-    `server_in` is the file of what the server itself needs. Raises MatchaError for a model that no server
+    `server_in` is the file of what the server itself needs, `only` the Python of all servers where there is
+    no choice. Raises WrongPython for a model that loads on another alone, MatchaError for one that no server
     can run.
     """
-    python = _python(model, serving)
+    python = _python(model, serving, only)
     locked = pins(serving.lock.read_text(), python)
-    if python == _serving_python(serving) and all(fits(line, locked, python) for line in model.requirements):
+    if python == (only or _serving_python(serving)) and all(
+        fits(line, locked, python) for line in model.requirements
+    ):
         return ()
     return _lines(model, locked, server_in.read_text())
 
@@ -117,21 +123,28 @@ def _release(version: str) -> tuple[int, int]:
     return found.major, found.minor
 
 
-def _python(model: ModelVersion, serving: Environment) -> str:
+def _python(model: ModelVersion, serving: Environment, only: str) -> str:
     """The minor version ("3.11") that the model is to be served with."""
     trained = ".".join(model.python.split(".")[:2])
-    if not trained:
-        return _serving_python(serving)
-    if _supported(trained, serving):
+    if not trained or trained == only:
+        return only or _serving_python(serving)
+    if not only and _supported(trained, serving):
         return trained
-    if set(model.flavors) <= {"python_function"}:
+    functions = set(model.flavors) <= {"python_function"}
+    if functions and only and _supported(trained, serving):
+        raise WrongPython(
+            f"The model was made with Python {model.python}, and models are served with {only} here.",
+            details="It is made of Python functions, which load only in the Python they were made with.",
+            resolution=f"train it with Python {only}",
+        )
+    if functions:
         raise MatchaError(
             f"The model was made with Python {model.python}, which MLServer does not run on.",
             details="It is made of Python functions, which load only in the Python they were made with. "
             f"MLServer needs {serving.python}.",
             resolution="train it with `matcha run`, which uses a Python that serves",
         )
-    return _serving_python(serving)
+    return only or _serving_python(serving)
 
 
 def _supported(python: str, serving: Environment) -> bool:

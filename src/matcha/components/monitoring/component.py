@@ -21,11 +21,13 @@ from matcha.component import (
     Probe,
     Resources,
     Service,
+    SharedAccess,
 )
 from matcha.errors import MatchaError, NotFound, NotProvisioned
 
 HERE = Path(__file__).resolve().parent
 TOKEN = "capture-token"  # noqa: S105 - the name of the secret
+STORE = "monitoring"
 WINDOW_SECONDS = 930.0  # a little more than the service itself waits for its work
 SECONDS = 15.0
 LINKS = {"MLflow": "experiment-tracker", "ZenML": "pipeline"}
@@ -76,6 +78,7 @@ class Monitoring(Component):
                 health=Probe(path="/healthz"),
                 env={
                     "MATCHA_DATA": "{volume:captures}",
+                    "MATCHA_STORE": f"{{store:{STORE}}}",
                     "MATCHA_SETTINGS": "{files}/settings.json",
                     "MATCHA_DEPLOYMENTS": "{live}/deployments.json",
                     "MLFLOW_TRACKING_URI": "{url:experiment-tracker}",
@@ -84,6 +87,7 @@ class Monitoring(Component):
                 },
                 secrets={"MATCHA_CAPTURE_TOKEN": TOKEN},
                 volumes=("captures",),
+                stores=(STORE,),
                 files={"settings.json": _json(msgspec.structs.asdict(self.options))},
                 live={"deployments.json": _json(deployments)},
                 code=(HERE / "inside", inside.FOLDER),
@@ -93,12 +97,14 @@ class Monitoring(Component):
         )
 
     def setup_digest(self) -> str:
-        return "links-1"
+        return "links-2"
 
     def setup(self, access: Access) -> None:
-        """Tell the page where a person finds the other tools. Raises MatchaError."""
+        """Tell the page where a person finds the other tools, unless everybody who looks at it finds them
+        elsewhere. Raises MatchaError.
+        """
         links = {}
-        for name, role in LINKS.items():
+        for name, role in () if isinstance(access, SharedAccess) else LINKS.items():
             with contextlib.suppress(NotProvisioned):
                 links[name] = access.url(role)
         headers = {"Authorization": f"Bearer {access.secret(TOKEN)}"}

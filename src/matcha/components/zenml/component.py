@@ -22,6 +22,7 @@ from matcha.component import (
     Resources,
     Service,
     digest_of,
+    shared_url,
 )
 from matcha.components.zenml import wiring
 from matcha.components.zenml.rest import Server
@@ -83,7 +84,7 @@ class ZenML(Component):
                     "ZENML_SERVER_JWT_SECRET_KEY": "zenml-jwt-key",
                     "ZENML_SECRETS_STORE_ENCRYPTION_KEY": "zenml-encryption-key",
                 },
-                volumes=("config",),
+                caches=("config",),
                 databases=(Database("zenml", seed=HERE / "seed.sql"),),
                 stores=(ARTIFACTS,),
                 code=(HERE / "inside", inside.FOLDER),
@@ -92,10 +93,10 @@ class ZenML(Component):
         )
 
     def setup_digest(self) -> str:
-        return digest_of(["1", wiring.parts("", "")])
+        return digest_of(["2", wiring.parts("", "")])
 
     def setup(self, access: Access) -> None:
-        wanted = wiring.parts(access.store(ARTIFACTS), access.url(TRACKER))
+        wanted = wiring.parts(access.store(ARTIFACTS), shared_url(access, TRACKER))
         with Server(access.url(self.role)) as server:
             wiring.wire(server, access, wanted)
 
@@ -114,12 +115,19 @@ class ZenML(Component):
         return {**super().resources(access), "orchestrator": orchestrator}
 
     def client_env(self, access: Access) -> Mapping[str, Output]:
-        """Raises NotProvisioned before the first `setup`."""
+        """Raises NotProvisioned before the first `setup`.
+
+        Where this machine reaches MLflow on another port than the one that ZenML has, the active stack is one
+        for that port, for which ZenML is asked: pipelines take the address from there, not from variables.
+        """
         key, stack, project = (
             wiring.kept(access, name) for name in (wiring.KEY, wiring.STACK_ID, wiring.PROJECT_ID)
         )
         if not (key and stack and project):
             raise NotProvisioned("The stack is not registered with its ZenML server yet.")
+        tracker = access.url(TRACKER)
+        if tracker != shared_url(access, TRACKER):
+            stack = self._twin(access, tracker)
         return {
             "ZENML_STORE_URL": Output(access.url(self.role)),
             "ZENML_STORE_API_KEY": Output(key, sensitive=True),
@@ -131,6 +139,12 @@ class ZenML(Component):
             "ZENML_ANALYTICS_OPT_IN": Output("false"),
             "ZENML_AUTO_OPEN_DASHBOARD": Output("false"),
         }
+
+    def _twin(self, access: Access, tracker: str) -> str:
+        """Id of the ZenML stack for machines that reach MLflow at `tracker`; made where there is none."""
+        with Server(access.url(self.role)) as server:
+            server.login(password=access.secret(wiring.KEY))
+            return wiring.ensure_twin(server, tracker)
 
     def holdings(self, access: Access) -> tuple[Holding, ...]:
         database = access.database("zenml")

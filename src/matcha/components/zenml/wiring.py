@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -31,22 +32,48 @@ class Part(msgspec.Struct, frozen=True):
     flavor: str
     configuration: dict[str, str] = msgspec.field(default_factory=dict)
 
+    suffix: str = ""  # of the name
+
     @property
     def name(self) -> str:
-        return f"{NAME}-{self.type.replace('_', '-')}"
+        return f"{NAME}-{self.type.replace('_', '-')}{self.suffix}"
+
+    def described(self) -> dict[str, Any]:
+        """As ZenML's API takes it."""
+        about = {"name": self.name, "type": self.type, "flavor": self.flavor}
+        return {**about, "configuration": self.configuration}
 
 
 def parts(artifacts: str, tracker: str) -> tuple[Part, ...]:
     """What the ZenML stack consists of, given the address of its artifacts and MLflow's URL."""
     scheme = artifacts.partition("://")[0] if "://" in artifacts else ""
-    # ZenML wants credentials with an http address; this MLflow asks for none.
-    mlflow = {"tracking_uri": tracker, "tracking_username": NAME, "tracking_password": "unused"}
     return (
         Part("orchestrator", "local"),
         Part("artifact_store", ARTIFACT_STORES.get(scheme, "local"), {"path": artifacts}),
-        Part("experiment_tracker", "mlflow", mlflow),
+        tracking(tracker),
         Part("model_registry", "mlflow"),
     )
+
+
+def tracking(url: str, suffix: str = "") -> Part:
+    # ZenML wants credentials with an http address; this MLflow asks for none.
+    mlflow = {"tracking_uri": url, "tracking_username": NAME, "tracking_password": "unused"}
+    return Part("experiment_tracker", "mlflow", mlflow, suffix)
+
+
+def ensure_twin(server: Server, tracker: str) -> str:
+    """Id of a stack like Matcha's whose experiment tracker is at `tracker`, named after its port.
+
+    Raises NotProvisioned before `wire`.
+    """
+    base = server.find("/stacks", name=NAME)
+    if base is None:
+        raise NotProvisioned("The stack is not registered with its ZenML server yet.")
+    suffix = f"-{urlsplit(tracker).port}"
+    part = tracking(tracker, suffix)
+    found = server.find("/components", name=part.name, type=part.type)
+    ids = {kind: str(held[0]["id"]) for kind, held in base["metadata"]["components"].items()}
+    return ensure_stack(server, {**ids, part.type: ensure_component(server, part, found)}, NAME + suffix)
 
 
 def wire(server: Server, access: Access, wanted: tuple[Part, ...]) -> None:
@@ -104,7 +131,7 @@ def ensure_account(server: Server) -> str:
 def ensure_component(server: Server, part: Part, found: Mapping[str, Any] | None) -> str:
     """`found` is what ZenML has under that name."""
     if found is None:
-        found = server.post("/components", {"name": part.name, **msgspec.to_builtins(part)})
+        found = server.post("/components", part.described())
     elif _differs(found["metadata"]["configuration"], part.configuration):
         server.put(f"/components/{found['id']}", {"configuration": part.configuration})
     return str(found["id"])
@@ -115,12 +142,12 @@ def _differs(have: Mapping[str, Any], want: Mapping[str, str]) -> bool:
     return any(have.get(key) != value for key, value in want.items())
 
 
-def ensure_stack(server: Server, ids: Mapping[str, str]) -> str:
+def ensure_stack(server: Server, ids: Mapping[str, str], name: str = NAME) -> str:
     """Leaves components of other types, which a user may have added."""
     want = {type_: [id_] for type_, id_ in ids.items()}
-    found = server.find("/stacks", name=NAME)
+    found = server.find("/stacks", name=name)
     if found is None:
-        return str(server.post("/stacks", {"name": NAME, "components": want})["id"])
+        return str(server.post("/stacks", {"name": name, "components": want})["id"])
     have = {t: [str(c["id"]) for c in held] for t, held in found["metadata"]["components"].items()}
     if {**have, **want} != have:
         server.put(f"/stacks/{found['id']}", {"components": {**have, **want}})

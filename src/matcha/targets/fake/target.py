@@ -7,31 +7,35 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import msgspec
 
-from matcha.component import Environment, Service, service_digest
+from matcha.component import Environment, Output, Service, service_digest
 from matcha.errors import ComponentFailed, NotProvisioned
 from matcha.events import Emit, Event
 from matcha.state import State
-from matcha.target import Seen, ServiceStatus, Snapshot, StateStore
+from matcha.target import Foundation, Seen, ServiceStatus, Snapshot, StateStore
 from matcha.targets.fake.store import FakeStore, replace
 
 Facts = dict[str, dict[str, Any]]
 
 
 class FakeOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`fail` holds keys of steps that raise; `port` is the first port it pretends to listen on."""
+    """`fail` holds keys of steps that raise; `port` is the first port it pretends to listen on;
+    `foundations` names what it pretends to need besides the services.
+    """
 
     fail: tuple[str, ...] = ()
+    foundations: tuple[str, ...] = ()
     port: int = 9000
 
 
 class FakeTarget:
     name: ClassVar[str] = "fake"
+    keeps_data: ClassVar[bool] = False
     in_project: ClassVar[bool] = True
     Options: ClassVar[type[FakeOptions]] = FakeOptions
 
@@ -42,17 +46,38 @@ class FakeTarget:
     def store(self) -> StateStore:
         return FakeStore(self._folder)
 
-    def observe(self, state: State | None, services: Sequence[Service]) -> Snapshot:
+    def observe(
+        self,
+        state: State | None,
+        services: Sequence[Service],
+        environments: Sequence[Environment] = (),
+    ) -> Snapshot:
         return Snapshot({key: msgspec.convert(fact["seen"], Seen) for key, fact in self._read().items()})
+
+    def foundations(
+        self, services: Sequence[Service], environments: Sequence[Environment]
+    ) -> Sequence[Foundation]:
+        """Those that the options name, each carrying everything."""
+        return [
+            Foundation(name=name, digest="1", carries=("secrets", "stores", "environments", "databases"))
+            for name in self._options.foundations
+        ]
 
     def preflight(self, environments: Sequence[Environment], snapshot: Snapshot) -> Sequence[str]:
         return ()
 
-    def begin(self, state: State, services: Sequence[Service]) -> State:
+    def begin(
+        self, state: State, services: Sequence[Service], environments: Sequence[Environment] = ()
+    ) -> State:
         wanted = [f"{s.name}/{p.name}" for s in services for p in s.ports]
         free = (n for n in range(self._options.port, 65536) if n not in state.ports.values())
         ports = {key: state.ports.get(key) or next(free) for key in wanted}
         return state.next(ports={**state.ports, **ports})
+
+    def lay(self, foundation: str, emit: Emit) -> None:
+        key = f"foundation/{foundation}"
+        self._may_fail(key)
+        self._put(key, Seen("present", "1"))
 
     def install(self, environment: Environment, emit: Emit) -> None:
         key = f"environment/{environment.name}"
@@ -100,7 +125,9 @@ class FakeTarget:
     def access(self, state: State) -> FakeAccess:
         return FakeAccess(self._folder, state, self._read)
 
-    def status(self, state: State) -> Sequence[ServiceStatus]:
+    def status(
+        self, state: State, services: Sequence[Service] = (), environments: Sequence[Environment] = ()
+    ) -> Sequence[ServiceStatus]:
         return [
             ServiceStatus(
                 name=key.partition("/")[2],
@@ -123,17 +150,20 @@ class FakeTarget:
                 fact["seen"]["condition"] = "stopped"
         self._write(facts)
 
-    def belongings(self) -> Sequence[str]:
+    def belongings(self, *, delete_data: bool = True) -> Sequence[str]:
         return sorted(key for key in self._read() if key.startswith(("service/", "store/")))
 
-    def destroy(self, emit: Emit) -> None:
+    def destroy(self, emit: Emit, *, delete_data: bool = True) -> None:
         """Folders are what clients were given; files are the record's and the lock's."""
         self._may_fail("destroy")
         self._file.unlink(missing_ok=True)
         for folder in [path for path in self._folder.glob("*") if path.is_dir()]:
             shutil.rmtree(folder)
 
-    def leftovers(self) -> Sequence[str]:
+    def kept(self) -> Sequence[str]:
+        return ()
+
+    def leftovers(self, *, delete_data: bool = True) -> Sequence[str]:
         return sorted(self._read())
 
     def _may_fail(self, key: str) -> None:
@@ -186,6 +216,9 @@ class FakeAccess:
 
     def store(self, area: str) -> str:
         return str(self._folder / "store" / area)
+
+    def store_env(self) -> Mapping[str, Output]:
+        return {}
 
     def inside(self, template: str) -> str:
         return template

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
+from matcha.component import Output
 from matcha.errors import MatchaError, NotProvisioned
+from matcha.host.files import private_folder
+from matcha.host.ports import HOST
 from matcha.state import State
 from matcha.targets.local.describe import peers, ports_of
-from matcha.targets.local.files import private_folder
 from matcha.targets.local.home import Stack
 from matcha.targets.local.look import roles_of
-from matcha.targets.local.ports import HOST
 from matcha.targets.local.resolve import Places, base_url, main_port, resolve
 
 
@@ -55,6 +57,9 @@ class LocalAccess:
 
     def store(self, area: str) -> str:
         return str(self._stack.layout.area(area))
+
+    def store_env(self) -> Mapping[str, Output]:
+        return {}
 
     def inside(self, template: str) -> str:
         ports = peers(self._state.ports, roles_of(self._state))

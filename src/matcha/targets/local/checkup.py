@@ -11,6 +11,8 @@ from pathlib import Path
 from matcha.component import Environment
 from matcha.errors import MatchaError, StateUnreadable
 from matcha.events import silent
+from matcha.host.listening import listener
+from matcha.host.ports import is_free
 from matcha.state import State
 from matcha.targets.local import doctor, look, mending, removal
 from matcha.targets.local.describe import ports_of
@@ -19,9 +21,7 @@ from matcha.targets.local.filestore import FileStore
 from matcha.targets.local.home import Stack, find_stack, indexed, unusable
 from matcha.targets.local.installer import Installer
 from matcha.targets.local.layout import Layout, UserLayout
-from matcha.targets.local.listening import listener
 from matcha.targets.local.notes import EnvironmentNote
-from matcha.targets.local.ports import is_free
 
 PYTHON_SECONDS = 20.0
 

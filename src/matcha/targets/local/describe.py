@@ -9,13 +9,13 @@ from pathlib import Path
 import msgspec
 
 from matcha.component import Service, code_digests, digest_of
+from matcha.host.programs import HealthCheck, Program
 from matcha.targets.local.layout import Layout
-from matcha.targets.local.programs import HealthCheck, Program
 from matcha.targets.local.resolve import Places, base_url, main_port, resolve, secret_names
 
 
 class Made(msgspec.Struct, frozen=True):
-    """A program and the texts of its files, by file name."""
+    """A program and the texts of its files, by file name. `health`: where it says that it can do its work."""
 
     program: Program
     files: dict[str, str]
@@ -48,7 +48,7 @@ def places(service: Service, layout: Layout, ports: Mapping[str, int], roles: Ma
         ports=own,
         peers=peers(ports, roles),
         optional=service.talks_to,
-        volumes={v: layout.volume(service.name, v) for v in service.volumes},
+        volumes={v: layout.volume(service.name, v) for v in (*service.volumes, *service.caches)},
         databases={d.name: layout.database(service.name, d.name) for d in service.databases},
         store=layout.area(""),
         files=layout.files(service.name),
@@ -59,7 +59,7 @@ def places(service: Service, layout: Layout, ports: Mapping[str, int], roles: Ma
 def describe(service: Service, python: Path, where: Places, layout: Layout, secrets: Path) -> Made:
     """Raises MatchaError for a placeholder that cannot be resolved."""
     files = _texts(service.files, where)
-    health = _health(service, where)
+    check = _check(service, where)
     program = Program(
         name=service.name,
         argv=(str(python), *(resolve(part, where) for part in service.command)),
@@ -69,7 +69,7 @@ def describe(service: Service, python: Path, where: Places, layout: Layout, secr
         folder=layout.work(service.name),
         log=layout.log(service.name),
         stop_seconds=service.stop_seconds,
-        health=health,
+        health=check,
         digest="",
         conceal=service.conceal,
     )
@@ -78,7 +78,7 @@ def describe(service: Service, python: Path, where: Places, layout: Layout, secr
         program=msgspec.structs.replace(program, digest=digest),
         files=files,
         live=_texts(service.live, where),
-        health=health.url,
+        health=f"{_base(service, where)}{service.health.path}",
     )
 
 
@@ -95,11 +95,15 @@ def _env(service: Service, where: Places) -> dict[str, str]:
     return env
 
 
-def _health(service: Service, where: Places) -> HealthCheck:
+def _base(service: Service, where: Places) -> str:
+    return base_url(where.ports.get(service.health.port, 0) or main_port(where.ports))
+
+
+def _check(service: Service, where: Places) -> HealthCheck:
+    """What decides on a restart."""
     probe = service.health
-    port = where.ports.get(probe.port, 0) or main_port(where.ports)
     return HealthCheck(
-        url=f"{base_url(port)}{probe.path}",
+        url=f"{_base(service, where)}{probe.alive or probe.path}",
         timeout=probe.timeout,
         failures=probe.failures,
         grace=probe.start_timeout,

@@ -5,23 +5,22 @@ from __future__ import annotations
 import contextlib
 import os
 import shlex
-import socket
-from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
-import platformdirs
 
 from matcha.environments import cache_root
 from matcha.errors import BadInput, MatchaError, StateUnreadable
-from matcha.state import State
-from matcha.targets.local.files import is_private, private_folder, remove_tree, write_changed
+from matcha.host.files import private_folder, remove_tree, write_changed
+from matcha.host.ports import PortBook
+from matcha.host.runtime import first_usable, user_data
+from matcha.host.runtime import unusable as unusable  # noqa: PLC0414 - others import it from here
+from matcha.host.supervisor import Supervisor
+from matcha.state import State, is_stack_id
 from matcha.targets.local.filestore import FileStore
-from matcha.targets.local.layout import Layout, UserLayout, is_stack_id
+from matcha.targets.local.layout import Layout, UserLayout
 from matcha.targets.local.notes import Notes
-from matcha.targets.local.ports import PortBook
 from matcha.targets.local.secrets import SecretFile
-from matcha.targets.local.supervisor import Supervisor
 
 DATA = "data-folder"  # the fact of a State that says with which data folder the stack was made
 
@@ -67,12 +66,7 @@ def refuse_link(layout: Layout) -> None:
 
 
 def user_layout() -> UserLayout:
-    """In the user's data folder; never in that of a snap, whose terminals set XDG_DATA_HOME for themselves
-    and to another folder with every update.
-    """
-    if "/snap/" in os.environ.get("XDG_DATA_HOME", ""):
-        return UserLayout(Path.home() / ".local" / "share" / "matcha", cache_root())
-    return UserLayout(platformdirs.user_data_path("matcha", appauthor=False), cache_root())
+    return UserLayout(user_data(), cache_root())
 
 
 def read_index(user: UserLayout, stack_id: str) -> Index | None:
@@ -160,7 +154,7 @@ def settle(stack: Stack) -> Stack:
     stack.layout.root.chmod(0o700)
     private_folder(stack.layout.stack)
     private_folder(stack.user.stack(stack.id)).chmod(0o700)
-    runtime = _usable([stack.runtime, *_candidates(stack.user, stack.id)])
+    runtime = first_usable([stack.runtime, *_candidates(stack.user, stack.id)])
     index = Index(str(stack.layout.project), str(runtime))
     write_changed(stack.user.index(stack.id), msgspec.json.encode(index))
     return Stack(stack.layout, stack.user, stack.id)
@@ -212,36 +206,3 @@ def _is_here(project: str, here: Path) -> bool:
 
 def _candidates(user: UserLayout, stack_id: str) -> tuple[Path, ...]:
     return user.runtimes(stack_id, os.getuid(), os.environ)
-
-
-def _usable(folders: Iterable[Path]) -> Path:
-    reasons: list[str] = []
-    for folder in dict.fromkeys(folders):
-        if not (reason := unusable(folder)):
-            return folder
-        reasons.append(f"{folder}: {reason}")
-    raise MatchaError(
-        "No folder is safe for the supervisor's socket.",
-        details="\n".join(reasons),
-        resolution="matcha doctor",
-    )
-
-
-def unusable(folder: Path) -> str:
-    """Why `folder` cannot hold the supervisor's socket; makes it where it is absent."""
-    try:
-        private_folder(folder)
-        for path in (folder.parent, folder):
-            if path.is_symlink() or not is_private(path):
-                return f"{path} is not yours alone"
-        _bind(folder / "try")
-    except OSError as error:
-        return str(error)
-    return ""
-
-
-def _bind(path: Path) -> None:
-    path.unlink(missing_ok=True)
-    with socket.socket(socket.AF_UNIX) as server:
-        server.bind(str(path))
-    path.unlink()

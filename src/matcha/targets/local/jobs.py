@@ -16,8 +16,8 @@ from pathlib import Path
 import psutil
 
 from matcha.errors import BadInput, MatchaError, NotFound
+from matcha.host import sweep
 from matcha.target import Job
-from matcha.targets.local import sweep
 
 UNITS = {
     "": 1,

@@ -14,14 +14,14 @@ from pathlib import Path
 from matcha.component import Database, Service
 from matcha.errors import COMPONENT, AddressTaken, ComponentFailed, MatchaError
 from matcha.events import Emit, Event
+from matcha.host.files import private_folder, write_changed
+from matcha.host.listening import listener, listening
+from matcha.host.logs import last_lines
+from matcha.host.ports import is_free
+from matcha.host.probe import ask, port_of
+from matcha.host.programs import ProgramStatus
 from matcha.targets.local.describe import Made
-from matcha.targets.local.files import private_folder, write_changed
 from matcha.targets.local.home import Stack
-from matcha.targets.local.listening import listener, listening
-from matcha.targets.local.logs import last_lines
-from matcha.targets.local.ports import is_free
-from matcha.targets.local.probe import ask, port_of
-from matcha.targets.local.programs import ProgramStatus
 
 _FRESH_UUID = re.compile(r"\{fresh-uuid\}")
 _LOG_LINES = 20
@@ -30,7 +30,7 @@ _DEATHS = 2  # of a process that cannot start, before its crash loop is called a
 
 def lay_out(stack: Stack, service: Service, made: Made) -> None:
     """Folders, databases and files of the service, written before its process starts."""
-    for volume in service.volumes:
+    for volume in (*service.volumes, *service.caches):
         private_folder(stack.layout.volume(service.name, volume))
     for area in service.stores:
         private_folder(stack.layout.area(area))

@@ -11,15 +11,14 @@ DATA/                       the user's data folder ($XDG_DATA_HOME/matcha)
 
 from __future__ import annotations
 
-import hashlib
-import re
 from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
 
-STACK_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
-SOCKET_FOLDER_BYTES = 80  # a unix socket's path ends at 104 bytes on macOS, its name included
+from matcha.host.runtime import SOCKET_FOLDER_BYTES, runtime_folders
+
+__all__ = ["SOCKET_FOLDER_BYTES", "Layout", "UserLayout"]
 
 
 class Layout(msgspec.Struct, frozen=True):
@@ -105,18 +104,5 @@ class UserLayout(msgspec.Struct, frozen=True):
         return self.stack(stack_id) / "stack.json"
 
     def runtimes(self, stack_id: str, user: int, environ: Mapping[str, str]) -> tuple[Path, ...]:
-        """Folders for the supervisor's socket, best first.
-
-        The data folder comes first because it is private and stays; the others serve where its path is too
-        long or its disk knows no sockets. XDG_RUNTIME_DIR is emptied when the user logs out, so it is last.
-        """
-        name = hashlib.sha256(stack_id.encode()).hexdigest()[:8]
-        found = [self.data / "run" / name]
-        found += [Path(t) / f"matcha-{user}" / name for t in (environ.get("TMPDIR", "/tmp"), "/tmp")]  # noqa: S108 - ownership is checked
-        found += [Path(environ["XDG_RUNTIME_DIR"]) / "matcha" / name] if "XDG_RUNTIME_DIR" in environ else []
-        return tuple(dict.fromkeys(p for p in found if len(bytes(p)) <= SOCKET_FOLDER_BYTES))
-
-
-def is_stack_id(text: str) -> bool:
-    """Whether `text` may name a folder: a state record can come from somebody else's repository."""
-    return STACK_ID.fullmatch(text) is not None
+        """Folders for the supervisor's socket, best first."""
+        return runtime_folders(self.data, stack_id, user, environ)

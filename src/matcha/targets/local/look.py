@@ -10,16 +10,16 @@ import msgspec
 
 from matcha.component import Service
 from matcha.errors import MatchaError
+from matcha.host.listening import listening
+from matcha.host.memory import tree_memory
+from matcha.host.ports import is_free
+from matcha.host.probe import ask_all, port_of
+from matcha.host.programs import ProgramStatus
 from matcha.state import State
 from matcha.target import Condition, Seen, ServiceStatus, Snapshot
 from matcha.targets.local.describe import describe, places, ports_of
 from matcha.targets.local.home import Stack
-from matcha.targets.local.listening import listening
-from matcha.targets.local.memory import tree_memory
 from matcha.targets.local.notes import ServiceNote
-from matcha.targets.local.ports import is_free
-from matcha.targets.local.probe import ask_all, port_of
-from matcha.targets.local.programs import ProgramStatus
 from matcha.targets.local.resolve import base_url, main_port
 
 PROBE_SECONDS = 1.5

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import msgspec
 
-from matcha.targets.local.files import write_changed
+from matcha.host.files import write_changed
 from matcha.targets.local.layout import Layout
 
 

@@ -6,10 +6,10 @@ import time
 from collections.abc import Sequence
 
 from matcha.events import Emit, Event
-from matcha.targets.local.files import remove_empty, remove_tree, size_of
+from matcha.host.files import remove_empty, remove_tree, size_of
+from matcha.host.listening import listening
 from matcha.targets.local.home import Stack
 from matcha.targets.local.layout import Layout
-from matcha.targets.local.listening import listening
 
 
 def belongings(stack: Stack) -> list[str]:

@@ -10,7 +10,7 @@ import msgspec
 
 from matcha.component import PLACEHOLDER, Service
 from matcha.errors import COMPONENT, MatchaError, suggest
-from matcha.targets.local.ports import HOST
+from matcha.host.ports import HOST
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _KNOWN = (

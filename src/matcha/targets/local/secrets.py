@@ -9,9 +9,8 @@ from pathlib import Path
 import msgspec
 
 from matcha.errors import MatchaError, NotProvisioned
-from matcha.targets.local.files import guarded, write_private
-
-MASK = "********"
+from matcha.host.files import guarded, write_private
+from matcha.host.masking import masked
 
 
 class SecretFile:
@@ -55,17 +54,10 @@ class SecretFile:
 
     def redact(self, lines: Iterable[str]) -> list[str]:
         """`lines` with every value of this file masked."""
-        values = sorted((v for v in self._quietly().values() if len(v) >= 8), key=len, reverse=True)
-        return [_masked(line, values) for line in lines]
+        return masked(lines, self._quietly().values())
 
     def _quietly(self) -> dict[str, str]:
         try:
             return self.read()
         except MatchaError:
             return {}
-
-
-def _masked(line: str, values: list[str]) -> str:
-    for value in values:
-        line = line.replace(value, MASK)
-    return line

@@ -10,22 +10,23 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 import msgspec
 
 from matcha.component import Access, Environment, Service, service_digest
-from matcha.errors import BadInput, ComponentFailed, NotProvisioned, suggest
+from matcha.errors import ComponentFailed, NotProvisioned
 from matcha.events import Emit, Event
+from matcha.host import logs
+from matcha.host.files import private_folder
+from matcha.host.ports import Wish, is_free, refuse_unknown
+from matcha.host.probe import ask
 from matcha.state import State
-from matcha.target import Job, Seen, ServiceStatus, Snapshot
-from matcha.targets.local import home, logs, look, mending, removal
+from matcha.target import Foundation, Job, Seen, ServiceStatus, Snapshot
+from matcha.targets.local import home, look, mending, removal
 from matcha.targets.local.access import LocalAccess
 from matcha.targets.local.describe import Made, describe, places, ports_of
-from matcha.targets.local.files import private_folder
 from matcha.targets.local.filestore import FileStore
 from matcha.targets.local.home import Stack
 from matcha.targets.local.installer import Installer, Telling, UvInstaller
 from matcha.targets.local.launch import lay_out, refuse_taken_ports, wait_healthy, write_files
 from matcha.targets.local.layout import Layout
 from matcha.targets.local.notes import EnvironmentNote, ServiceNote
-from matcha.targets.local.ports import Wish, is_free
-from matcha.targets.local.probe import ask
 
 if TYPE_CHECKING:
     from matcha.targets.local.doctor import Finding
@@ -45,6 +46,7 @@ class LocalTarget:
     """`matcha.target.Target` for the folder `project`. `installer` makes the environments."""
 
     name: ClassVar[str] = "local"
+    keeps_data: ClassVar[bool] = False
     in_project: ClassVar[bool] = True
     Options: ClassVar[type[LocalOptions]] = LocalOptions
 
@@ -66,12 +68,19 @@ class LocalTarget:
 
     # -- what is there ---------------------------------------------------------------------------------
 
-    def observe(self, state: State | None, services: Sequence[Service]) -> Snapshot:
-        self._refuse_unknown_ports(services)
+    def observe(
+        self,
+        state: State | None,
+        services: Sequence[Service],
+        environments: Sequence[Environment] = (),
+    ) -> Snapshot:
+        refuse_unknown(f"targets.{self.name}.ports", self._options.ports, services)
         stack = self._found()
         return look.observe(stack, state, services, self._moves(state)) if stack else Snapshot()
 
-    def status(self, state: State) -> Sequence[ServiceStatus]:
+    def status(
+        self, state: State, services: Sequence[Service] = (), environments: Sequence[Environment] = ()
+    ) -> Sequence[ServiceStatus]:
         stack = self._found()
         return look.status(stack, state) if stack else []
 
@@ -88,6 +97,12 @@ class LocalTarget:
 
     # -- before the first step -------------------------------------------------------------------------
 
+    def foundations(
+        self, services: Sequence[Service], environments: Sequence[Environment]
+    ) -> Sequence[Foundation]:
+        """This machine carries them as it is."""
+        return ()
+
     def preflight(self, environments: Sequence[Environment], snapshot: Snapshot) -> Sequence[str]:
         home.refuse_odd_path(self._layout.project)
         missing = [
@@ -97,7 +112,9 @@ class LocalTarget:
         ]
         return self._installer.notes(missing)
 
-    def begin(self, state: State, services: Sequence[Service]) -> State:
+    def begin(
+        self, state: State, services: Sequence[Service], environments: Sequence[Environment] = ()
+    ) -> State:
         """Folders and ports. A project that lost its record keeps the data of the stack it was of."""
         home.refuse_link(self._layout)
         home.inherit(self._layout, self._user, state.stack_id)
@@ -125,16 +142,6 @@ class LocalTarget:
         asked = {key: (self._asked(key), number) for key, number in (state.ports if state else {}).items()}
         return {key: new for key, (new, old) in asked.items() if new and new != old and is_free(new)}
 
-    def _refuse_unknown_ports(self, services: Sequence[Service]) -> None:
-        known = {name for s in services for name in (s.name, *(f"{s.name}/{p.name}" for p in s.ports))}
-        for key in self._options.ports:
-            if key not in known:
-                raise BadInput(
-                    f"targets.local.ports names no service of this stack: {key}",
-                    details=suggest(key, known),
-                    resolution="Change it in matcha.yaml.",
-                )
-
     def _asked(self, key: str) -> int:
         """The port that the options name for `service/port`; 0 where they do not."""
         service, _, port = key.rpartition("/")
@@ -142,6 +149,9 @@ class LocalTarget:
         return self._options.ports.get(key, of_service)
 
     # -- the steps -------------------------------------------------------------------------------------
+
+    def lay(self, foundation: str, emit: Emit) -> None:
+        """There are none."""
 
     def install(self, environment: Environment, emit: Emit) -> None:
         folder = self._installer.install(environment, Telling(environment.name, emit))
@@ -237,7 +247,7 @@ class LocalTarget:
             emit(Event("stack", "progress", "stopping every process"))
             stack.supervisor.shutdown()
 
-    def belongings(self) -> Sequence[str]:
+    def belongings(self, *, delete_data: bool = True) -> Sequence[str]:
         stack = self._found()
         return removal.belongings(stack) if stack else self._abandoned()
 
@@ -249,7 +259,7 @@ class LocalTarget:
             return []
         return [f"what a killed run left: {root}"]
 
-    def destroy(self, emit: Emit) -> None:
+    def destroy(self, emit: Emit, *, delete_data: bool = True) -> None:
         stack = self._found()
         if stack:
             removal.destroy(stack, emit)
@@ -257,7 +267,10 @@ class LocalTarget:
             removal.remove_files(self._layout)
         self._installer.sweep()
 
-    def leftovers(self) -> Sequence[str]:
+    def kept(self) -> Sequence[str]:
+        return ()
+
+    def leftovers(self, *, delete_data: bool = True) -> Sequence[str]:
         stack = self._found()
         if stack:
             return removal.leftovers(stack)

@@ -10,13 +10,25 @@ Reads MLFLOW_BACKEND_STORE_URI and MLFLOW_ARTIFACTS_DESTINATION.
 from __future__ import annotations
 
 import ast
+import json
 import os
 import sys
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
-from matcha_web import App, Guard, Where, serve, where  # type: ignore[import-not-found]
+import matcha_database  # type: ignore[import-not-found]
+from matcha_web import (  # type: ignore[import-not-found]
+    App,
+    Guard,
+    Message,
+    Receive,
+    Scope,
+    Send,
+    Where,
+    serve,
+    where,
+)
 
 # Names in mlflow/server/constants.py, and what each must hold.
 PRIVATE = {
@@ -28,6 +40,49 @@ PRIVATE = {
 ARTIFACT_ROOT = "mlflow-artifacts:/"
 # Lets whoever reaches the port run commands as the user who started the server.
 CLOSED = ("/ajax-api/3.0/mlflow/assistant",)
+
+INFO = "/mlflow/server-info"
+# With an S3 store MLflow tells clients to fetch from there themselves, by an address that only pods reach.
+DIRECT = ("multipart_uploads_enabled", "multipart_downloads_enabled")
+
+
+class ThroughTheServer:
+    """Has clients send and fetch artifacts through MLflow, wherever it keeps them."""
+
+    def __init__(self, app: App) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or not str(scope["path"]).rstrip("/").endswith(INFO):
+            await self.app(scope, receive, send)
+            return
+        start: Message = {}
+        body = b""
+
+        async def gather(message: Message) -> None:
+            nonlocal body
+            if message["type"] == "http.response.start":
+                start.update(message)
+                return
+            body += message.get("body", b"")
+            if not message.get("more_body"):
+                content = _without_direct(body)
+                length = [(b"content-length", str(len(content)).encode())]
+                others = [(n, v) for n, v in start["headers"] if n.lower() != b"content-length"]
+                await send({**start, "headers": [*others, *length]})
+                await send({"type": "http.response.body", "body": content})
+
+        await self.app(scope, receive, gather)
+
+
+def _without_direct(body: bytes) -> bytes:
+    try:
+        told = json.loads(body)
+    except ValueError:
+        return body
+    if not isinstance(told, dict):
+        return body
+    return json.dumps({k: False if k in DIRECT else v for k, v in told.items()}).encode()
 
 
 def as_known(mlflow: Path) -> bool:
@@ -71,8 +126,11 @@ def load(hosts: tuple[str, ...]) -> App:
     """The application, with its database open: migrated before the first answer, or failed before it."""
     app: App = import_module("mlflow.server.fastapi_app").app
     handlers = import_module("mlflow.server.handlers")
-    handlers.initialize_backend_stores(os.environ["MLFLOW_BACKEND_STORE_URI"], None, ARTIFACT_ROOT)
-    return Guard(app, hosts, closed=CLOSED)
+    store = os.environ["MLFLOW_BACKEND_STORE_URI"]
+    matcha_database.begin(store)
+    handlers.initialize_backend_stores(store, None, ARTIFACT_ROOT)
+    matcha_database.ready(store)
+    return Guard(ThroughTheServer(app), hosts, closed=CLOSED)
 
 
 def run_command(at: Where) -> None:

@@ -16,6 +16,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import matcha_database  # type: ignore[import-not-found]
 from matcha_web import (  # type: ignore[import-not-found]
     App,
     Guard,
@@ -39,16 +40,21 @@ MARK = Path(os.environ.get("ZENML_CONFIG_PATH", ".")) / "administrator"
 
 
 def store_url(url: str) -> str:
-    """ZenML picks the driver itself and refuses a URL that names one (`mysql+pymysql://`)."""
+    """ZenML picks the driver itself and refuses a URL that names one (`mysql+pymysql://`); it has a name of
+    its own for whether the server's certificate has to be of its host.
+    """
     scheme, separator, rest = url.partition("://")
-    return scheme.partition("+")[0] + separator + rest
+    address, mark, query = rest.partition("?")
+    query = query.replace("ssl_check_hostname=", "ssl_verify_server_cert=")
+    return scheme.partition("+")[0] + separator + address + mark + query
 
 
 class Ready:
     """Says that ZenML has started only when the administrator can log in."""
 
-    def __init__(self, app: App) -> None:
+    def __init__(self, app: App, database: str) -> None:
         self.app = app
+        self.database = database
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "lifespan":
@@ -57,16 +63,17 @@ class Ready:
 
         async def announce(message: Message) -> None:
             if message["type"] == "lifespan.startup.complete":
-                message = await asyncio.to_thread(started)
+                message = await asyncio.to_thread(started, self.database)
             await send(message)
 
         await self.app(scope, receive, announce)
 
 
-def started() -> Message:
-    """The message for uvicorn: complete, or failed with the reason."""
+def started(database: str) -> Message:
+    """The message for uvicorn: complete, or failed with the reason. `database`: its URL for SQLAlchemy."""
     try:
         ensure_admin(os.environ["ZENML_DEFAULT_USER_NAME"], os.environ["ZENML_DEFAULT_USER_PASSWORD"])
+        matcha_database.ready(database)
     except Exception as error:  # noqa: BLE001 - whatever it is, the server cannot be used
         return {"type": "lifespan.startup.failed", "message": f"no administrator: {error}"}
     return {"type": "lifespan.startup.complete"}
@@ -122,19 +129,21 @@ def bring_forward(routes: list[Any]) -> None:
     )
 
 
-def load(hosts: tuple[str, ...]) -> App:
+def load(hosts: tuple[str, ...], database: str) -> App:
     app: App = import_module("zenml.zen_server.zen_server_api").app
     import_module("zenml.zen_server.routers.auth_endpoints").get_ip_location = nowhere  # type: ignore[attr-defined]
     bring_forward(import_module("zenml.zen_server.zen_server_api").app.router.routes)
-    return Guard(Ready(app), hosts, headers={"content-security-policy": POLICY})
+    return Guard(Ready(app, database), hosts, headers={"content-security-policy": POLICY})
 
 
 def main() -> None:
     at = where(sys.argv[1:])
-    os.environ["ZENML_STORE_URL"] = store_url(os.environ["ZENML_STORE_URL"])
+    database = os.environ["ZENML_STORE_URL"]
+    os.environ["ZENML_STORE_URL"] = store_url(database)
+    matcha_database.begin(database)
     # A page of the dashboard itself is the only one that may call.
     os.environ["ZENML_SERVER_CORS_ALLOW_ORIGINS"] = f"http://127.0.0.1:{at.port}"
-    serve(lambda: load(at.hosts), at, own_logging=True)
+    serve(lambda: load(at.hosts, database), at, own_logging=True)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, Response
 
 from . import layout, memory, metrics, page, spool
-from .processes import WorkFailed
+from .processes import StoreAway, WorkFailed
 from .service import Service, Unknown
 from .settings import Settings
 
@@ -167,6 +167,8 @@ def _windows(app: FastAPI, service: Service) -> None:
             return _json(service.report(deployed))
         try:
             return _json(await service.window(name))
+        except StoreAway as away:
+            raise Refused(503, str(away)) from None
         except WorkFailed as failure:
             raise Refused(500, str(failure), details=failure.details) from None
 
@@ -213,7 +215,8 @@ async def _wants_taking_in(request: Request) -> bool:
 def _pages(app: FastAPI, service: Service) -> None:
     @app.get("/healthz", include_in_schema=False)
     async def health() -> Response:
-        return PlainTextResponse("ok\n")
+        """Also without the object store: captures are kept all the same, and a restart would mend nothing."""
+        return PlainTextResponse("\n".join(["ok", *service.notice(), ""]))
 
     @app.get("/metrics", summary="Prometheus metrics")
     async def numbers() -> Response:

@@ -1,5 +1,7 @@
 """Where things lie under the data folder, and the counts that their names give without opening them.
 
+All but the spool is in the stack's object store too, where there is one (`kept.py`).
+
 spool/active.ndjson                                    lines as they came in
 spool/<seq>.ndjson                                     sealed, waiting to be taken in
 captures/<deployment>/<version>/<date>/<seq>-<part>-<rows>.parquet
@@ -47,8 +49,10 @@ class Part:
 
 
 def parts(data: Path, deployment: str, version: str) -> list[Part]:
-    """Captured files of one deployed version, oldest first."""
-    return parts_in(data / "captures" / safe(deployment) / safe(version))
+    """Captured files of one deployed version, oldest first; none of a spool file that is not done with."""
+    waiting = {int(path.stem) for path in sealed(data)}
+    found = parts_in(data / "captures" / safe(deployment) / safe(version))
+    return [part for part in found if part.seq not in waiting]
 
 
 def parts_in(folder: Path) -> list[Part]:
@@ -72,6 +76,14 @@ def cursor(data: Path, deployment: str, version: str) -> int:
     """The last sequence number that a window of this version holds; 0 before the first."""
     matches = (_WINDOW.fullmatch(p.name) for p in window_files(data, deployment))
     return max((int(m[1]) for m in matches if m and m[2] == safe(version)), default=0)
+
+
+def last_seq(data: Path) -> int:
+    """The highest number that anything taken in bears; 0 where nothing was."""
+    names = (p.name for p in (data / "captures").glob("*/*/*/*.parquet"))
+    found = [m for name in names if (m := _PART.fullmatch(name))]
+    found += [m for p in (data / "windows").glob("*/*.json") if (m := _WINDOW.fullmatch(p.name))]
+    return max((int(m[1]) for m in found), default=0)
 
 
 def windows(data: Path, deployment: str, last: int) -> list[dict[str, Any]]:
@@ -98,8 +110,15 @@ def _is_of(window: dict[str, Any], deployed: Deployed) -> bool:
 
 def read_json(path: Path) -> dict[str, Any] | None:
     try:
-        value = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+        return json_object(path.read_bytes())
+    except OSError:
+        return None
+
+
+def json_object(content: bytes) -> dict[str, Any] | None:
+    try:
+        value = json.loads(content)
+    except ValueError:
         return None
     return value if isinstance(value, dict) else None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +15,33 @@ _SENDERS = 256
 
 
 class Ledger:
-    """Written whenever it changes, atomically. A file that cannot be read starts again at zero."""
+    """Written whenever it changes, atomically. A file that cannot be read starts again at zero.
+
+    `is_new`: there was no file, so that `go_on` may still tell what an earlier one counted.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self.is_new = not path.exists()
         kept = read_json(path) or {}
         self.dropped: int = _whole(kept.get("dropped"))
         self.unreadable: int = _whole(kept.get("unreadable"))
         self.failures: dict[str, dict[str, Any]] = dict(kept.get("failures") or {})
         self.remarks: dict[str, dict[str, Any]] = dict(kept.get("remarks") or {})
         self._senders: dict[str, int] = {str(k): _whole(v) for k, v in (kept.get("senders") or {}).items()}
+
+    def go_on(self, before: Mapping[str, Any]) -> None:
+        """After the loss of the file: `before` is what stood in it."""
+        self.is_new = False
+        self.dropped += _whole(before.get("dropped"))
+        self.unreadable += _whole(before.get("unreadable"))
+        self.failures = {**(before.get("failures") or {}), **self.failures}
+        self.remarks = {**(before.get("remarks") or {}), **self.remarks}
+        self._senders = {
+            **{str(k): _whole(v) for k, v in (before.get("senders") or {}).items()},
+            **self._senders,
+        }
+        self._write()
 
     def drops(self, sender: str, total: int) -> None:
         """`total` is cumulative for the sender; a smaller number than before is a sender started anew."""

@@ -73,7 +73,7 @@ def _links(links: Mapping[str, Any]) -> str:
 
 def _notices(service: Service) -> str:
     ledger = service.ledger
-    said = []
+    said = [_t(text) for text in service.notice()]
     if ledger.dropped:
         said.append(f"{_count(ledger.dropped, 'request')} could not be captured and were dropped.")
     if ledger.unreadable:

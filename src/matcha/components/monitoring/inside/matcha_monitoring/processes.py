@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from .settings import child_env
+from .work import AWAY
 
 DEADLINE_SECONDS = 900
 _LOG_TAIL = 4000
+LATER = "Captures are kept, and taken in when it can be."
 
 
 class WorkFailed(Exception):
@@ -21,6 +23,10 @@ class WorkFailed(Exception):
     def __init__(self, message: str, details: str = "") -> None:
         super().__init__(message)
         self.details = details
+
+
+class StoreAway(WorkFailed):
+    """The object store cannot be used now. What was captured is kept, and taken in later."""
 
 
 class Worker:
@@ -112,6 +118,8 @@ def _answer(code: int | None, answer: bytes, log: bytes) -> dict[str, Any]:
     text = log.decode(errors="replace").strip()
     if code != 0:
         last = text.splitlines()[-1] if text else ""
+        if code == AWAY:
+            raise StoreAway(f"{last} {LATER}")
         raise WorkFailed(last or f"The work process ended with {code}.", text)
     try:
         found = json.loads(answer)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import Counter, deque
 from dataclasses import asdict
@@ -11,7 +12,7 @@ from typing import Any
 from . import layout, remark
 from .deployments import Deployed, Deployments
 from .ledger import Ledger
-from .processes import Worker, WorkFailed
+from .processes import LATER, StoreAway, Worker, WorkFailed
 from .settings import Settings
 from .spool import Batch, Key, Spool
 
@@ -39,6 +40,9 @@ class Service:
         self._taken: deque[str] = deque(maxlen=REMEMBERED)
         self._pruned = 0.0
         self._retry: dict[str, float] = {}
+        self.away = ""  # why the object store could not be used last
+        self._again = 0.0
+        self._brought = not settings.store
 
     # captures
 
@@ -89,15 +93,16 @@ class Service:
         yields to everything else.
         """
         deployed, asked = self.known(name), time.time()
+        await self.bring()
         if not self.waiting(deployed):
             return self.report(deployed)
-        self.spool.seal()
         try:
-            answer = await self.worker.run(self._order("window", patient, deployed))
+            answer = await self._take_in("window", patient, deployed)
+        except StoreAway:
+            raise
         except WorkFailed as failure:
             self.ledger.failed(name, str(failure))
             raise
-        self._took_in(answer)
         return self._outcome(deployed, answer["window"], asked)
 
     def _outcome(self, deployed: Deployed, made: dict[str, Any] | None, asked: float) -> dict[str, Any]:
@@ -120,7 +125,7 @@ class Service:
         status, said = self.since(deployed, rows)
         last = self.newest(deployed)
         known = last or {**remark.nothing(deployed, self.ledger.dropped), **(tried or {}), "status": status}
-        told = [*said, *(last["messages"] if last else [])]
+        told = [*self.notice(), *said, *(last["messages"] if last else [])]
         return {**known, "new": False, "waiting": rows, "messages": told}
 
     def since(self, deployed: Deployed, rows: int) -> tuple[str, list[str]]:
@@ -131,13 +136,43 @@ class Service:
 
     async def take_in(self) -> None:
         """Turn everything spooled into Parquet and drop what is past its time. Raises WorkFailed."""
-        self.spool.seal()
-        self._took_in(await self.worker.run(self._order("take-in", True, None)))
+        await self.bring()
+        await self._take_in("take-in", True, None)
         self._pruned = time.monotonic()
         self.ledger.worked("")
 
-    def _took_in(self, answer: dict[str, Any]) -> None:
+    async def _take_in(self, work: str, patient: bool, deployed: Deployed | None) -> dict[str, Any]:
+        self.spool.seal()
+        answer = await self._run(self._order(work, patient, deployed))
         self.ledger.lost(int(answer.get("unreadable", 0)))
+        return answer
+
+    async def bring(self) -> None:
+        """What the object store has and the volume lost, before anything gets a number. Raises WorkFailed."""
+        if self._brought:
+            return
+        answer = await self._run(self._order("bring", False, None))
+        if answer["ledger"] and self.ledger.is_new:
+            self.ledger.go_on(answer["ledger"])
+        self._brought = True
+
+    async def _run(self, order: dict[str, Any]) -> dict[str, Any]:
+        try:
+            answer = await self.worker.run(order)
+        except StoreAway as away:
+            self._noted(str(away))
+            raise
+        why = answer.get("away")
+        self._noted(f"{why} {LATER}" if why else "")
+        return answer
+
+    def _noted(self, away: str) -> None:
+        self.away = away
+        self._again = time.monotonic() + self.settings.rules.away_seconds if away else 0.0
+
+    def notice(self) -> list[str]:
+        """Why the object store could not be used last, if so."""
+        return [self.away] if self.away else []
 
     def _order(self, work: str, patient: bool, deployed: Deployed | None) -> dict[str, Any]:
         return {
@@ -147,6 +182,7 @@ class Service:
             "rules": asdict(self.settings.rules),
             "deployed": asdict(deployed) if deployed else None,
             "mlflow": self.settings.mlflow,
+            "store": self.settings.store,
             "dropped": self.ledger.dropped,
         }
 
@@ -154,17 +190,26 @@ class Service:
 
     async def watch(self) -> None:
         """For ever: windows that are due, and taking in. A failure is noted and tried again later."""
+        if not self._brought:
+            with contextlib.suppress(WorkFailed):
+                await self.bring()
         while True:
             await asyncio.sleep(self.settings.rules.tick_seconds)
             await self._tick()
 
     async def _tick(self) -> None:
         try:
+            if time.monotonic() < self._again:
+                return
+            if self.away or not self._brought:
+                await self.take_in()
             for deployed in list(self.deployments.all().values()):
                 if self._due(deployed):
                     await self._one(deployed.name)
             if self._should_take_in():
                 await self.take_in()
+        except StoreAway:
+            pass  # it is noted, and soon tried again
         except WorkFailed as failure:
             self._pruned = time.monotonic()
             self.ledger.failed("", str(failure))
@@ -175,6 +220,8 @@ class Service:
         try:
             window = await self.window(name, patient=True)
             wait = 0.0 if window["new"] else self.settings.rules.interval_minutes * 60
+        except StoreAway:
+            raise
         except (WorkFailed, Unknown):
             wait = RETRY_SECONDS
         self._retry[name] = time.monotonic() + wait

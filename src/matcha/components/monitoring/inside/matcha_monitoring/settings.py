@@ -26,6 +26,7 @@ class Rules:
     keep_reports: int = 20
     spool_megabytes: float = 512
     tick_seconds: float = 15  # how often it is looked whether a window is due
+    away_seconds: float = 60  # until an object store that could not be used is tried again
 
     @staticmethod
     def of(values: Mapping[str, Any]) -> Rules:
@@ -40,7 +41,10 @@ class Rules:
 
 @dataclass(frozen=True)
 class Settings:
+    """`store`: s3://bucket/prefix; empty where the stack's store is a folder: the volume lasts as long."""
+
     data: Path
+    store: str
     deployments: Path
     token: str
     mlflow: str
@@ -51,6 +55,7 @@ class Settings:
         file = env.get("MATCHA_SETTINGS", "")
         return Settings(
             data=Path(env["MATCHA_DATA"]),
+            store=_object_store(env.get("MATCHA_STORE", "")),
             deployments=Path(env["MATCHA_DEPLOYMENTS"]),
             token=env["MATCHA_CAPTURE_TOKEN"],
             mlflow=env.get("MLFLOW_TRACKING_URI", "").rstrip("/"),
@@ -58,6 +63,14 @@ class Settings:
         )
 
 
+def _object_store(url: str) -> str:
+    if url.startswith("s3://"):
+        return url
+    if "://" in url:
+        raise ValueError(f"MATCHA_STORE has to be a folder or an address like s3://bucket/prefix, not {url}.")
+    return ""
+
+
 def child_env() -> dict[str, str]:
-    """The environment of work processes: they read captures and need no token."""
+    """The environment of work processes: they use the object store and need no token."""
     return {k: v for k, v in os.environ.items() if k != "MATCHA_CAPTURE_TOKEN"}

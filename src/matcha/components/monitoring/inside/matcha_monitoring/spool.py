@@ -76,6 +76,7 @@ class Spool:
         self.limit = limit
         self.active = self.folder / "active.ndjson"
         _cut_to_whole_lines(self.active)
+        self._taken_in: int | None = None
         self._waiting: dict[str, Counter[Key]] = {p.name: _count(p) for p in self._files()}
 
     def _files(self) -> Iterator[Path]:
@@ -105,10 +106,15 @@ class Spool:
         self._waiting[name] = self._waiting.pop(self.active.name, Counter())
 
     def _next(self) -> int:
-        """Rises over restarts and retention: the number is on disk before a file bears it."""
+        """Rises over restarts, retention and the loss of the volume: it is on disk before a file bears it.
+
+        What was taken in is looked at once, by when it was brought back from the object store.
+        """
         file = self.data / "sequence"
         last = int(file.read_text()) if file.exists() else 0
-        number = max([last, *(int(p.stem) for p in layout.sealed(self.data))]) + 1
+        if self._taken_in is None:
+            self._taken_in = layout.last_seq(self.data)
+        number = max([last, self._taken_in, *(int(p.stem) for p in layout.sealed(self.data))]) + 1
         layout.write_atomic(file, str(number).encode())
         return number
 

@@ -1,7 +1,8 @@
 """Sealed spool files -> Parquet. Crash-only: every step can be done again with the same result.
 
 A sealed file never changes and its Parquet files are named by it, so a run that was killed is repeated
-over what it left, file by file, and nothing is lost or doubled.
+over what it left, file by file, and nothing is lost or doubled. It goes once the object store, where there is
+one, has what was made of it.
 
 Columns: the inputs by their names, the outputs as `out:NAME`, and `_id` (request), `_row` (row within it),
 `_time` (Unix seconds). An input whose name could be taken for one of those is `in:NAME`.
@@ -22,6 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from . import layout
+from .kept import FOLDERS, Away, Kept
 from .settings import Rules
 
 PART_ROWS = 20_000
@@ -38,22 +40,32 @@ class Unreadable(ValueError):
     """A captured line that does not hold what it says."""
 
 
-def take_in(data: Path) -> int:
-    """Take in every sealed file; the number of lines that could not be read."""
-    return sum(_take_in_file(data, path) for path in layout.sealed(data))
+def take_in(data: Path, kept: Kept) -> int:
+    """Take in every sealed file; the number of lines that could not be read. Raises Away."""
+    return sum(_take_in_file(data, path, kept) for path in layout.sealed(data))
 
 
-def _take_in_file(data: Path, path: Path) -> int:
+def _take_in_file(data: Path, path: Path, kept: Kept) -> int:
     if _tried_too_often(path):
         _set_aside(path)
         return sum(1 for _ in (path.parent / "bad" / path.name).open("rb"))
     unreadable = 0
     for number, lines in enumerate(_chunks(path)):
-        unreadable += _write_chunk(data, int(path.stem), number, lines)
+        parts, bad = _write_chunk(data, int(path.stem), number, lines)
+        unreadable += bad
+        _put(kept, parts)
     path.unlink()
     _at_work.clear()
     _tries(path).unlink(missing_ok=True)
     return unreadable
+
+
+def _put(kept: Kept, parts: list[Path]) -> None:
+    try:
+        kept.put(parts)
+    except Away:
+        forgive()
+        raise
 
 
 def _tries(path: Path) -> Path:
@@ -101,7 +113,8 @@ def _chunks(path: Path) -> Iterator[list[bytes]]:
         yield lines
 
 
-def _write_chunk(data: Path, seq: int, chunk: int, lines: list[bytes]) -> int:
+def _write_chunk(data: Path, seq: int, chunk: int, lines: list[bytes]) -> tuple[list[Path], int]:
+    """The files that were made, and the number of lines that could not be read."""
     tables: dict[Group, _Table] = {}
     seen: set[bytes] = set()
     unreadable = 0
@@ -125,9 +138,11 @@ def _write_chunk(data: Path, seq: int, chunk: int, lines: list[bytes]) -> int:
             unreadable += 1
             continue
         tables.setdefault(_group(captured), _Table()).add(columns, int(captured["n"]))
-    for number, (group, table) in enumerate(tables.items()):
+    parts = [
         _write(data, group, f"{seq:012d}-{chunk:06d}{number:06d}-{table.rows}.parquet", table)
-    return unreadable
+        for number, (group, table) in enumerate(tables.items())
+    ]
+    return parts, unreadable
 
 
 def _group(line: dict[str, Any]) -> Group:
@@ -206,7 +221,7 @@ def _integer(value: Any) -> int:
 _CONVERT: dict[str, Any] = {"FP": float, "INT": _integer, "UINT": _integer, "BOOL": _boolean, "BYTES": str}
 
 
-def _write(data: Path, group: Group, name: str, table: _Table) -> None:
+def _write(data: Path, group: Group, name: str, table: _Table) -> Path:
     deployment, version, day = group
     folder = data / "captures" / layout.safe(deployment) / layout.safe(version) / day
     folder.mkdir(parents=True, exist_ok=True)
@@ -215,7 +230,7 @@ def _write(data: Path, group: Group, name: str, table: _Table) -> None:
     whole = pa.table(arrays).replace_schema_metadata(about)
     partial = folder / f"{name}.tmp"
     pq.write_table(whole, partial, compression="zstd")
-    partial.replace(folder / name)
+    return partial.replace(folder / name)
 
 
 def _array(values: list[Any]) -> pa.Array:
@@ -230,31 +245,37 @@ def _array(values: list[Any]) -> pa.Array:
 # what is past its time
 
 
-def prune(data: Path, rules: Rules, now: float) -> None:
-    """Remove captures beyond the days and rows to keep, old windows, and halves of killed runs."""
-    oldest = datetime.datetime.fromtimestamp(now - rules.retention_days * 86400, datetime.timezone.utc)
-    for version in (data / "captures").glob("*/*"):
-        _prune_version(version, oldest.strftime("%Y-%m-%d"), rules.retention_rows)
-    _prune_newest(data / "windows", ".json", rules.keep_windows)
-    _prune_newest(data / "reports", ".html", rules.keep_reports)
-    for folder in ("captures", "windows", "reports", "references"):
+def prune(data: Path, rules: Rules, now: float, kept: Kept) -> None:
+    """Remove captures beyond the days and rows to keep, old windows, halves of killed runs. Raises Away."""
+    for folder in FOLDERS:
         for half in (data / folder).rglob("*.tmp"):
             half.unlink(missing_ok=True)
-
-
-def _prune_version(folder: Path, oldest: str, most: int) -> None:
-    kept = 0
-    parts = layout.parts_in(folder)
-    for part in reversed(parts):
-        kept += part.rows
-        if part.path.parent.name < oldest or (kept > most and part is not parts[-1]):
-            part.path.unlink(missing_ok=True)
-    for day in folder.iterdir():
+    past = list(_past(data, rules, now))
+    kept.drop(past)
+    for path in past:
+        path.unlink(missing_ok=True)
+    for day in (data / "captures").glob("*/*/*"):
         if day.is_dir() and not any(day.iterdir()):
             day.rmdir()
 
 
-def _prune_newest(folder: Path, ending: str, keep: int) -> None:
+def _past(data: Path, rules: Rules, now: float) -> Iterator[Path]:
+    oldest = datetime.datetime.fromtimestamp(now - rules.retention_days * 86400, datetime.timezone.utc)
+    for version in (data / "captures").glob("*/*"):
+        yield from _past_of_version(version, oldest.strftime("%Y-%m-%d"), rules.retention_rows)
+    yield from _all_but_newest(data / "windows", ".json", rules.keep_windows)
+    yield from _all_but_newest(data / "reports", ".html", rules.keep_reports)
+
+
+def _past_of_version(folder: Path, oldest: str, most: int) -> Iterator[Path]:
+    held = 0
+    parts = layout.parts_in(folder)
+    for part in reversed(parts):
+        held += part.rows
+        if part.path.parent.name < oldest or (held > most and part is not parts[-1]):
+            yield part.path
+
+
+def _all_but_newest(folder: Path, ending: str, keep: int) -> Iterator[Path]:
     for deployment in folder.glob("*"):
-        for path in sorted(deployment.glob(f"*{ending}"))[:-keep]:
-            path.unlink(missing_ok=True)
+        yield from sorted(deployment.glob(f"*{ending}"))[:-keep]

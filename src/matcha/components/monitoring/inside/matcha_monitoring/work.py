@@ -2,7 +2,7 @@
 
 The order is one line of JSON on stdin, which stays open: when it closes, the service has died and this
 process ends at once. The answer is JSON on stdout; everything else goes to stderr. Exit codes: 0 done,
-1 failed (the last line of stderr says why).
+1 failed, 4 the object store cannot be used (the last line of stderr says why).
 """
 
 from __future__ import annotations
@@ -19,9 +19,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from .kept import Away, Kept, kept
 from .settings import Rules
 
 LOCK_SECONDS = 60.0
+AWAY = 4
 
 
 def main() -> int:
@@ -34,7 +36,10 @@ def main() -> int:
     gc.set_threshold(100_000, 50, 50)  # a process that ends soon need not tidy up
     try:
         with _alone(Path(order["data"])):
-            answer = _work(order)
+            answer = _work(order, kept(Path(order["data"]), order["store"]))
+    except Away as away:
+        print(away, file=sys.stderr)
+        return AWAY
     except (OSError, ValueError, ArithmeticError, LookupError, TypeError, RuntimeError) as error:
         _explain(error)
         return 1
@@ -74,18 +79,26 @@ def _alone(data: Path) -> Iterator[None]:
         yield
 
 
-def _work(order: dict[str, Any]) -> dict[str, Any]:
+def _work(order: dict[str, Any], kept: Kept) -> dict[str, Any]:
+    """Raises Away only while nothing is decided yet: a window that was made is told of."""
+    if order["work"] == "bring":
+        return {"ledger": kept.bring()}
     from . import taking_in
 
     data, rules = Path(order["data"]), Rules.of(order["rules"])
-    unreadable = taking_in.take_in(data)
+    unreadable = taking_in.take_in(data, kept)
     window = None
     if order["work"] == "window":
         from . import window as windows
 
         window = windows.make(data, rules, order)
-    taking_in.prune(data, rules, time.time())
-    return {"unreadable": unreadable, "window": window}
+    away = ""
+    try:
+        kept.put_changed()
+        taking_in.prune(data, rules, time.time(), kept)
+    except Away as error:
+        away = str(error)
+    return {"unreadable": unreadable, "window": window, "away": away}
 
 
 def _explain(error: BaseException) -> None:

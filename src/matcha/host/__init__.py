@@ -1,0 +1,1 @@
+"""This machine, as every target uses it: private files, free ports, and processes that are supervised."""

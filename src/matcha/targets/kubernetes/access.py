@@ -1,0 +1,103 @@
+"""How code on this machine reaches a stack in a cluster: through forwards on loopback."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from matcha.component import Output, Service
+from matcha.errors import NotProvisioned
+from matcha.host.files import private_folder
+from matcha.host.ports import HOST
+from matcha.targets.kubernetes.names import STORE
+from matcha.targets.kubernetes.resolve import resolve
+from matcha.targets.kubernetes.secrets import Secrets
+from matcha.targets.kubernetes.setting import Setting
+
+
+class ClusterAccess:
+    """`matcha.component.Access` and `SharedAccess`.
+
+    `ports` gives the loopback port of every `service/port`, and has the forwards running; it is asked only
+    where an address is.
+    """
+
+    def __init__(
+        self,
+        setting: Setting,
+        roles: Mapping[str, str],
+        secrets: Secrets,
+        ports: Callable[[], Mapping[str, int]],
+        folder: Path,
+    ) -> None:
+        self._setting = setting
+        self._roles = roles
+        self._secrets = secrets
+        self._ports = ports
+        self._folder = folder
+
+    def url(self, role: str) -> str:
+        ports = self._of(role)
+        return f"http://{HOST}:{ports.get('http') or next(iter(ports.values()))}"
+
+    def shared_url(self, role: str) -> str:
+        """`matcha.component.SharedAccess`. Without the options' ports: those may be one user's own."""
+        name = self._roles.get(role, "")
+        for service in self._setting.services:
+            if service.name == name and service.ports:
+                preferred = {port.name: port.preferred for port in service.ports}
+                return f"http://{HOST}:{preferred.get('http') or next(iter(preferred.values()))}"
+        raise NotProvisioned(f"The {role} is not running yet.")
+
+    def address(self, role: str, port: str) -> str:
+        ports = self._of(role)
+        if port not in ports:
+            raise NotProvisioned(f'The {role} has no port "{port}".')
+        return f"{HOST}:{ports[port]}"
+
+    def _of(self, role: str) -> dict[str, int]:
+        service = self._roles.get(role, "")
+        ports = self._ports() if service else {}
+        found = {k.partition("/")[2]: n for k, n in ports.items() if k.startswith(f"{service}/")}
+        if not found:
+            raise NotProvisioned(f"The {role} is not running yet.")
+        return found
+
+    def secret(self, name: str) -> str:
+        return self._secrets.get(name)
+
+    def keep_secret(self, name: str, value: str) -> None:
+        self._secrets.keep(name, value)
+
+    def store(self, area: str) -> str:
+        return f"{self._setting.storage.url}/{area}"
+
+    def store_env(self) -> Mapping[str, Output]:
+        """Of Matcha's own store, by its forward; a store of the user's asks for the user's own keys."""
+        storage = self._setting.storage
+        where = {
+            "AWS_ENDPOINT_URL": storage.endpoint,
+            "AWS_REGION": storage.region,
+            "AWS_DEFAULT_REGION": storage.region,
+        }
+        if not storage.own:
+            return {n: Output(v) for n, v in where.items() if v}
+        return {
+            **{n: Output(v) for n, v in where.items()},
+            "AWS_ENDPOINT_URL": Output(f"http://{HOST}:{self._ports()[f'{STORE}/http']}"),
+            "AWS_ACCESS_KEY_ID": Output(self.secret(storage.access_key), sensitive=True),
+            "AWS_SECRET_ACCESS_KEY": Output(self.secret(storage.secret_key), sensitive=True),
+        }
+
+    def inside(self, template: str) -> str:
+        return resolve(template, None, self._setting.around)
+
+    def database(self, name: str) -> Path | None:
+        return None
+
+    def folder(self, name: str) -> Path:
+        return private_folder(self._folder / name)
+
+
+def roles_of(services: Sequence[Service]) -> dict[str, str]:
+    return {service.role: service.name for service in services}

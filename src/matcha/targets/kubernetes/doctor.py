@@ -1,0 +1,327 @@
+"""What is wrong with the way to a cluster, with the cluster, and with the stack in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import msgspec
+from lightkube.resources.core_v1 import Namespace, Secret
+from lightkube.resources.storage_v1 import StorageClass
+
+from matcha.errors import MatchaError, StateUnreadable
+from matcha.host.probe import says
+from matcha.state import State
+from matcha.targets.kubernetes import permissions
+from matcha.targets.kubernetes.cluster import Cluster, ClusterError, Forbidden
+from matcha.targets.kubernetes.links import Links, strays
+from matcha.targets.kubernetes.options import KubernetesOptions
+from matcha.targets.kubernetes.store import ClusterStore
+
+OPENSHIFT = "security.openshift.io"  # the group of its rules for pods
+RUN_ON = "1.34"  # by the tests, as a whole
+CHECKED = ("1.30", "1.33", "1.35")  # the schemas that manifests are checked against
+ROLE = "Ask an administrator for the Role in docs/kubernetes.md."
+PROBE_SECONDS = 5.0
+DEFAULT_CLASS = "storageclass.kubernetes.io/is-default-class"
+
+
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
+    """The result of a check. `fix` is what to do, or where `fixable` what `mend` does."""
+
+    check: str
+    ok: bool
+    message: str
+    fix: str = ""
+    mend: Callable[[], object] | None = None
+    fixed: bool = False
+
+    @property
+    def fixable(self) -> bool:
+        return self.mend is not None
+
+
+class Patient(msgspec.Struct, frozen=True, kw_only=True):
+    cluster: Cluster
+    store: ClusterStore
+    options: KubernetesOptions
+    state: State | None
+
+
+def examine(patient: Patient, *, fix: bool) -> list[Finding]:
+    """A cluster that cannot be reached is one finding, and ends the list."""
+    found: list[Finding] = []
+    for name, check in CHECKS.items():
+        try:
+            found += [_mended(f) if fix and f.mend and not f.ok else f for f in check(patient)]
+        except MatchaError as error:
+            details = f"{error.message} {error.details}".strip()
+            found.append(Finding(check=name, ok=False, message=details, fix=_remedy(patient, error)))
+            if check is _reachable:
+                break
+    return found
+
+
+def _remedy(patient: Patient, error: MatchaError) -> str:
+    """Errors of a cluster have people type what runs here."""
+    if error.resolution != "matcha doctor":
+        return error.resolution
+    if isinstance(error, Forbidden):
+        return ROLE
+    server = patient.cluster.config.cluster.server
+    return f"See that the cluster runs and {server} can be reached from here (network, VPN, proxy)."
+
+
+def _mended(finding: Finding) -> Finding:
+    assert finding.mend is not None
+    try:
+        finding.mend()
+    except (MatchaError, OSError) as error:
+        message = f"{finding.message} It could not be mended: {error}"
+        return msgspec.structs.replace(finding, message=message, mend=None)
+    return msgspec.structs.replace(finding, ok=True, fixed=True, mend=None)
+
+
+def _reachable(patient: Patient) -> Iterator[Finding]:
+    context = patient.cluster.config.context_name
+    version: Any = patient.cluster.ask("/version")
+    number = f"{version['major']}.{version['minor']}".rstrip("+")
+    said, tried = f"{context} answers and runs Kubernetes {number}", f"Matcha is tested on {RUN_ON}"
+    if _parts(number) < _parts(CHECKED[0]):
+        yield Finding(
+            check="cluster",
+            ok=False,
+            message=f"{said}; {tried}, and its manifests are checked from {CHECKED[0]} on.",
+            fix="Use a newer cluster.",
+        )
+    elif _parts(number) > _parts(CHECKED[-1]):
+        yield Finding(check="cluster", ok=True, message=f"{said}, newer than any it was tried with; {tried}.")
+    else:
+        yield Finding(check="cluster", ok=True, message=f"{said}; {tried}.")
+
+
+def _parts(number: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in number.split("."))
+
+
+def _addresses(patient: Patient) -> Iterator[Finding]:
+    yield addresses(patient.cluster.raw("/api/v1/namespaces/default/services/kubernetes"))
+
+
+def addresses(service: Any) -> Finding:
+    """Of the cluster, by its API's own Service; None where that may not be read."""
+    spec: dict[str, Any] = (service or {}).get("spec") or {}
+    ips = [str(ip) for ip in spec.get("clusterIPs") or [spec.get("clusterIP")] if ip and ip != "None"]
+    if not ips:
+        return Finding(
+            check="addresses", ok=True, message="What addresses pods get cannot be seen; IPv4 is needed."
+        )
+    if ":" in ips[0]:
+        return Finding(
+            check="addresses",
+            ok=False,
+            message="The cluster gives pods IPv6 addresses first, and the stack's servers listen on IPv4.",
+            fix="Use a cluster with IPv4, or with both of which IPv4 is the first.",
+        )
+    return Finding(check="addresses", ok=True, message="Pods get IPv4 addresses.")
+
+
+def _users(patient: Patient) -> Iterator[Finding]:
+    """Where the cluster wants to say itself as whom pods run."""
+    if patient.options.run_as == "fixed" and patient.cluster.raw(f"/apis/{OPENSHIFT}") is not None:
+        yield Finding(
+            check="users",
+            ok=False,
+            message="This is OpenShift, which refuses pods that name their users.",
+            fix="Set targets.kubernetes.run-as to: cluster",
+        )
+
+
+def _namespace(patient: Patient) -> Iterator[Finding]:
+    name = patient.options.namespace
+    try:
+        there = patient.cluster.get_global(Namespace, name) is not None
+    except Forbidden:
+        yield Finding(
+            check="namespace", ok=True, message=f"Whether {name} is there cannot be seen; it is used."
+        )
+        return
+    if there:
+        yield Finding(check="namespace", ok=True, message=f"The namespace {name} is there.")
+    elif permissions.may(patient.cluster, "", "namespaces", "create", everywhere=True):
+        yield Finding(check="namespace", ok=True, message=f"The namespace {name} is made by provision.")
+    else:
+        yield Finding(
+            check="namespace",
+            ok=False,
+            message=f"There is no namespace {name}, and you may not make it.",
+            fix=f"Ask an administrator for: kubectl create namespace {name}",
+        )
+
+
+def _permissions(patient: Patient) -> Iterator[Finding]:
+    if lines := permissions.missing(patient.cluster):
+        yield Finding(
+            check="permissions",
+            ok=False,
+            message=f"You may not: {'; '.join(lines)}.",
+            fix=ROLE,
+        )
+    else:
+        yield Finding(check="permissions", ok=True, message="You may do all that Matcha does.")
+
+
+def _storage(patient: Patient) -> Iterator[Finding]:
+    wanted = patient.options.storage_class
+    try:
+        classes = patient.cluster.found_global(StorageClass)
+    except ClusterError:
+        yield Finding(
+            check="storage", ok=True, message="Storage classes cannot be seen; volumes are asked for."
+        )
+        return
+    names = [c.metadata.name for c in classes]
+    default = [c for c in classes if (c.metadata.annotations or {}).get(DEFAULT_CLASS) == "true"]
+    if (wanted and wanted in names) or (not wanted and default):
+        yield Finding(
+            check="storage", ok=True, message=f"Volumes come from {wanted or default[0].metadata.name}."
+        )
+    else:
+        lack = f"There is no storage class {wanted}." if wanted else "No storage class is the default one."
+        yield Finding(
+            check="storage",
+            ok=False,
+            message=lack,
+            fix=f"Set targets.kubernetes.storage-class to one of: {', '.join(names) or '(there are none)'}",
+        )
+
+
+def _secrets(patient: Patient) -> Iterator[Finding]:
+    """Those that the user makes, and pods cannot start without."""
+    options = patient.options
+    wanted = {
+        "pull-secret": (options.pull_secret, (".dockerconfigjson",)),
+        "storage-secret": (options.storage and options.storage_secret, ("access-key", "secret-key")),
+        "database-secret": (options.database and options.database_secret, ("username", "password")),
+    }
+    for option, (name, keys) in wanted.items():
+        if name:
+            yield _secret(patient, option, name, keys)
+
+
+def _secret(patient: Patient, option: str, name: str, keys: tuple[str, ...]) -> Finding:
+    found = patient.cluster.get(Secret, name)
+    missing = [key for key in keys if key not in ((found.data if found else None) or {})]
+    if not missing:
+        return Finding(check="secrets", ok=True, message=f"The Secret {name} ({option}) is there.")
+    lack = f"lacks {', '.join(missing)}" if found else "is not there"
+    literals = " ".join(f"--from-literal={key}=..." for key in keys)
+    docker = "docker-registry", "--docker-server=... --docker-username=... --docker-password=..."
+    kind, what = docker if option == "pull-secret" else ("generic", literals)
+    return Finding(
+        check="secrets",
+        ok=False,
+        message=f"The Secret {name} ({option}) {lack}.",
+        fix=f"kubectl --namespace {patient.options.namespace} create secret {kind} {name} {what}",
+    )
+
+
+def _record(patient: Patient) -> Iterator[Finding]:
+    try:
+        there = patient.store.read() is not None
+    except StateUnreadable as error:
+        if patient.store.is_corrupt():
+            fix, mend = "matcha doctor --fix", patient.store.set_aside
+            yield Finding(check="record", ok=False, message=f"{error.message}.", fix=fix, mend=mend)
+        else:
+            yield Finding(check="record", ok=False, message=f"{error.message}.", fix=error.resolution)
+        return
+    message = "The stack's record can be read." if there else "There is no stack in the namespace yet."
+    yield Finding(check="record", ok=True, message=message)
+
+
+def _lock(patient: Patient) -> Iterator[Finding]:
+    stale, held = patient.store.stale(), patient.store.lock()
+    if stale:
+        yield Finding(
+            check="lock",
+            ok=False,
+            message=f"{stale.owner} left the lock of its {stale.operation} behind.",
+            fix="matcha doctor --fix",
+            mend=patient.store.break_lock,
+        )
+    else:
+        who = (
+            f"{held.owner} is changing the stack ({held.operation})."
+            if held
+            else "Nobody is changing the stack."
+        )
+        yield Finding(check="lock", ok=True, message=who)
+
+
+def _gone(patient: Patient) -> list[Links]:
+    """None where there is a record that cannot be read: it may hold any stack."""
+    if patient.state is not None:
+        return strays(patient.options, patient.state.stack_id)
+    try:
+        patient.store.read()
+    except MatchaError:
+        return []
+    return strays(patient.options, "")
+
+
+def _forwards(patient: Patient) -> Iterator[Finding]:
+    """Whether this machine's forwards run and lead to pods, where it has any; some may be of a gone stack."""
+    state = patient.state
+    for gone in _gone(patient):
+        yield Finding(
+            check="forwards",
+            ok=False,
+            message=f"This machine still has forwards to a stack that was destroyed ({gone.home}).",
+            fix="matcha doctor --fix",
+            mend=gone.remove,
+        )
+    links = Links(state.stack_id, patient.options) if state else None
+    forwards = links.forwards() if links else ()
+    if not links or not state or not forwards:
+        return
+    if state.phase == "stopped":
+        yield Finding(check="forwards", ok=True, message="The stack is stopped, and so are its forwards.")
+        return
+    if answer := links.answer():
+        yield Finding(
+            check="forwards",
+            ok=False,
+            message=f"The forwards of this machine do not work: {answer}. Their log: {links.log}",
+            fix="matcha doctor --fix",
+            mend=lambda: links.ensure({f.key: f.port for f in forwards}),
+        )
+        return
+    yield _answers(links)
+
+
+def _answers(links: Links) -> Finding:
+    forwards = links.forwards()
+    with ThreadPoolExecutor(max(len(forwards), 1)) as pool:
+        answers = list(pool.map(lambda f: says(f.local, PROBE_SECONDS), forwards))
+    silent = [f"{f.key} on {f.local}: {a}" for f, a in zip(forwards, answers, strict=True) if a]
+    if silent:
+        message = f"Not every forward leads to a pod: {'; '.join(silent)}. Their log: {links.log}"
+        return Finding(check="forwards", ok=False, message=message, fix="matcha status")
+    shown = ", ".join(f"{f.key} on {f.local}" for f in forwards)
+    return Finding(check="forwards", ok=True, message=f"All answer: {shown}. Their log: {links.log}")
+
+
+CHECKS: dict[str, Callable[[Patient], Iterator[Finding]]] = {
+    "cluster": _reachable,
+    "addresses": _addresses,
+    "namespace": _namespace,
+    "users": _users,
+    "permissions": _permissions,
+    "storage": _storage,
+    "secrets": _secrets,
+    "lock": _lock,
+    "forwards": _forwards,
+    "record": _record,
+}

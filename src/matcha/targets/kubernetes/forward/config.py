@@ -1,0 +1,38 @@
+"""What the forwarder is told. `links` writes it; the process reads it once, at its start."""
+
+from __future__ import annotations
+
+import hashlib
+
+import msgspec
+
+
+class Forward(msgspec.Struct, frozen=True, kw_only=True):
+    """One loopback port. `key` is `service/port name`, `port` the number in the pod, `local` the one here,
+    `preferred` the one it would have if it could.
+    """
+
+    key: str
+    service: str
+    port: int
+    preferred: int
+    local: int = 0
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True):
+    """`kubeconfig` is a file, or several as in KUBECONFIG. `health` is the loopback port of the forwarder's
+    own health answer. `environment` is a JSON file of variables that the kubeconfig's credential plugin
+    needs; it is read whenever the plugin is about to run.
+    """
+
+    kubeconfig: str
+    context: str
+    namespace: str
+    health: int
+    environment: str
+    forwards: tuple[Forward, ...]
+
+
+def mark(raw: bytes) -> str:
+    """Names this content of the file: the health answer of a process that runs by it is at `/MARK`."""
+    return hashlib.sha256(raw).hexdigest()[:16]

@@ -1,0 +1,30 @@
+"""Which kubeconfig files are meant, and whether they changed. Light: also for who asks no cluster."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+DEFAULT = "~/.kube/config"
+
+
+def kubefiles(named: str, environ: Mapping[str, str] = os.environ) -> tuple[Path, ...]:
+    """Absolute paths, the first one having the last word; not all of them need to exist.
+
+    `named`: a file, or several as in KUBECONFIG; empty for what KUBECONFIG or the default says.
+    """
+    if named and Path(named).expanduser().is_file():
+        return (Path(named).expanduser().absolute(),)
+    texts = (named or environ.get("KUBECONFIG", "")).split(os.pathsep)
+    return tuple(Path(t).expanduser().absolute() for t in texts if t) or (Path(DEFAULT).expanduser(),)
+
+
+def joined(paths: tuple[Path, ...]) -> str:
+    return os.pathsep.join(map(str, paths))
+
+
+def stamp(paths: tuple[Path, ...]) -> tuple[int, int]:
+    """Times and sizes of those that exist, summed up."""
+    found = [path.stat() for path in paths if path.is_file()]
+    return sum(f.st_mtime_ns for f in found), sum(f.st_size for f in found)

@@ -1,0 +1,196 @@
+"""Log lines of what runs under a name: a service, a foundation, a Job."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import re
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
+
+import httpx2
+from lightkube.models.core_v1 import ContainerStatus
+from lightkube.resources.core_v1 import Pod, PodLog
+
+from matcha.targets.kubernetes.cluster import TIMEOUT, Cluster, ClusterError
+from matcha.targets.kubernetes.names import selector
+from matcha.targets.kubernetes.why import is_leaving
+
+AGAIN = 1.0  # seconds between looks for what takes the place of a pod that ended, or a connection that broke
+SILENCE = 120.0  # seconds without a line after which a connection is taken for dead, and made anew
+_STAMP = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d) ?(.*)", re.DOTALL)
+T = TypeVar("T")
+When = tuple[float, int]  # seconds, and billionths of one
+
+
+def pod_lines(cluster: Cluster, name: str, lines: int, follow: bool) -> Iterator[str]:
+    """The last `lines` of each container, those of its crashed predecessor included; with `follow` every
+    further one, also of the pods that come after. Nothing, so far, of what has not run.
+    """
+    if follow:
+        yield from _followed(cluster, name, lines)
+        return
+    for pod in _pods(cluster, name):
+        for status in _telling(pod):
+            for line in _last(cluster, pod, status, lines):
+                yield _split(line)[1]
+
+
+def _followed(cluster: Cluster, name: str, lines: int) -> Iterator[str]:
+    """Of the newest pod, container after container."""
+    read: dict[tuple[str, str], _Read] = {}
+    while True:
+        for pod in _pods(cluster, name)[-1:]:
+            for status in _telling(pod)[:1]:
+                key = (_meta(pod).uid, status.name)
+                if key not in read:
+                    first, read[key] = not read, _Read(status.restartCount)
+                    old = read[key].further(_last(cluster, pod, status, max(lines, 1))) if first else ()
+                    yield from (line for line in old if lines)
+                    read[key].cut_off()
+                yield from _on(cluster, pod, status, read[key])
+        time.sleep(AGAIN)
+
+
+def _on(cluster: Cluster, pod: Pod, status: ContainerStatus, read: _Read) -> Iterator[str]:
+    """Until the container ends or the connection does: whoever asks again misses nothing."""
+    if status.restartCount > read.restarts:
+        read.restarts = status.restartCount
+        if _has_predecessor(status):
+            yield from read.further(_asked(cluster, pod, status.name, previous=True, sinceTime=read.since))
+    answer = _opened(cluster, pod, status.name, follow=True, sinceTime=read.since)
+    if answer is None:
+        return
+    with contextlib.closing(answer), contextlib.suppress(httpx2.HTTPError, OSError):
+        yield from read.further(answer.iter_lines())
+
+
+class _Read:
+    """How far the log of a container was read. Several lines may bear the same time."""
+
+    def __init__(self, restarts: int) -> None:
+        self.restarts = restarts
+        self.since: str | None = None
+        self._at: When = (0.0, 0)
+        self._bearing = 0
+
+    def cut_off(self) -> None:
+        """What was read begins anywhere: of the lines of its last moment, some may have come before."""
+        self._bearing = sys.maxsize
+
+    def further(self, lines: Iterable[str]) -> Iterator[str]:
+        """Those that were not read; each begins with its time."""
+        known = self._bearing
+        for line in lines:
+            stamp, text = _split(line)
+            if stamp and (at := _when(stamp)) == self._at:
+                known -= 1
+                if known >= 0:
+                    continue
+                self._bearing += 1
+            elif stamp and at < self._at:
+                continue
+            elif stamp:
+                self._at, self.since, self._bearing, known = at, stamp, 1, 0
+            yield text
+
+
+def _split(line: str) -> tuple[str, str]:
+    """Its time, which what the node itself says has not, and its text."""
+    match = _STAMP.fullmatch(line)
+    return (line[: match.start(4)].rstrip(" "), match[4]) if match else ("", line)
+
+
+def _when(stamp: str) -> When:
+    """Nodes write their own time zone."""
+    match = _STAMP.fullmatch(stamp)
+    assert match
+    zone = match[3].replace("Z", "+00:00")
+    seconds = datetime.datetime.fromisoformat(match[1] + zone).timestamp()
+    return seconds, int((match[2] or "").ljust(9, "0"))
+
+
+def _pods(cluster: Cluster, name: str) -> list[Pod]:
+    """Oldest first."""
+    found = [p for p in cluster.found(Pod, selector(name)) if not is_leaving(p)]
+    return sorted(found, key=lambda p: str(_meta(p).creationTimestamp))
+
+
+def _meta(pod: Pod) -> Any:
+    return pod.metadata
+
+
+def _telling(pod: Pod) -> list[ContainerStatus]:
+    """Containers to hear: what a pod is stuck in before its own have their turn, otherwise those."""
+    before = (pod.status.initContainerStatuses if pod.status else None) or ()
+    stuck = [s for s in before if not _is_done(s) and _has_begun(s)]
+    return stuck or list((pod.status.containerStatuses if pod.status else None) or ())
+
+
+def _is_done(status: ContainerStatus) -> bool:
+    ended = status.state.terminated if status.state else None
+    return ended is not None and ended.exitCode == 0
+
+
+def _has_begun(status: ContainerStatus) -> bool:
+    state, last = status.state, status.lastState
+    return bool((state and (state.running or state.terminated)) or (last and last.terminated))
+
+
+def _has_predecessor(status: ContainerStatus) -> bool:
+    """Besides what is shown as its log: while one waits to be started again, that is its predecessor's."""
+    waits = status.state is None or status.state.waiting is not None
+    return bool(not waits and status.lastState and status.lastState.terminated)
+
+
+def _last(cluster: Cluster, pod: Pod, status: ContainerStatus, lines: int) -> list[str]:
+    now = _asked(cluster, pod, status.name, tailLines=lines)
+    if len(now) >= lines or not _has_predecessor(status):
+        return now
+    return [*_asked(cluster, pod, status.name, previous=True, tailLines=lines - len(now)), *now]
+
+
+def _asked(cluster: Cluster, pod: Pod, container: str, **params: Any) -> list[str]:
+    """Lines that are there; none of a container that has not begun, or whose log is gone."""
+
+    def ask() -> list[str]:
+        with contextlib.closing(_answer(cluster, pod, container, params)) as answer:
+            return list(answer.iter_lines())
+
+    return _unless_gone(lambda: cluster.call(ask, f"read the log of {_meta(pod).name}")) or []
+
+
+def _opened(cluster: Cluster, pod: Pod, container: str, **params: Any) -> httpx2.Response | None:
+    return _unless_gone(
+        lambda: cluster.call(
+            lambda: _answer(cluster, pod, container, params), f"read the log of {_meta(pod).name}"
+        )
+    )
+
+
+def _answer(cluster: Cluster, pod: Pod, container: str, params: dict[str, Any]) -> httpx2.Response:
+    """Lightkube's own `log` knows neither predecessors nor points in time."""
+    client: Any = cluster.client._client
+    wanted = {"container": container, "timestamps": True, **params}
+    request = client.prepare_request(
+        "get", PodLog, name=_meta(pod).name, params={k: v for k, v in wanted.items() if v is not None}
+    )
+    if params.get("follow"):
+        request.timeout = httpx2.Timeout(**{**TIMEOUT.as_dict(), "read": SILENCE})
+    answer: httpx2.Response = client.send(client.build_adapter_request(request), stream=True)
+    if answer.is_error:
+        answer.read()
+        answer.close()
+    client.raise_for_status(answer)
+    return answer
+
+
+def _unless_gone(ask: Callable[[], T]) -> T | None:
+    try:
+        return ask()
+    except ClusterError as error:
+        if error.status not in (400, 404):  # it has not started, or is gone
+            raise
+        return None

@@ -1,0 +1,177 @@
+"""What a stack shows of itself in its namespace. Reads only: one list call a kind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import msgspec
+from lightkube.resources.apps_v1 import Deployment, StatefulSet
+from lightkube.resources.batch_v1 import CronJob, Job
+from lightkube.resources.core_v1 import (
+    ConfigMap,
+    PersistentVolumeClaim,
+    Pod,
+    Secret,
+    ServiceAccount,
+)
+from lightkube.resources.core_v1 import Service as ServiceObject
+from lightkube.resources.networking_v1 import NetworkPolicy
+from lightkube.resources.policy_v1 import PodDisruptionBudget
+
+from matcha.component import service_digest
+from matcha.target import Seen, Snapshot
+from matcha.targets.kubernetes import admission, desired, facts, foundations, why
+from matcha.targets.kubernetes.archives import has_image
+from matcha.targets.kubernetes.cluster import Cluster
+from matcha.targets.kubernetes.compare import last_editor
+from matcha.targets.kubernetes.names import DATABASE, DIGEST, MANAGER, NAME, NOTES, SECRETS, STORE
+from matcha.targets.kubernetes.secrets import values
+from matcha.targets.kubernetes.setting import Setting
+
+WORKLOADS = (Deployment, StatefulSet)
+KINDS: tuple[type[Any], ...] = (
+    *WORKLOADS,
+    Pod,
+    ServiceObject,
+    ConfigMap,
+    Secret,
+    PersistentVolumeClaim,
+    ServiceAccount,
+    NetworkPolicy,
+    PodDisruptionBudget,
+    CronJob,
+    Job,
+)
+
+
+class Found(msgspec.Struct, frozen=True):
+    """Everything of Matcha's in the namespace, by kind and name."""
+
+    objects: Mapping[desired.Ref, Any]
+
+    def get(self, kind: type[Any], name: str) -> Any:
+        return self.objects.get((kind.__name__, name))
+
+    def of(self, kind: type[Any]) -> list[Any]:
+        return [obj for (k, _), obj in self.objects.items() if k == kind.__name__]
+
+    def workload(self, name: str) -> Any:
+        return self.get(Deployment, name) or self.get(StatefulSet, name)
+
+
+def everything(cluster: Cluster, kinds: Iterable[type[Any]] = KINDS) -> Found:
+    owned = cluster.owned(tuple(kinds))
+    return Found({desired.ref(obj): obj for objects in owned.values() for obj in objects})
+
+
+def snapshot(found: Found, setting: Setting, machines: frozenset[str] = frozenset()) -> Snapshot:
+    """As `Target.observe`. `machines`: the kinds of node that pods may come to."""
+    notes = found.get(ConfigMap, NOTES)
+    stored = facts.place(found.get(PersistentVolumeClaim, STORE), setting.storage.url)
+    environments = {**facts.environments(notes, ""), **facts.environments(notes, stored)}
+    shown = {
+        **{f"secret/{name}": Seen("present") for name in values(found.get(Secret, SECRETS))},
+        **{f"store/{area}": Seen("present") for area in facts.areas(notes, stored)},
+        **{f"environment/{n}": Seen("present", d) for n, d in environments.items()},
+        **{f"environment/{n}": s for n, s in _unbuilt(notes, environments, setting, machines)},
+    }
+    pods = why.by_owner(found.of(Pod))
+    digests = {f"foundation/{f.name}": f.digest for f in desired.planned(setting)}
+    for service in setting.services:
+        digests[f"service/{service.name}"] = service_digest(service, setting.environment(service.environment))
+    for key, objects in desired.steps(setting).items():
+        shown[key] = _seen(key, objects, found, pods, digests[key])
+    if not _has_databases(found, setting):
+        bare = shown[f"foundation/{DATABASE}"]
+        shown[f"foundation/{DATABASE}"] = Seen(
+            bare.condition, "", bare.detail or "its databases are not made"
+        )
+    return Snapshot({k: s for k, s in {**shown, **_unknown(found, shown)}.items() if s.condition != "absent"})
+
+
+def _unbuilt(
+    notes: ConfigMap | None, built: Iterable[str], setting: Setting, machines: frozenset[str]
+) -> Iterator[tuple[str, Seen]]:
+    """Environments whose archive is there, but not for every kind of node."""
+    built_on = facts.machines(notes)
+    for environment in setting.environments:
+        name = environment.name
+        missing = machines - built_on.get(name, frozenset())
+        if name in built and missing and not has_image(environment):
+            yield name, Seen("present", "", f"not built for {', '.join(sorted(missing))} nodes")
+
+
+def _has_databases(found: Found, setting: Setting) -> bool:
+    """Whether the Job that makes them came to its end. Its own traces go soon after."""
+    if not foundations.needs_database(setting):
+        return True
+    where = facts.place(found.get(PersistentVolumeClaim, DATABASE))
+    return facts.databases(found.get(ConfigMap, NOTES), where) == foundations.setup_digest(setting)
+
+
+def _seen(key: str, objects: list[Any], found: Found, pods: Mapping[str, list[Pod]], digest: str) -> Seen:
+    name = key.partition("/")[2]
+    there = [found.objects.get(desired.ref(obj)) for obj in objects]
+    if not any(there) or (found.workload(name) is None and any(isinstance(o, WORKLOADS) for o in objects)):
+        return Seen("absent")
+    if detail := changed(objects, found, digest):
+        return Seen(
+            _condition(name, found, pods).condition, "", detail.removeprefix("changed in matcha.yaml")
+        )
+    verdict = _condition(name, found, pods)
+    return Seen(verdict.condition, digest, verdict.detail)
+
+
+def _condition(name: str, found: Found, pods: Mapping[str, list[Pod]]) -> why.Verdict:
+    workload = found.workload(name)
+    return why.judge(workload, pods.get(name, ())) if workload else why.Verdict("present")
+
+
+def changed(objects: Iterable[Any], found: Found, digest: str | None = None) -> str:
+    """The first difference between what is there and what is wanted, and who made it; empty: none.
+
+    `digest`: of the service that is wanted; None where it is known to be that of what is there.
+    """
+    objects = list(objects)
+    stopped = _is_stopped(found.objects.get(desired.ref(obj)) for obj in objects)
+    for obj in objects:
+        kind, name = desired.ref(obj)
+        there = found.objects.get((kind, name))
+        if there is None:
+            return f"{kind} {name} is missing"
+        live = there.to_dict()
+        if isinstance(obj, WORKLOADS) and digest is not None and marked(live) not in (None, digest):
+            return "changed in matcha.yaml"
+        if path := next(iter(_differing(obj.to_dict(), live, stopped)), ""):
+            editor = last_editor(live, MANAGER)
+            return f"{kind} {name} was changed{f' by {editor}' if editor else ''}: {path}"
+    return ""
+
+
+def marked(live: Mapping[str, Any]) -> str | None:
+    """The digest of the description that a service's workload was made from; foundations bear none."""
+    found = (live["metadata"].get("annotations") or {}).get(DIGEST)
+    return None if found is None else str(found)
+
+
+def _is_stopped(there: Iterable[Any]) -> bool:
+    """Whether one of these is a workload without replicas."""
+    return any(isinstance(o, WORKLOADS) and o.spec.replicas == 0 for o in there)
+
+
+def _differing(wanted: dict[str, Any], live: dict[str, Any], stopped: bool) -> list[str]:
+    """What was stopped has no replicas and is suspended, and is not different for it."""
+    paths = admission.drift(wanted, live)
+    return [p for p in paths if not (stopped and p in ("spec.replicas", "spec.suspend"))]
+
+
+def _unknown(found: Found, shown: Mapping[str, Seen]) -> dict[str, Seen]:
+    """Workloads of Matcha's that the stack no longer wants."""
+    extra: dict[str, Seen] = {}
+    for kind in WORKLOADS:
+        for obj in found.of(kind):
+            name = obj.metadata.labels.get(NAME, obj.metadata.name)
+            if not {f"service/{name}", f"foundation/{name}"} & set(shown):
+                extra[f"service/{name}"] = Seen("running")
+    return extra

@@ -1,0 +1,44 @@
+"""What Matcha's objects are called and marked with in a cluster. One stack a namespace."""
+
+from __future__ import annotations
+
+MANAGER = "matcha"  # field manager of every write, and the value of `managed-by`
+MANAGED_BY = "app.kubernetes.io/managed-by"
+NAME = "app.kubernetes.io/name"
+COMPONENT = "app.kubernetes.io/component"
+MINE = {MANAGED_BY: MANAGER}
+DIGEST = "matcha-ml/digest"  # annotation: of the description a resource was made from
+FILES_DIGEST = "matcha-ml/files"  # annotation of pods: their files are read at start
+ADMITTED = "matcha-ml/admitted"  # annotation: what the cluster's admission makes of what was applied
+PLACE = "matcha-ml/place"  # annotation of a Job: the volume that its work is in
+COPY_OF = "matcha-ml/copy-of"  # label of what was kept of an unreadable record
+KEEPS = "matcha-ml/keeps-data"  # label: goes only with --delete-data
+TOUCHED = "matcha-ml/touched"  # annotation of a pod: has the kubelet look at its volumes at once
+
+STATE = "matcha-state"
+LOCK = "matcha-lock"
+SECRETS = "matcha-secrets"
+CODE = "code"  # the name that ConfigMaps of code bear
+NOTES = "matcha-notes"
+SHARED = "shared"  # the name of what users of the stack share, and how its objects' names begin
+STORE = "object-store"
+DATABASE = "mysql"
+
+
+def labels(name: str, component: str, version: str = "") -> dict[str, str]:
+    """Of every object and pod of one service, or of one part of Matcha's own. `version` where something runs.
+
+    There is no `instance`: the namespace is it.
+    """
+    found = {
+        NAME: name,
+        COMPONENT: component,
+        "app.kubernetes.io/part-of": MANAGER,
+        MANAGED_BY: MANAGER,
+    }
+    return {**found, "app.kubernetes.io/version": version} if version else found
+
+
+def selector(name: str) -> dict[str, str]:
+    """Labels that pick the pods of one service and never change over its life."""
+    return {NAME: name, "app.kubernetes.io/part-of": MANAGER}

@@ -1,0 +1,58 @@
+"""Whose an object is: what is not Matcha's is neither written over nor removed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from matcha.targets.kubernetes import desired
+from matcha.targets.kubernetes.cluster import Cluster, Conflict
+from matcha.targets.kubernetes.names import MANAGED_BY, MANAGER
+
+_OTHERS = f"{MANAGED_BY}!={MANAGER}"
+
+
+def is_mine(metadata: Mapping[str, Any]) -> bool:
+    """By its label; where somebody took that off, by who wrote it."""
+    labels, writers = metadata.get("labels") or {}, metadata.get("managedFields") or ()
+    return labels.get(MANAGED_BY) == MANAGER or any(each.get("manager") == MANAGER for each in writers)
+
+
+def refuse_foreign(cluster: Cluster, objects: Iterable[Any]) -> None:
+    """Raises Conflict where one of these is there and somebody else's. Asks for each."""
+    asked = list(desired.unique(list(objects)))
+    with ThreadPoolExecutor(8) as pool:
+        there = pool.map(lambda obj: cluster.get(type(obj), obj.metadata.name), asked)
+    for found in there:
+        if found is not None and not is_mine(metadata := found.metadata.to_dict()):
+            raise refusal(type(found), metadata, cluster.namespace)
+
+
+def refuse_planned(cluster: Cluster, objects: Iterable[Any]) -> None:
+    """As `refuse_foreign`, for many at once: one list call a kind, of what has not Matcha's label."""
+    names: dict[type[Any], set[str]] = {}
+    for obj in objects:
+        names.setdefault(type(obj), set()).add(obj.metadata.name)
+    with ThreadPoolExecutor(8) as pool:
+        others = pool.map(lambda kind: cluster.metadata(cluster.address(kind), _OTHERS), names)
+    for (kind, wanted), found in zip(names.items(), others, strict=True):
+        for metadata in found:
+            if metadata["name"] in wanted and not is_mine(metadata):
+                raise refusal(kind, metadata, cluster.namespace)
+
+
+def refusal(kind: type[Any], metadata: Mapping[str, Any], namespace: str) -> Conflict:
+    name = metadata["name"]
+    label = (metadata.get("labels") or {}).get(MANAGED_BY)
+    writers = {str(each.get("manager")) for each in metadata.get("managedFields") or ()}
+    by = ", ".join([label] if label else sorted(writers))
+    told = Conflict(
+        f"{kind.__name__} {name} exists in the namespace {namespace} and is not Matcha's.",
+        details=f"It was made by {by}. Nothing of it was changed." if by else "Nothing of it was changed.",
+    )
+    told.resolution = (
+        "Choose another namespace in matcha.yaml (targets.kubernetes.namespace), "
+        f"or remove {kind.__name__} {name}. Then: matcha plan"
+    )
+    return told

@@ -1,0 +1,136 @@
+"""The namespace itself: made where there is none, never changed, removed only where Matcha made it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Container, Iterable, Mapping
+from typing import Any
+
+from lightkube.resources.core_v1 import Namespace
+
+from matcha.targets.kubernetes import permissions
+from matcha.targets.kubernetes.cluster import Cluster, ClusterError, Conflict, Forbidden
+from matcha.targets.kubernetes.names import MANAGED_BY, MANAGER
+
+ENFORCED = "pod-security.kubernetes.io/enforce"
+LEVEL = "restricted"
+_REFUSALS = (403, 422)  # a right is missing, or a policy of the cluster says no
+# What people would miss. Of the other kinds clusters put some into every namespace: certificates, accounts.
+_MISSED = ("CronJob", "Job", "Deployment", "StatefulSet", "Pod", "Service", "Secret", "PersistentVolumeClaim")
+_FOR_ACCOUNTS = ("kubernetes.io/service-account-token", "kubernetes.io/dockercfg")
+
+
+def make(cluster: Cluster) -> None:
+    """Where there is none; without Pod Security's labels where the user may not set them. Raises Forbidden,
+    with what to ask an administrator for.
+    """
+    from matcha.targets.kubernetes.foundations import namespace  # noqa: PLC0415 - most commands never need it
+
+    wanted = namespace(cluster.namespace)
+    try:
+        _create(cluster, wanted)
+    except ClusterError as error:
+        if error.status not in _REFUSALS:
+            raise
+        assert wanted.metadata and wanted.metadata.labels
+        kept = {k: v for k, v in wanted.metadata.labels.items() if not k.startswith("pod-security.")}
+        wanted.metadata.labels = kept
+        _make_plain(cluster, wanted, error)
+
+
+def _make_plain(cluster: Cluster, wanted: Namespace, before: ClusterError) -> None:
+    try:
+        _create(cluster, wanted)
+    except Forbidden as error:
+        raise Forbidden(
+            f'There is no namespace "{cluster.namespace}", and you may not make it.',
+            status=error.status,
+            details=before.details,
+            resolution=f"Ask an administrator for: kubectl create namespace {cluster.namespace}",
+        ) from error
+
+
+def _create(cluster: Cluster, wanted: Namespace) -> None:
+    with contextlib.suppress(Conflict):
+        cluster.create(wanted, again=True)
+
+
+def look(cluster: Cluster) -> Any:
+    """None where there is none. Raises Forbidden where the user may not see it."""
+    return cluster.get_global(Namespace, cluster.namespace)
+
+
+def seen(cluster: Cluster) -> Any:
+    """As `look`; None also where the user may not see it."""
+    with contextlib.suppress(Forbidden):
+        return look(cluster)
+    return None
+
+
+def is_ours(found: Any) -> bool:
+    return found is not None and _labels(found).get(MANAGED_BY) == MANAGER
+
+
+def _labels(found: Any) -> Mapping[str, str]:
+    return found.metadata.labels or {}
+
+
+def security_note(cluster: Cluster) -> str:
+    """For a plan: what the namespace does not enforce, or whether that could not be checked."""
+    name = cluster.namespace
+    try:
+        found = look(cluster)
+    except Forbidden:
+        return (
+            f"You may not see the namespace {name} itself: whether it enforces Pod Security was not checked."
+        )
+    if found is None or _labels(found).get(ENFORCED) == LEVEL:
+        return ""
+    return (
+        f"The namespace {name} does not enforce Pod Security {LEVEL}; Matcha's own pods keep to it anyway. "
+        f"An administrator can: kubectl label namespace {name} {ENFORCED}={LEVEL}"
+    )
+
+
+def removal_note(cluster: Cluster, others: Iterable[str]) -> str:
+    """For a destroy: why the namespace stays although Matcha made it, or whether that is not known."""
+    name = cluster.namespace
+    try:
+        found = look(cluster)
+    except Forbidden:
+        return f"You may not see the namespace {name} itself: it stays, whoever made it."
+    if not is_ours(found):
+        return ""
+    if shown := list(others):
+        return f"The namespace {name} stays: it holds what Matcha did not make: {', '.join(shown)}."
+    if not permissions.may(cluster, "", "namespaces", "delete", everywhere=True):
+        return (
+            f"The namespace {name} stays: you may not delete it. "
+            f"An administrator can: kubectl delete namespace {name}"
+        )
+    return ""
+
+
+def strangers(objects: Iterable[Any]) -> list[str]:
+    """Those that neither Matcha nor the cluster itself made, and that would be lost with the namespace.
+
+    What belongs to another of them goes without saying. What belongs to something of another kind, such as an
+    operator's database, is the only sign of it here.
+    """
+    found = list(objects)
+    listed = {o.metadata.uid for o in found}
+    return [
+        f"{type(o).__name__} {o.metadata.name}"
+        for o in found
+        if _labels(o).get(MANAGED_BY) != MANAGER
+        and getattr(o, "type", "") not in _FOR_ACCOUNTS
+        and _is_first(o, listed)
+    ]
+
+
+def _is_first(obj: Any, listed: Container[str]) -> bool:
+    """Of those that belong to each other, among these."""
+    owners = obj.metadata.ownerReferences
+    if owners:
+        return type(obj).__name__ in (*_MISSED, "ReplicaSet") and not any(o.uid in listed for o in owners)
+    return type(obj).__name__ in _MISSED

@@ -1,0 +1,162 @@
+"""The runtime facts of a stack's services and foundations, for `matcha status`: one list call a kind, side by
+side.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import msgspec
+from lightkube.resources.apps_v1 import Deployment, StatefulSet
+from lightkube.resources.batch_v1 import Job
+from lightkube.resources.core_v1 import Pod, Secret
+
+from matcha.component import service_digest
+from matcha.host.ports import HOST
+from matcha.target import ServiceStatus
+from matcha.targets.kubernetes import desired, look, why, workloads
+from matcha.targets.kubernetes.cluster import Cluster, Forbidden
+from matcha.targets.kubernetes.compare import amount
+from matcha.targets.kubernetes.names import NAME
+from matcha.targets.kubernetes.network import DATABASE_DUMP
+from matcha.targets.kubernetes.setting import Setting
+
+METRICS = "/apis/metrics.k8s.io/v1beta1/namespaces/{}/pods"
+NEEDED = (Deployment, StatefulSet, Pod)
+KINDS = tuple(kind for kind in look.KINDS if kind is not Secret)
+
+
+class Seen(msgspec.Struct, frozen=True):
+    """`used` is memory by pod; `hidden` are kinds that this user may not list."""
+
+    found: look.Found
+    pods: Mapping[str, list[Pod]]
+    used: Mapping[str, int]
+    hidden: frozenset[str]
+
+
+def statuses(
+    cluster: Cluster, recorded: Setting, wanted: Setting | None, ports: Mapping[str, int], *, comparable: bool
+) -> list[ServiceStatus]:
+    """Of what is `recorded` of the stack. `wanted` is what matcha.yaml has now: it tells what others changed,
+    where the stack was made by the same options and the same Matcha (`comparable`). `ports`: loopback port of
+    each `service/port`.
+    """
+    seen = _seen(cluster)
+    wanted = wanted if comparable else None
+    services = [_status(s.name, _of_service(wanted, s.name, seen), seen, ports) for s in recorded.services]
+    laid = desired.laid(recorded).items()
+    foundations = [
+        msgspec.structs.replace(_status(name, parts, seen, {}, comparable), foundation=True)
+        for name, parts in laid
+    ]
+    return [*services, *foundations, *_dumps(seen)]
+
+
+def _seen(cluster: Cluster) -> Seen:
+    hidden = []
+
+    def of(kind: type[Any]) -> list[Any]:
+        try:
+            return cluster.found(kind)
+        except Forbidden:
+            if kind in NEEDED:
+                raise
+            hidden.append(kind.__name__)
+            return []
+
+    with ThreadPoolExecutor(8) as pool:
+        used = pool.submit(memory, cluster)
+        listed = [obj for objects in pool.map(of, KINDS) for obj in objects]
+    found = look.Found({desired.ref(obj): obj for obj in listed})
+    return Seen(found, why.by_owner(found.of(Pod)), used.result(), frozenset(hidden))
+
+
+def _of_service(wanted: Setting | None, name: str, seen: Seen) -> Sequence[Any]:
+    """What the service should consist of; nothing where matcha.yaml says something else than it was made
+    from: then a difference need not be anybody's doing.
+    """
+    service = next((s for s in (wanted.services if wanted else ()) if s.name == name), None)
+    workload = seen.found.workload(name)
+    if wanted is None or service is None or workload is None:
+        return ()
+    environment = next((e for e in wanted.environments if e.name == service.environment), None)
+    if environment is None or look.marked(workload.to_dict()) != service_digest(service, environment):
+        return ()
+    return list(workloads.objects(wanted, service))
+
+
+def _status(
+    name: str, objects: Sequence[Any], seen: Seen, ports: Mapping[str, int], comparable: bool = True
+) -> ServiceStatus:
+    """`objects`: what it should consist of, where that is known; to compare with only where `comparable`."""
+    workload, pods = seen.found.workload(name), seen.pods.get(name, [])
+    runs = workload is not None or not objects or any(isinstance(o, look.WORKLOADS) for o in objects)
+    verdict = why.judge(workload, pods) if runs else why.Verdict("present")
+    if comparable and verdict.condition != "absent":
+        verdict = _with_changes(verdict, objects, seen)
+    of_pods = [seen.used[n] for n in (p.metadata.name or "" for p in pods if p.metadata) if n in seen.used]
+    own = {k.partition("/")[2]: n for k, n in ports.items() if k.startswith(f"{name}/")}
+    number = own.get("http") or next(iter(own.values()), 0)
+    return ServiceStatus(
+        name=name,
+        condition=verdict.condition,
+        address=f"http://{HOST}:{number}" if number else "",
+        detail=verdict.detail,
+        memory=sum(of_pods) if of_pods else -1,
+        restarts=verdict.restarts,
+        uptime=_age(pods) if verdict.condition == "running" else 0.0,
+    )
+
+
+def _with_changes(verdict: why.Verdict, objects: Sequence[Any], seen: Seen) -> why.Verdict:
+    """What others changed does not make it ill; what they took away does."""
+    known = [o for o in objects if type(o).__name__ not in seen.hidden]
+    missing = any(desired.ref(o) not in seen.found.objects for o in known)
+    change = look.changed(known, seen.found)
+    ill = missing and verdict.condition in ("running", "present")
+    return msgspec.structs.replace(
+        verdict,
+        condition="unhealthy" if ill else verdict.condition,
+        detail="; ".join(filter(None, (verdict.detail, change))),
+    )
+
+
+def _dumps(seen: Seen) -> Iterator[ServiceStatus]:
+    """How the newest dump went, where there was one; `provision` makes no other."""
+    jobs = [j for j in seen.found.of(Job) if (j.metadata.labels or {}).get(NAME) == DATABASE_DUMP]
+    if not jobs:
+        return
+    newest = max(jobs, key=lambda j: str(j.metadata.creationTimestamp))
+    labels = [(pod, (pod.metadata.labels if pod.metadata else None) or {}) for pod in seen.found.of(Pod)]
+    own = [pod for pod, marks in labels if marks.get("job-name") == newest.metadata.name]
+    verdict = why.judge_job(newest, own)
+    if verdict.condition != "failed":
+        yield ServiceStatus(name=DATABASE_DUMP, condition="present", foundation=True)
+        return
+    said = "; ".join((verdict.detail, *verdict.log.strip().splitlines()[-1:]))
+    yield ServiceStatus(
+        name=DATABASE_DUMP,
+        condition="failed",
+        detail=f"the last dump of the databases failed: {said}",
+        resolution=f"matcha logs {DATABASE_DUMP}",
+        foundation=True,
+    )
+
+
+def _age(pods: list[Pod]) -> float:
+    started = [p.status.startTime for p in pods if p.status and p.status.startTime]
+    now = datetime.datetime.now(datetime.timezone.utc)
+    return max((now - max(started)).total_seconds(), 0.0) if started else 0.0
+
+
+def memory(cluster: Cluster) -> dict[str, int]:
+    """Bytes by pod, where the cluster measures them; otherwise nothing."""
+    answer: Any = cluster.raw(METRICS.format(cluster.namespace)) or {}
+    return {
+        item["metadata"]["name"]: int(sum(amount(c["usage"]["memory"]) or 0 for c in item["containers"]))
+        for item in answer.get("items", ())
+    }

@@ -1,0 +1,410 @@
+"""The kubernetes target: the stack as pods in one namespace of a cluster the user has a context for."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+from functools import cached_property, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import msgspec
+from lightkube.resources.apps_v1 import StatefulSet
+from lightkube.resources.core_v1 import ConfigMap, PersistentVolumeClaim
+
+from matcha.component import Access, Database, Environment, Service
+from matcha.errors import BadInput, NotProvisioned, StateUnreadable
+from matcha.events import Emit, Event
+from matcha.host.ports import refuse_unknown
+from matcha.state import State
+from matcha.target import Foundation, ServiceStatus, Snapshot
+from matcha.targets.kubernetes import (
+    archives,
+    base,
+    code,
+    desired,
+    facts,
+    foundations,
+    look,
+    ownership,
+    proof,
+    removal,
+    space,
+    statuses,
+    volumes,
+    workloads,
+)
+from matcha.targets.kubernetes.access import ClusterAccess, roles_of
+from matcha.targets.kubernetes.cluster import Cluster
+from matcha.targets.kubernetes.fencing import Fenced
+from matcha.targets.kubernetes.logs import pod_lines
+from matcha.targets.kubernetes.machines import hidden, machines
+from matcha.targets.kubernetes.names import DATABASE, MANAGER, SHARED, STORE, TOUCHED
+from matcha.targets.kubernetes.options import KubernetesOptions
+from matcha.targets.kubernetes.raising import Raiser
+from matcha.targets.kubernetes.secrets import Secrets
+from matcha.targets.kubernetes.setting import (
+    STORE_PORT,
+    Setting,
+    made_by,
+    setting,
+    with_environment,
+    with_service,
+)
+from matcha.targets.kubernetes.store import ClusterStore
+
+if TYPE_CHECKING:
+    from matcha.targets.kubernetes.links import Links
+
+DESCRIPTION = "services"  # in the state's facts: what the stack was last made from, for those who only look
+MADE_BY = "made-by"  # digest of what else the objects were rendered from
+FOUNDATION_SECONDS = 360.0
+NO_LOCK = Path(os.devnull)  # of an environment that is known by its name only
+
+
+class KubernetesTarget:
+    """`matcha.target.Target` for the namespace that `options` name."""
+
+    name: ClassVar[str] = "kubernetes"
+    keeps_data: ClassVar[bool] = True
+    in_project: ClassVar[bool] = False
+    Options: ClassVar[type[KubernetesOptions]] = KubernetesOptions
+
+    def __init__(self, project: Path, options: KubernetesOptions | None = None) -> None:
+        self._project = project.resolve()
+        self._options = options or KubernetesOptions()
+        self._cluster = Cluster(self._options)
+        self._writing = Fenced(self._cluster, self._fence)
+        self._secrets = Secrets(self._writing)
+        self._insist = False
+        self._mine: set[desired.Ref] = set()  # objects that were seen with Matcha's label
+        self._setting: Setting | None = None
+        self._gone: Links | None = None  # of the stack that was destroyed: to prove it
+
+    @cached_property
+    def _store(self) -> ClusterStore:
+        return ClusterStore(self._cluster, last=partial(removal.tidy, self._cluster))
+
+    @cached_property
+    def _trust(self) -> str:
+        """Raises BadInput for a file that cannot be read."""
+        if not self._options.ca_bundle:
+            return ""
+        path = self._project / Path(self._options.ca_bundle).expanduser()
+        try:
+            return path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise BadInput(
+                f"targets.kubernetes.ca-bundle cannot be read: {path}",
+                details=str(error),
+                resolution="Change it in matcha.yaml.",
+            ) from error
+
+    def _fence(self) -> None:
+        self._store.fence()
+
+    def store(self) -> ClusterStore:
+        return self._store
+
+    def insist(self) -> None:
+        """Take over fields of objects that another manager applies as well."""
+        self._insist = True
+
+    # -- what is there ---------------------------------------------------------------------------------
+
+    def observe(
+        self,
+        state: State | None,
+        services: Sequence[Service],
+        environments: Sequence[Environment] = (),
+    ) -> Snapshot:
+        found = self._set(services, environments)
+        there = look.everything(self._cluster)
+        self._mine |= set(there.objects)
+        return look.snapshot(there, found, machines(self._cluster))
+
+    def foundations(
+        self, services: Sequence[Service], environments: Sequence[Environment]
+    ) -> Sequence[Foundation]:
+        return desired.planned(self._render(services, environments))
+
+    def manifests(
+        self, services: Sequence[Service], environments: Sequence[Environment]
+    ) -> Sequence[dict[str, Any]]:
+        """Everything as it would be applied; asks no cluster. Values of secrets are placeholders."""
+        found = self._render(services, environments)
+        objects = desired.whole(found)
+        first = filter(None, [foundations.namespace(found.namespace), desired.placeholders(objects)])
+        return [desired.document(obj, found.namespace) for obj in (*first, *objects)]
+
+    def status(
+        self, state: State, services: Sequence[Service] = (), environments: Sequence[Environment] = ()
+    ) -> Sequence[ServiceStatus]:
+        if DESCRIPTION not in state.facts:
+            return []
+        wanted = setting(self._options, services, environments, self._trust) if services else None
+        recorded, ports = self._remembered(state), self._links(state).ports()
+        comparable = state.facts.get(MADE_BY) == made_by(self._options, self._trust)
+        return statuses.statuses(self._cluster, recorded, wanted, ports, comparable=comparable)
+
+    def access(self, state: State) -> Access:
+        found = self._setting or self._remembered(state)
+        return ClusterAccess(
+            found,
+            roles_of(found.services),
+            self._secrets,
+            lambda: self._forwards(state, found),
+            self._project / ".matcha" / "stack" / "folders",
+        )
+
+    def logs(self, service: str, *, lines: int, follow: bool) -> Iterator[str]:
+        for line in pod_lines(self._cluster, service, lines, follow):
+            yield from self._secrets.redact([line])
+
+    def loud(self, state: State) -> Sequence[str]:
+        """The foundations, and the Jobs that make things."""
+        return desired.loud(self._remembered(state)) if DESCRIPTION in state.facts else ()
+
+    # -- before the first step -------------------------------------------------------------------------
+
+    def preflight(self, environments: Sequence[Environment], snapshot: Snapshot) -> Sequence[str]:
+        """Where it goes, and what is built there first. Raises Conflict where something of somebody else has
+        the name of what is to be made.
+        """
+        known = self._known()
+        planned = [o for step in desired.steps(known).values() for o in step]
+        planned += filter(None, [desired.placeholders(planned)])
+        ownership.refuse_planned(self._cluster, [o for o in planned if desired.ref(o) not in self._mine])
+        missing = [
+            e.name
+            for e in environments
+            if not archives.has_image(e) and f"environment/{e.name}" not in snapshot.resources
+        ]
+        where = f"Cluster {self._cluster.config.context_name}, namespace {self._options.namespace}."
+        built = f"Environments built in the cluster, once: {', '.join(missing)}." if missing else ""
+        shared, unseen = self._shared(known, snapshot), hidden(self._cluster, environments)
+        notes = (where, shared, built, space.security_note(self._cluster), *unseen)
+        return [line for line in notes if line]
+
+    def _shared(self, wanted: Setting, snapshot: Snapshot) -> str:
+        """The namespace has one stack: that of another project cannot be told from this one's former self."""
+        names = {f"service/{service.name}" for service in wanted.services}
+        going = [key for key in snapshot.resources if key.startswith("service/") and key not in names]
+        if not going:
+            return ""
+        return (
+            f"A namespace holds one stack. What {self._options.namespace} has of it and matcha.yaml does not "
+            "name is removed; the stack of another project belongs in another namespace "
+            "(targets.kubernetes.namespace)."
+        )
+
+    def begin(
+        self, state: State, services: Sequence[Service], environments: Sequence[Environment] = ()
+    ) -> State:
+        self._set(services, environments)
+        self._forget(state.stack_id)  # whose ports are this stack's
+        ports = {f"{s.name}/{p.name}": p.preferred for s in services for p in s.ports}
+        kept = _Kept(tuple(map(_remember, services)), {e.name: e.image for e in environments})
+        described = msgspec.json.encode(kept, enc_hook=str).decode()
+        facts = {DESCRIPTION: described, MADE_BY: made_by(self._options, self._trust)}
+        return msgspec.structs.replace(state, ports=ports, facts={**state.facts, **facts})
+
+    # -- the steps -------------------------------------------------------------------------------------
+
+    def lay(self, foundation: str, emit: Emit) -> None:
+        found = self._known()
+        raiser = self._raiser()
+        key = f"foundation/{foundation}"
+        if foundation == foundations.NETWORK:
+            raiser.apply(desired.laid(found)[foundation])
+            return
+        if foundation == DATABASE:
+            volumes.refuse_lost_key(self._cluster)
+        self._secrets.ensure(foundations.secret_names(found))
+        raiser.apply(desired.laid(found)[foundation])
+        raiser.wait(foundation, key, StatefulSet, FOUNDATION_SECONDS, emit)
+        if foundation == DATABASE:
+            job, place = list(foundations.database_setup(found)), self._place(DATABASE)
+            raiser.run_job(job, key, FOUNDATION_SECONDS, emit, place=place)
+            facts.keep_databases(self._writing, foundations.setup_digest(found), place)
+
+    def install(self, environment: Environment, emit: Emit) -> None:
+        key = f"environment/{environment.name}"
+        where, kinds = "", frozenset[str]()
+        if not archives.has_image(environment):
+            base.check(self._options, environment)
+            found, kinds = with_environment(self._known(), environment), machines(self._cluster)
+            where = self._place(STORE)
+            for kind in sorted(kinds) if len(kinds) > 1 else [""]:
+                job = list(archives.builder(found, environment, kind))
+                self._raiser().run_job(job, key, archives.BUILD_SECONDS, emit, place=where)
+        facts.keep_environment(self._writing, environment.name, environment.digest, where, kinds)
+
+    def ensure_secrets(self, names: Sequence[str]) -> None:
+        self._secrets.ensure(names)
+
+    def ensure_stores(self, areas: Sequence[str]) -> None:
+        """Areas are prefixes of one bucket, which is there: they come to be with their first object."""
+        facts.keep_areas(self._writing, areas, self._place(STORE))
+
+    def start(self, service: Service, environment: Environment, emit: Emit) -> dict[str, int]:
+        found = with_service(with_environment(self._known(), environment), service)
+        raiser = self._raiser()
+        objects = list(desired.unique(list(workloads.objects(found, service))))
+        raiser.apply(objects)
+        kind = type(objects[-1])
+        raiser.wait(service.name, f"service/{service.name}", kind, workloads.start_seconds(service), emit)
+        return {p.name: p.preferred for p in service.ports}
+
+    def refresh(self, service: Service) -> None:
+        """The pods see the change within seconds: a kubelet looks at a pod's volumes when the pod changes."""
+        if service.live:
+            found = with_service(self._known(), service)
+            self._raiser().apply([workloads.live_map(found, service)])
+            self._writing.touch(service.name, TOUCHED)
+
+    def remove_service(self, name: str, emit: Emit) -> None:
+        """Its volumes stay until `destroy`."""
+        emit(Event(f"service/{name}", "progress", "stopping"))
+        removal.remove_service(self._cluster, name, self._store.fence)
+
+    def settle(self) -> None:
+        """What no step made and nothing refers to any more goes. Only for who knows all that is wanted: the
+        record has not every part of it.
+        """
+        if self._setting:
+            removal.prune(self._cluster, self._setting, self._store.fence)
+
+    def share(self, name: str, text: str) -> None:
+        """Raises MatchaError for more than a ConfigMap holds."""
+        self._raiser().apply([code.texts(f"{SHARED}-{name}", SHARED, MANAGER, {name: text})])
+
+    def shared(self, name: str) -> str | None:
+        found = self._cluster.get(ConfigMap, f"{SHARED}-{name}")
+        return (found.data or {}).get(name) if found else None
+
+    def examine(
+        self, state: State | None, environments: Sequence[Environment], *, fix: bool
+    ) -> Sequence[Any]:
+        """The way to the cluster, what it allows and offers, and the stack's lock."""
+        from matcha.targets.kubernetes import doctor  # noqa: PLC0415 - only for the doctor
+
+        patient = doctor.Patient(cluster=self._cluster, store=self._store, options=self._options, state=state)
+        return doctor.examine(patient, fix=fix)
+
+    # -- pause and end ---------------------------------------------------------------------------------
+
+    def stop(self, emit: Emit) -> None:
+        emit(Event("stack", "progress", "stopping every pod"))
+        removal.scale_down(self._cluster, emit, self._store.fence)
+        state = self._store.read()
+        if state:
+            self._links(state).stop()
+
+    def belongings(self, *, delete_data: bool = True) -> Sequence[str]:
+        return removal.belongings(self._cluster, delete_data)
+
+    def destroy(self, emit: Emit, *, delete_data: bool = True) -> None:
+        state = None
+        with contextlib.suppress(StateUnreadable):  # whose forwards these were is not known then
+            state = self._store.read()
+        staying = volumes.staying(self._cluster, self._options) if delete_data else ()
+        removal.destroy(self._cluster, delete_data, emit, self._store.fence)
+        for said in staying:
+            emit(Event("stack", "note", said))
+        if state:
+            self._gone = self._links(state)
+            self._gone.remove()
+        self._forget("")
+
+    def leftovers(self, *, delete_data: bool = True) -> Sequence[str]:
+        links = self._gone.leftovers() if self._gone else ()
+        left = removal.leftovers(self._cluster, delete_data) or proof.remaining(self._cluster, delete_data)
+        return [*left, *removal.namespace_left(self._cluster), *links]
+
+    def python(self) -> str:
+        """`matcha.target.OnePython`: that of the image."""
+        return base.python(self._options)
+
+    def way_to(self, python: str) -> str:
+        return base.way_to(self._options, python)
+
+    def forget(self) -> Sequence[str]:
+        """`matcha.target.Forgetful`: the forwards of stacks that somebody destroyed on another machine."""
+        state = self._store.read()
+        return self._forget(state.stack_id if state else "")
+
+    def _forget(self, keep: str) -> list[str]:
+        """What this machine has of stacks of this namespace other than `keep`."""
+        from matcha.targets.kubernetes.links import strays  # noqa: PLC0415 - not for plans and manifests
+
+        gone = strays(self._options, keep)
+        for links in gone:
+            links.remove()
+        return [f"forwards to a stack that is gone ({links.home})" for links in gone]
+
+    def kept(self) -> Sequence[str]:
+        return removal.kept(self._cluster)
+
+    def _place(self, foundation: str) -> str:
+        """Of its volume, or of the store that is used in its place."""
+        claim = self._cluster.get(PersistentVolumeClaim, foundation)
+        return facts.place(claim, self._known().storage.url if foundation == STORE else "")
+
+    # -- which stack -----------------------------------------------------------------------------------
+
+    def _set(self, services: Sequence[Service], environments: Sequence[Environment]) -> Setting:
+        self._setting = self._render(services, environments)
+        return self._setting
+
+    def _render(self, services: Sequence[Service], environments: Sequence[Environment]) -> Setting:
+        refuse_unknown(f"targets.{self.name}.ports", self._options.ports, services)
+        return setting(self._options, services, environments, self._trust)
+
+    def _known(self) -> Setting:
+        """As given to this object, otherwise as the run that began it recorded it."""
+        if self._setting is None:
+            state = self._store.read()
+            if state is None:
+                raise NotProvisioned
+            self._setting = self._remembered(state)
+        return self._setting
+
+    def _raiser(self) -> Raiser:
+        return Raiser(self._cluster, self._store.fence, insist=self._insist, mine=self._mine)
+
+    def _links(self, state: State) -> Links:
+        from matcha.targets.kubernetes.links import Links  # noqa: PLC0415 - not for plans and manifests
+
+        return Links(state.stack_id, self._options)
+
+    def _forwards(self, state: State, found: Setting) -> dict[str, int]:
+        wanted = {f"{s.name}/{p.name}": p.preferred for s in found.services for p in s.ports}
+        if found.storage.own:
+            wanted[f"{STORE}/http"] = STORE_PORT
+        return dict(self._links(state).ensure(wanted))
+
+    def _remembered(self, state: State) -> Setting:
+        """From the record, for commands that only look."""
+        raw = state.facts.get(DESCRIPTION)
+        if raw is None:
+            raise NotProvisioned
+        kept = msgspec.json.decode(raw, type=_Kept, dec_hook=lambda kind, value: kind(value))
+        environments = [Environment(name=n, lock=NO_LOCK, image=i) for n, i in kept.images.items()]
+        return setting(self._options, kept.services, environments, self._trust)
+
+
+class _Kept(msgspec.Struct):
+    """`images` of the environments by name; empty for those that are archives."""
+
+    services: tuple[Service, ...] = ()
+    images: dict[str, str] = {}
+
+
+def _remember(service: Service) -> Service:
+    """As much of a service as what others reach it by, and it reaches others."""
+    databases = tuple(Database(d.name) for d in service.databases)
+    return msgspec.structs.replace(
+        service, command=(), env={}, files={}, live={}, code=(), databases=databases
+    )

@@ -1,0 +1,86 @@
+"""What cannot be changed about a volume, in the words of matcha.yaml."""
+
+from __future__ import annotations
+
+import contextlib
+
+from lightkube.resources.core_v1 import PersistentVolume, PersistentVolumeClaim, Secret
+
+from matcha.errors import MatchaError
+from matcha.targets.kubernetes.cluster import Cluster
+from matcha.targets.kubernetes.foundations import ROOT_PASSWORD
+from matcha.targets.kubernetes.names import DATABASE, SECRETS, STORE
+from matcha.targets.kubernetes.options import KubernetesOptions
+from matcha.targets.kubernetes.refusals import ClusterError, Forbidden
+from matcha.targets.kubernetes.secrets import values
+
+SIZES = {STORE: "storage-size", DATABASE: "database-size"}
+_REFUSALS = (403, 422)  # its storage class cannot grow volumes; no volume shrinks, or changes its class
+
+
+def unchanged(
+    wanted: PersistentVolumeClaim, there: PersistentVolumeClaim, error: ClusterError
+) -> ClusterError:
+    """`error` itself where it is about something else, such as a quota."""
+    asked, has = _told(wanted), _told(there)
+    if error.status not in _REFUSALS or asked == has or "exceeded quota" in error.details:
+        return error
+    assert there.metadata and there.metadata.name
+    name = there.metadata.name
+    size, kind = has
+    kept = f"{SIZES.get(name, 'volume-size')}: {size}" if asked[0] != size else f"storage-class: {kind}"
+    return ClusterError(
+        f"The volume {name} has {size} of class {kind}, and the cluster does not make that "
+        f"{asked[0]} of class {asked[1] or 'default'}.",
+        status=error.status,
+        details=error.details,
+        resolution=f"Put targets.kubernetes.{kept} back into matcha.yaml, then: matcha provision. "
+        "Volumes grow where their storage class allows it, and never shrink.",
+    )
+
+
+def _told(claim: PersistentVolumeClaim) -> tuple[str, str]:
+    """Size and storage class; an empty class is the cluster's default."""
+    spec = claim.spec
+    requests = (spec.resources.requests if spec and spec.resources else None) or {}
+    return str(requests.get("storage", "")), (spec.storageClassName if spec else None) or ""
+
+
+def staying(cluster: Cluster, options: KubernetesOptions) -> list[str]:
+    """What keeps the stack's data although every object of it goes. Ask while the claims are still there."""
+    found: list[str] = []
+    with contextlib.suppress(Forbidden):
+        found = [_retained(cluster, claim) for claim in cluster.found(PersistentVolumeClaim)]
+    if options.storage:
+        found.append(f"Objects of the stack stay in {options.storage.partition('?')[0]}: they are yours.")
+    if options.database:
+        found.append(f"Tables of the stack stay on {options.database.partition('?')[0]}: they are yours.")
+    return [said for said in found if said]
+
+
+def _retained(cluster: Cluster, claim: PersistentVolumeClaim) -> str:
+    """Of a volume whose class has it outlive its claim; empty where it goes, or may not be looked at."""
+    name = (claim.spec.volumeName if claim.spec else None) or ""
+    try:
+        volume = cluster.get_global(PersistentVolume, name) if name else None
+    except Forbidden:
+        return ""
+    if volume is None or volume.spec.persistentVolumeReclaimPolicy != "Retain":
+        return ""
+    assert claim.metadata
+    return (
+        f"PersistentVolume {name} keeps the data of {claim.metadata.name}: its class retains volumes. "
+        f"An administrator deletes it, and what it is made of: kubectl delete persistentvolume {name}"
+    )
+
+
+def refuse_lost_key(cluster: Cluster) -> None:
+    """Raises MatchaError where the database's volume is there, and the password that opens it is not."""
+    claim = cluster.get(PersistentVolumeClaim, DATABASE)
+    if claim is None or ROOT_PASSWORD in values(cluster.get(Secret, SECRETS)):
+        return
+    raise MatchaError(
+        "The passwords that open the stack's database are gone; its volume is still there.",
+        details=f"They stood in the Secret {SECRETS} of the namespace {cluster.namespace}.",
+        resolution=f"Put the Secret {SECRETS} back, or start anew: matcha destroy --delete-data",
+    )

@@ -1,0 +1,326 @@
+"""What the cluster shows of a workload, in words: whether it runs, and if not, why. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Literal
+
+import msgspec
+from lightkube.models.core_v1 import ContainerStatus
+from lightkube.resources.apps_v1 import Deployment, StatefulSet
+from lightkube.resources.batch_v1 import Job
+from lightkube.resources.core_v1 import Event, Pod
+
+from matcha.target import Condition
+from matcha.targets.kubernetes import happened
+from matcha.targets.kubernetes.names import NAME
+
+# How sure it is that waiting does not help: `never` ends it at once, `hardly` after a while.
+Hope = Literal["yes", "hardly", "never"]
+
+_WRONG = {
+    "CreateContainerConfigError": "hardly",
+    "CreateContainerError": "hardly",
+    "InvalidImageName": "never",
+    "ErrImagePull": "hardly",
+    "ImagePullBackOff": "hardly",
+    "ErrImageNeverPull": "never",
+    "CrashLoopBackOff": "never",
+}
+_PULLS = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull")
+
+
+REVISIONS = ("controller-revision-hash", "pod-template-hash")  # labels of pods
+AGAIN = 2  # restarts after which a container does not come up by itself
+
+Restarts = Mapping[tuple[str, str], int]  # of containers, by uid of the pod and name
+_NONE: Restarts = {}
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """`log`: the last lines that a container which ended left, as far as the cluster kept them."""
+
+    condition: Condition
+    detail: str = ""
+    hope: Hope = "yes"
+    log: str = ""
+    restarts: int = 0
+
+
+def judge(
+    workload: Deployment | StatefulSet | None,
+    pods: Sequence[Pod],
+    events: Sequence[Event] = (),
+    before: Restarts = _NONE,
+) -> Verdict:
+    """`pods` are those of the workload, whatever their age. `events`: of the namespace. What ended `before`
+    says little of how it ends now.
+    """
+    if workload is None:
+        return Verdict("absent")
+    assert workload.spec is not None
+    if workload.spec.replicas == 0:
+        return Verdict("stopped")
+    restarts = sum(s.restartCount for pod in pods for s in _statuses(pod))
+    if is_rolled_out(workload):
+        return Verdict("running", restarts=restarts)
+    found = _worst(workload, _newest(workload, pods), events, before)
+    return msgspec.structs.replace(found, restarts=restarts)
+
+
+def is_rolled_out(workload: Deployment | StatefulSet) -> bool:
+    """Every pod is ready and of the newest description."""
+    status, spec, metadata = workload.status, workload.spec, workload.metadata
+    if status is None or metadata is None:
+        return False
+    wanted = 1 if spec.replicas is None else spec.replicas
+    if (status.observedGeneration or 0) < (metadata.generation or 0) or (status.readyReplicas or 0) < wanted:
+        return False
+    if isinstance(workload, StatefulSet):
+        return (status.updatedReplicas or 0) >= wanted and (status.replicas or 0) == wanted
+    return (status.updatedReplicas or 0) >= wanted and (status.replicas or 0) == (status.updatedReplicas or 0)
+
+
+def _newest(workload: Deployment | StatefulSet, pods: Sequence[Pod]) -> list[Pod]:
+    """Pods of the description that holds now: an earlier one that failed says nothing of it. Those that are
+    leaving count, too: they may be what is waited for.
+    """
+    staying = [pod for pod in pods if not is_leaving(pod)]
+    revisions = _revisions(workload, staying)
+    return [pod for pod in pods if is_leaving(pod) or _label(pod, REVISIONS) in revisions]
+
+
+def _revisions(workload: Deployment | StatefulSet, pods: Sequence[Pod]) -> set[str]:
+    """Labels that tell such pods; none where there can be none yet. A Deployment does not name its own: they
+    are those of the pods that were made last.
+    """
+    status, generation = workload.status, (workload.metadata and workload.metadata.generation) or 0
+    if status is None or (status.observedGeneration or 0) < generation:
+        return set()
+    if isinstance(workload, StatefulSet):
+        return {workload.status.updateRevision or ""} if workload.status else set()
+    made = [str(pod.metadata.creationTimestamp) if pod.metadata else "" for pod in pods]
+    newest = {_label(pod, REVISIONS) for pod, when in zip(pods, made, strict=True) if when == max(made)}
+    return newest if status.updatedReplicas else set()
+
+
+def _label(pod: Pod, names: Sequence[str]) -> str:
+    labels = (pod.metadata.labels if pod.metadata else None) or {}
+    return next((labels[name] for name in names if name in labels), "")
+
+
+def is_leaving(pod: Pod) -> bool:
+    return pod.metadata is not None and pod.metadata.deletionTimestamp is not None
+
+
+def is_ready(pod: Pod) -> bool:
+    conditions = (pod.status.conditions if pod.status else None) or ()
+    return any(c.type == "Ready" and c.status == "True" for c in conditions) and not is_leaving(pod)
+
+
+def restarts(pods: Iterable[Pod]) -> Restarts:
+    """As they are now, for `judge` to tell what comes after."""
+    return {(_uid(pod), status.name): status.restartCount for pod in pods for status in _statuses(pod)}
+
+
+def given_up(workload: Deployment | StatefulSet, pods: Sequence[Pod]) -> Iterator[Pod]:
+    """Pods of the newest description that ended so often that the node waits minutes to try them again."""
+    for pod in _newest(workload, pods):
+        waiting = [s.state.waiting for s in _statuses(pod) if s.state and s.state.waiting]
+        if not is_leaving(pod) and any(w.reason == "CrashLoopBackOff" for w in waiting):
+            yield pod
+
+
+def is_unexplained(pods: Sequence[Pod]) -> bool:
+    """Whether only events say what is waited for: no pod is there, or one in which nothing has begun."""
+    return not pods or any(not is_ready(pod) and not has_begun(pod) for pod in pods)
+
+
+def has_begun(pod: Pod) -> bool:
+    """Whether any of its containers ran."""
+    states = [state for status in _statuses(pod) for state in (status.state, status.lastState)]
+    return any(state and (state.running or state.terminated) for state in states)
+
+
+def _worst(workload: Any, pods: Sequence[Pod], events: Sequence[Event], before: Restarts) -> Verdict:
+    staying = [pod for pod in pods if not is_leaving(pod)]
+    if not staying:
+        return _without_pods(workload, pods, events)
+    verdicts = [_pod(pod, events, before) for pod in staying]
+    order: dict[str, int] = {"never": 0, "hardly": 1, "yes": 2}
+    return min(verdicts, key=lambda v: (order[v.hope], not v.detail))
+
+
+def _without_pods(workload: Any, pods: Sequence[Pod], events: Sequence[Event]) -> Verdict:
+    """Nothing is there to run: somebody refuses to make it (a quota, a policy), or it is still leaving."""
+    if pods:
+        return Verdict("starting", "waiting for the old pod to end")
+    conditions = (workload.status.conditions if workload.status else None) or ()
+    refused = [c.message for c in conditions if c.type == "ReplicaFailure" and c.status == "True"]
+    name = (workload.metadata.name if workload.metadata else None) or ""
+    return _unmade(refused[-1] if refused else happened.refusal(events, name))
+
+
+def _unmade(refusal: str) -> Verdict:
+    if refusal:
+        return Verdict("failed", f"no pod may be made: {refusal}", "hardly")
+    return Verdict("starting", "waiting for its pod to be made")
+
+
+def _pod(pod: Pod, events: Sequence[Event], before: Restarts = _NONE) -> Verdict:
+    if is_ready(pod):
+        return Verdict("running")
+    if waiting := _unscheduled(pod, events):
+        return waiting
+    if pod.status and pod.status.reason == "Evicted":
+        return Verdict("starting", f"evicted: {pod.status.message or 'the node was short of resources'}")
+    for status in _statuses(pod):
+        if found := _container(status, before.get((_uid(pod), status.name))):
+            return found
+    return _progress(pod) if has_begun(pod) else _volumes(pod, events) or _progress(pod)
+
+
+def _uid(pod: Pod) -> str:
+    return (pod.metadata.uid if pod.metadata else None) or ""
+
+
+def _name(pod: Pod) -> str:
+    return (pod.metadata.name if pod.metadata else None) or ""
+
+
+def _unscheduled(pod: Pod, events: Sequence[Event]) -> Verdict | None:
+    conditions = (pod.status.conditions if pod.status else None) or ()
+    reasons = [c.message for c in conditions if c.type == "PodScheduled" and c.status == "False"]
+    if not reasons:
+        return None
+    if happened.newest(events, "Pod", _name(pod), ("TriggeredScaleUp", "Nominated")):
+        return Verdict("starting", f"waiting for a new node: {reasons[0]}")
+    if waiting := _claim(pod, events):
+        return waiting
+    return Verdict("starting", f"no node takes it: {reasons[0]}", "hardly")
+
+
+def _volumes(pod: Pod, events: Sequence[Event]) -> Verdict | None:
+    """What is wrong with the volumes of a pod in which nothing has begun; None where nothing is said to be.
+
+    A pod gets its node when all its claims are bound. A volume that another node has to let go takes minutes.
+    """
+    if not (pod.spec and pod.spec.nodeName):
+        return _claim(pod, events)
+    mounts = ("FailedMount", "FailedAttachVolume", "SuccessfulAttachVolume", "Pulling", "Pulled")
+    last = happened.newest(events, "Pod", _name(pod), mounts)
+    if not last or not (last.reason or "").startswith("Failed"):
+        return None
+    said = last.message or ""
+    slow = last.reason == "FailedAttachVolume" or "timed out" in said
+    return Verdict("starting", f"its volumes cannot be had: {said}", "yes" if slow else "hardly")
+
+
+def _claim(pod: Pod, events: Sequence[Event]) -> Verdict | None:
+    for claim in _claims(pod):
+        last = happened.newest(events, "PersistentVolumeClaim", claim, happened.BINDING)
+        if last and last.reason != "ProvisioningSucceeded":
+            hope: Any = "hardly" if "Failed" in (last.reason or "") else "yes"
+            return Verdict("starting", f"its volume {claim} is not there yet: {last.message}", hope)
+    return None
+
+
+def _claims(pod: Pod) -> list[str]:
+    volumes = (pod.spec.volumes if pod.spec else None) or ()
+    return [v.persistentVolumeClaim.claimName for v in volumes if v.persistentVolumeClaim]
+
+
+def _container(status: ContainerStatus, before: int | None) -> Verdict | None:
+    """Why a container does not run; None where it does, or has not been tried.
+
+    `before`: how often it had been started again before anybody waited; None: it was not there.
+    """
+    waiting = status.state.waiting if status.state else None
+    last = status.lastState.terminated if status.lastState else None
+    ended = (status.state.terminated if status.state else None) or last
+    since = status.restartCount - (before or 0)
+    if waiting and waiting.reason in _WRONG:
+        hope: Any = _WRONG[waiting.reason]
+        if waiting.reason in _PULLS:
+            said = waiting.message or waiting.reason
+            return Verdict("failed", f"the image {status.image} cannot be had: {said}", hope)
+        if waiting.reason == "CrashLoopBackOff":
+            hope = hope if before is None or since >= AGAIN else "hardly"
+            return Verdict("failed", _ending(status.name, ended), hope, (ended and ended.message) or "")
+        return Verdict("failed", f"{status.name}: {waiting.message or waiting.reason}", hope)
+    if ended and ended.exitCode:
+        hope = "never" if since >= AGAIN else "yes"
+        return Verdict("starting", _ending(status.name, ended), hope, ended.message or "")
+    return None
+
+
+def _ending(name: str, ended: Any) -> str:
+    if ended is None:
+        return f"{name} ends again and again"
+    if ended.reason == "OOMKilled":
+        return f"{name} needed more memory than its limit and was ended"
+    return f"{name} ended with exit code {ended.exitCode}"
+
+
+def _progress(pod: Pod) -> Verdict:
+    """What a pod that comes up is at."""
+    for status in (pod.status.initContainerStatuses if pod.status else None) or ():
+        if not status.ready:
+            what = "its environment is unpacked" if status.name == "environment" else f"{status.name} runs"
+            return Verdict(
+                "starting", what if status.state and status.state.running else "its image is pulled"
+            )
+    running = [s for s in _main_statuses(pod) if s.state and s.state.running]
+    if running:
+        return Verdict("starting", "waiting for its health check")
+    return Verdict("starting", "its image is pulled")
+
+
+def _statuses(pod: Pod) -> Iterator[ContainerStatus]:
+    yield from (pod.status.initContainerStatuses if pod.status else None) or ()
+    yield from _main_statuses(pod)
+
+
+def _main_statuses(pod: Pod) -> Iterator[ContainerStatus]:
+    yield from (pod.status.containerStatuses if pod.status else None) or ()
+
+
+def judge_job(job: Job | None, pods: Sequence[Pod], events: Sequence[Event] = ()) -> Verdict:
+    """`present` once it succeeded."""
+    if job is None:
+        return Verdict("absent")
+    for condition in (job.status.conditions if job.status else None) or ():
+        if condition.status == "True" and condition.type in ("Complete", "SuccessCriteriaMet"):
+            return Verdict("present")
+        if condition.status == "True" and condition.type in ("Failed", "FailureTarget"):
+            reason = condition.message or condition.reason or "it failed"
+            return Verdict("failed", reason, "never", last_words(pods))
+    name = (job.metadata.name if job.metadata else None) or ""
+    return _under_way(name, [pod for pod in pods if not is_leaving(pod)], events)
+
+
+def _under_way(name: str, pods: Sequence[Pod], events: Sequence[Event]) -> Verdict:
+    """A Job tries again by itself, in a new pod: only what no pod could do ends the wait."""
+    if not pods:
+        return _unmade(happened.refusal(events, name))
+    newest = max(pods, key=lambda p: str(p.metadata.creationTimestamp if p.metadata else ""))
+    found = _pod(newest, events)
+    if found.condition == "running":
+        return Verdict("starting", "its job runs")
+    return found if found.hope != "never" else msgspec.structs.replace(found, hope="hardly")
+
+
+def last_words(pods: Sequence[Pod]) -> str:
+    """The last lines that containers which failed left."""
+    ended = [s.state.terminated for pod in pods for s in _statuses(pod) if s.state and s.state.terminated]
+    said = [e.message for e in ended if e.exitCode and e.message]
+    return said[-1] if said else ""
+
+
+def by_owner(pods: Iterable[Pod]) -> dict[str, list[Pod]]:
+    """Pods by the name of the service they belong to."""
+    found: dict[str, list[Pod]] = {}
+    for pod in pods:
+        labels = (pod.metadata.labels if pod.metadata else None) or {}
+        found.setdefault(labels.get(NAME, ""), []).append(pod)
+    return found

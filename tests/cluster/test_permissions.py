@@ -1,0 +1,317 @@
+"""What a user can do who is no administrator, and what Matcha says where a right is missing."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lightkube import ApiError, Client
+from lightkube.models.apiextensions_v1 import (
+    CustomResourceDefinitionNames,
+    CustomResourceDefinitionSpec,
+    CustomResourceDefinitionVersion,
+    CustomResourceValidation,
+    JSONSchemaProps,
+)
+from lightkube.models.meta_v1 import ObjectMeta
+from lightkube.models.rbac_v1 import PolicyRule, RoleRef, Subject
+from lightkube.resources.admissionregistration_v1 import (
+    ValidatingAdmissionPolicy,
+    ValidatingAdmissionPolicyBinding,
+)
+from lightkube.resources.apiextensions_v1 import CustomResourceDefinition
+from lightkube.resources.core_v1 import Namespace
+from lightkube.resources.rbac_authorization_v1 import ClusterRole, ClusterRoleBinding, Role, RoleBinding
+
+from matcha.events import Event
+from matcha.targets.kubernetes import foundations, permissions
+from matcha.targets.kubernetes.cluster import Forbidden
+from matcha.targets.kubernetes.doctor import OPENSHIFT, Finding
+from support.apiserver import as_user
+from support.kubelet import Kubelet, kubelet
+from support.matcha import until
+from support.small_stack import SmallStack, namespace_is_gone, there, usual, with_database
+from support.stores import cluster, wait_for
+
+RBAC = "rbac.authorization.k8s.io"
+
+
+def grant(api_server: Path, namespace: str, role: Role, user: str) -> None:
+    """As an administrator does with the Role of the docs."""
+    admin = cluster(api_server, namespace)
+    admin.apply(role)
+    admin.apply(
+        RoleBinding(
+            metadata=ObjectMeta(name=f"matcha-{user}"),
+            roleRef=RoleRef(apiGroup=RBAC, kind="Role", name=permissions.NAME),
+            subjects=[Subject(apiGroup=RBAC, kind="User", name=user)],
+        )
+    )
+    wait_for(cluster(as_user(api_server, user), namespace), role.rules or ())
+
+
+def without(*resources: str) -> Role:
+    found = permissions.role()
+    found.rules = [r for r in found.rules or () if not set(r.resources or ()) & set(resources)]
+    return found
+
+
+@pytest.fixture
+def alice(api_server: Path, tmp_path: Path, namespace: str, node: Kubelet) -> SmallStack:
+    """Her stack; what she may do is still to be said."""
+    return SmallStack(tmp_path, as_user(api_server, "alice"), namespace)
+
+
+def notes(events: list[Event]) -> list[str]:
+    return [e.message for e in events if e.phase == "note"]
+
+
+def test_the_ready_role_is_enough(api_server: Path, alice: SmallStack) -> None:
+    grant(api_server, alice.namespace, permissions.role(), "alice")
+    assert permissions.missing(cluster(alice.kubeconfig, alice.namespace)) == []
+    alice.services = (with_database(usual()[0]), usual()[1])
+    plan = alice.plan()
+    [about] = [note for note in plan.notes if "Pod Security" in note]
+    assert about.startswith(f"You may not see the namespace {alice.namespace} itself")
+    alice.provision()
+    assert alice.plan().steps == ()
+    alice.services = usual()[:1]
+    alice.provision()
+    left = there(api_server, alice.namespace)
+    assert "Service/front" not in left and "StatefulSet/mysql" not in left
+    events: list[Event] = []
+    alice.destroy(emit=events.append)
+    assert there(api_server, alice.namespace) == set()
+    assert notes(events) == [
+        f"You may not see the namespace {alice.namespace} itself: it stays, whoever made it.",
+    ]
+
+
+def test_the_doctor_says_what_it_could_not_check(api_server: Path, alice: SmallStack) -> None:
+    grant(api_server, alice.namespace, without("events", "cronjobs"), "alice")
+    found = {f.check: f for f in alice.target().examine(None, (), fix=False)}
+    assert found["cluster"].ok and found["lock"].ok
+    assert "cannot be seen" in found["namespace"].message
+    assert "cannot be seen" in found["storage"].message
+    assert not found["permissions"].ok
+    assert "get, list events (why a pod is not made)" in found["permissions"].message
+    assert "cronjobs.batch" in found["permissions"].message
+
+
+def test_the_doctor_knows_openshift_and_how_pods_run_there(api_server: Path, alice: SmallStack) -> None:
+    """By the group of its rules for pods, which anybody may ask for."""
+    grant(api_server, alice.namespace, permissions.role(), "alice")
+
+    def told() -> dict[str, Finding]:
+        return {f.check: f for f in alice.target().examine(None, (), fix=False)}
+
+    found = told()
+    assert "users" not in found
+    assert found["addresses"].ok and "cannot be seen" in found["addresses"].message
+    admin = SmallStack(alice.folder.parent, api_server, alice.namespace).target()
+    addresses = {f.check: f for f in admin.examine(None, (), fix=False)}["addresses"]
+    assert addresses.ok and "get IPv4 addresses" in addresses.message
+    with openshift(api_server):
+        until(lambda: "users" in told(), 30)
+        assert not told()["users"].ok
+        assert "run-as" in told()["users"].fix
+        alice.options = {"run_as": "cluster"}
+        assert "users" not in told()
+
+
+@contextlib.contextmanager
+def openshift(api_server: Path) -> Iterator[None]:
+    """A kind of its API; without its admission."""
+    names = {"plural": "securitycontextconstraints", "kind": "SecurityContextConstraints"}
+    schema = JSONSchemaProps(type="object", x_kubernetes_preserve_unknown_fields=True)
+    made = CustomResourceDefinition(
+        metadata=ObjectMeta(name=f"{names['plural']}.{OPENSHIFT}"),
+        spec=CustomResourceDefinitionSpec(
+            group=OPENSHIFT,
+            names=CustomResourceDefinitionNames(**names),
+            scope="Cluster",
+            versions=[
+                CustomResourceDefinitionVersion(
+                    name="v1",
+                    served=True,
+                    storage=True,
+                    schema=CustomResourceValidation(openAPIV3Schema=schema),
+                )
+            ],
+        ),
+    )
+    admin = cluster(api_server, "default")
+    admin.create(made)
+    try:
+        yield
+    finally:
+        admin.delete(CustomResourceDefinition, str(made.metadata and made.metadata.name))
+
+
+def test_whoever_may_not_read_events_does_without(api_server: Path, alice: SmallStack) -> None:
+    grant(api_server, alice.namespace, without("events", "replicasets", "pods/log"), "alice")
+    alice.provision()
+    assert alice.plan().steps == ()
+    events: list[Event] = []
+    alice.destroy(emit=events.append)
+    assert "ReplicaSets" in notes(events)[0]
+    assert there(api_server, alice.namespace) == set()
+
+
+def test_who_may_not_list_some_kinds_has_a_status(
+    api_server: Path, stack: SmallStack, alice: SmallStack
+) -> None:
+    """What it could compare is left out."""
+    stack.provision()
+    grant(api_server, alice.namespace, without("networkpolicies", "cronjobs"), "alice")
+    assert alice.status().healthy
+
+
+def test_a_plan_says_what_a_run_will_do_without(api_server: Path, alice: SmallStack) -> None:
+    grant(api_server, alice.namespace, permissions.role(), "alice")
+    alice.archive = True
+    [nodes] = [note for note in alice.plan().notes if "list nodes" in note]
+    assert "environments are built for one of them" in nodes
+    alice.archive = False
+    assert not [note for note in alice.plan().notes if "list nodes" in note]
+    grant(api_server, alice.namespace, without("events"), "alice")
+    assert [note for note in alice.plan().notes if note.startswith("You may not list events: why a pod")]
+
+
+def test_a_right_that_is_missing_is_named(api_server: Path, alice: SmallStack) -> None:
+    grant(api_server, alice.namespace, without("networkpolicies"), "alice")
+    with pytest.raises(Forbidden, match="You may not list NetworkPolic") as told:
+        alice.provision()
+    assert told.value.resolution == "matcha doctor"
+    role = permissions.role()
+    assert role.rules
+    role.rules = [
+        PolicyRule(apiGroups=r.apiGroups, resources=r.resources, verbs=["get", "list"])
+        if "networkpolicies" in (r.resources or ())
+        else r
+        for r in role.rules
+    ]
+    grant(api_server, alice.namespace, role, "alice")
+    with pytest.raises(Forbidden, match="You may not apply NetworkPolicy matcha-"):
+        alice.provision()
+    grant(api_server, alice.namespace, permissions.role(), "alice")
+    alice.provision()
+    assert alice.plan().steps == ()
+
+
+# -- users of a whole cluster, with some rights to namespaces -----------------------------------------------
+
+
+@pytest.fixture
+def everywhere(api_server: Path, tmp_path: Path, name: str) -> Iterator[SmallStack]:
+    """Alice's, in a namespace that does not exist; she may make and see them, and not delete them."""
+    admin = cluster(api_server, "default")
+    rules = [
+        *(permissions.role().rules or ()),
+        PolicyRule(apiGroups=[""], resources=["namespaces"], verbs=["get", "create"]),
+    ]
+    admin.apply(ClusterRole(metadata=ObjectMeta(name=name), rules=rules))
+    admin.apply(
+        ClusterRoleBinding(
+            metadata=ObjectMeta(name=name),
+            roleRef=RoleRef(apiGroup=RBAC, kind="ClusterRole", name=name),
+            subjects=[Subject(apiGroup=RBAC, kind="User", name="alice")],
+        )
+    )
+    with kubelet(api_server, name):
+        yield SmallStack(tmp_path, as_user(api_server, "alice"), name)
+    for kind in (ClusterRoleBinding, ClusterRole, Namespace):
+        admin.delete(kind, name)
+
+
+@pytest.fixture
+def no_levels(api_server: Path, name: str) -> Iterator[None]:
+    """Users who are no administrators may not set Pod Security's labels."""
+    admin = cluster(api_server, "default")
+    spec: dict[str, Any] = {
+        "failurePolicy": "Fail",
+        "matchConstraints": {
+            "resourceRules": [
+                {
+                    "apiGroups": [""],
+                    "apiVersions": ["v1"],
+                    "operations": ["CREATE", "UPDATE"],
+                    "resources": ["namespaces"],
+                }
+            ],
+            "objectSelector": {
+                "matchExpressions": [{"key": "pod-security.kubernetes.io/enforce", "operator": "Exists"}]
+            },
+        },
+        "validations": [
+            {"expression": f"object.metadata.name != '{name}'", "message": "levels are set by administrators"}
+        ],
+    }
+    binding = {"policyName": name, "validationActions": ["Deny"]}
+    admin.apply(ValidatingAdmissionPolicy.from_dict({"metadata": {"name": name}, "spec": spec}))
+    admin.apply(ValidatingAdmissionPolicyBinding.from_dict({"metadata": {"name": name}, "spec": binding}))
+    _until_denied(api_server, name)
+    yield
+    admin.delete(ValidatingAdmissionPolicyBinding, name)
+    admin.delete(ValidatingAdmissionPolicy, name)
+
+
+def _until_denied(api_server: Path, name: str) -> None:
+    """The API server takes up a policy some time after it was made."""
+    deadline = time.monotonic() + 60
+    trying = Client(cluster(api_server, name).config, namespace=name, dry_run=True)
+    with contextlib.closing(trying), pytest.raises(ApiError, match="levels are set by administrators"):
+        while time.monotonic() < deadline:
+            trying.create(foundations.namespace(name))
+            time.sleep(0.2)
+
+
+def test_without_a_right_to_delete_namespaces_it_is_said_to_stay(
+    api_server: Path, everywhere: SmallStack
+) -> None:
+    everywhere.provision()
+    found = cluster(api_server, everywhere.namespace).get_global(Namespace, everywhere.namespace)
+    assert found.metadata.labels["pod-security.kubernetes.io/enforce"] == "restricted"
+    assert everywhere.plan().notes == ()
+    events: list[Event] = []
+    everywhere.destroy(emit=events.append)
+    assert there(api_server, everywhere.namespace) == set()
+    assert not namespace_is_gone(api_server, everywhere.namespace)
+    assert "you may not delete it" in notes(events)[-1]
+    assert f"kubectl delete namespace {everywhere.namespace}" in notes(events)[-1]
+
+
+def test_without_a_right_to_pod_securitys_labels_matcha_does_without(
+    api_server: Path, everywhere: SmallStack, no_levels: None
+) -> None:
+    everywhere.provision()
+    found = cluster(api_server, everywhere.namespace).get_global(Namespace, everywhere.namespace)
+    assert not [key for key in found.metadata.labels if key.startswith("pod-security")]
+    everywhere.services = usual()[:1]
+    [note] = [n for n in everywhere.plan().notes if "Pod Security" in n]
+    assert f"kubectl label namespace {everywhere.namespace}" in note
+    everywhere.destroy()
+    assert there(api_server, everywhere.namespace) == set()
+
+
+def test_without_a_right_to_make_namespaces_it_is_said_what_to_ask_for(
+    api_server: Path, tmp_path: Path, name: str
+) -> None:
+    admin = cluster(api_server, "default")
+    admin.apply(ClusterRole(metadata=ObjectMeta(name=name), rules=permissions.role().rules))
+    admin.apply(
+        ClusterRoleBinding(
+            metadata=ObjectMeta(name=name),
+            roleRef=RoleRef(apiGroup=RBAC, kind="ClusterRole", name=name),
+            subjects=[Subject(apiGroup=RBAC, kind="User", name="bob")],
+        )
+    )
+    with pytest.raises(Forbidden, match=f'There is no namespace "{name}", and you may not make it') as told:
+        SmallStack(tmp_path, as_user(api_server, "bob"), name).provision()
+    assert told.value.resolution == f"Ask an administrator for: kubectl create namespace {name}"
+    for kind in (ClusterRoleBinding, ClusterRole):
+        admin.delete(kind, name)

@@ -1,0 +1,323 @@
+"""Destroying a stack: what goes, what stays, what is said of it; killed ones are finished by another."""
+
+from __future__ import annotations
+
+import functools
+import os
+import random
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+from lightkube.models.core_v1 import ResourceQuotaSpec
+from lightkube.models.meta_v1 import ObjectMeta, OwnerReference
+from lightkube.resources.core_v1 import ConfigMap, Namespace, PersistentVolumeClaim, ResourceQuota, Secret
+
+from matcha.errors import MatchaError
+from matcha.events import Event
+from matcha.host.files import private_folder, write_changed
+from matcha.targets.kubernetes import proof, removal
+from matcha.targets.kubernetes.forward.config import Config
+from matcha.targets.kubernetes.kubeconfig import load_config
+from matcha.targets.kubernetes.links import Links
+from matcha.targets.kubernetes.names import MINE, SECRETS, STATE
+from matcha.targets.kubernetes.store import CONTENT
+from support.faults import Fault, FaultyProxy
+from support.kubelet import kubelet
+from support.small_stack import SmallStack, namespace_is_gone, there, usual, with_database
+from support.stores import cluster, elsewhere, take
+
+RUN = """
+import sys
+from pathlib import Path
+from support.small_stack import SmallStack
+folder, kubeconfig, namespace, verb = sys.argv[1:]
+getattr(SmallStack(Path(folder), Path(kubeconfig), namespace), verb)()
+"""
+POINTS = 3
+
+
+@pytest.fixture
+def own(api_server: Path, tmp_path: Path, name: str) -> Iterator[SmallStack]:
+    """In a namespace that Matcha makes."""
+    with kubelet(api_server, name):
+        yield SmallStack(tmp_path, api_server, name)
+    cluster(api_server, name).delete(Namespace, name)
+
+
+def test_everything_goes_and_the_namespace_that_matcha_made(api_server: Path, own: SmallStack) -> None:
+    own.services = (with_database(usual()[0]), usual()[1])
+    own.archive = True
+    made = own.provision()
+    assert made.changed
+    before = there(api_server, own.namespace)
+    assert {n.partition("/")[0] for n in before} >= {
+        "Job",
+        "CronJob",
+        "Pod",
+        "PersistentVolumeClaim",
+        "Secret",
+    }
+    destroyed = own.destroy()
+    assert "PersistentVolumeClaim mysql" in destroyed.removed
+    assert there(api_server, own.namespace) == set()
+    assert namespace_is_gone(api_server, own.namespace)
+    assert own.destroy().nothing
+
+
+def forwarding(stack: SmallStack, stack_id: str, namespace: str) -> Links:
+    """What an earlier stack left on this machine."""
+    options = stack.target()._options
+    links = Links(stack_id, options)
+    config = Config(
+        kubeconfig=options.kubeconfig,
+        context=load_config(options).context_name,
+        namespace=namespace,
+        health=0,
+        environment="",
+        forwards=(),
+    )
+    write_changed(private_folder(links.home) / "forward.json", msgspec.json.encode(config))
+    return links
+
+
+def test_forwards_to_a_stack_that_somebody_else_destroyed_go_too(own: SmallStack) -> None:
+    """As they stand on a colleague's machine: no record tells of them any more."""
+    links = forwarding(own, "0123456789abcdef", own.namespace)
+    other = forwarding(own, "fedcba9876543210", "another")
+    [finding] = [f for f in own.target().examine(None, [], fix=False) if f.check == "forwards"]
+    assert not finding.ok and finding.fixable and str(links.home) in finding.message
+    [said] = own.destroy().removed
+    assert str(links.home) in said
+    assert links.leftovers() == [] and other.home.exists()
+    assert own.destroy().nothing
+
+
+def test_forwards_to_a_stack_whose_record_was_lost_make_room(api_server: Path, own: SmallStack) -> None:
+    links = forwarding(own, "0123456789abcdef", own.namespace)
+    own.provision()
+    assert links.leftovers() == []
+    again = forwarding(own, "fedcba9876543210", own.namespace)
+    own.destroy()
+    assert again.leftovers() == []
+
+
+def test_a_record_that_cannot_be_read_condemns_no_forwards(api_server: Path, stack: SmallStack) -> None:
+    forwarding(stack, "0123456789abcdef", stack.namespace)
+    cluster(api_server, stack.namespace).create(
+        ConfigMap(metadata=ObjectMeta(name=STATE), data={CONTENT: "{"})
+    )
+    assert [f for f in stack.target().examine(None, [], fix=True) if f.check == "forwards"] == []
+
+
+def test_a_namespace_that_matcha_did_not_make_stays(api_server: Path, stack: SmallStack) -> None:
+    stack.provision()
+    stack.destroy()
+    assert there(api_server, stack.namespace) == set()
+    assert not namespace_is_gone(api_server, stack.namespace)
+
+
+def test_what_others_keep_in_a_namespace_of_matchas_is_not_lost_with_it(
+    api_server: Path, own: SmallStack
+) -> None:
+    own.provision()
+    admin = cluster(api_server, own.namespace)
+    admin.create(Secret(metadata=ObjectMeta(name="bucket-keys")))
+    events: list[Event] = []
+    own.destroy(emit=events.append)
+    [note] = [e.message for e in events if e.phase == "note"]
+    assert "stays" in note and "Secret bucket-keys" in note
+    assert admin.get(Secret, "bucket-keys")
+    admin.delete(Secret, "bucket-keys")
+
+
+def test_what_belongs_to_something_of_another_kind_is_not_lost(api_server: Path, own: SmallStack) -> None:
+    """An operator's database: all that is seen of it is what it owns."""
+    own.provision()
+    admin = cluster(api_server, own.namespace)
+    owner = OwnerReference(apiVersion="db.example.org/v1", kind="Postgres", name="crm", uid="1-2-3")
+    claim = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
+    volume = PersistentVolumeClaim.from_dict({"metadata": {"name": "crm"}, "spec": claim})
+    volume.metadata.ownerReferences = [owner]
+    admin.client.create(volume)
+    events: list[Event] = []
+    own.destroy(emit=events.append)
+    [note] = [e.message for e in events if e.phase == "note"]
+    assert note.endswith("it holds what Matcha did not make: PersistentVolumeClaim crm.")
+    found = admin.get(PersistentVolumeClaim, "crm")
+    assert found and found.metadata and found.metadata.deletionTimestamp is None
+
+
+def test_who_waits_for_the_lock_does_not_lose_its_stack_with_the_namespace(
+    api_server: Path, own: SmallStack, through: tuple[FaultyProxy, Path]
+) -> None:
+    proxy, own.kubeconfig = through
+    own.provision()
+    waiting = elsewhere(api_server, own.namespace)
+    seen: list[str] = []
+
+    def tried() -> None:
+        try:
+            take(waiting)
+        except MatchaError as error:
+            seen.append(type(error).__name__)
+        else:
+            seen.append("taken")
+
+    proxy.add(Fault("DELETE", f"/api/v1/namespaces/{own.namespace}?", strike=tried, status=503))
+    own.destroy()
+    assert seen == ["Locked"]
+    assert namespace_is_gone(api_server, own.namespace)
+
+
+def test_a_namespace_that_another_has_taken_over_stays(
+    api_server: Path, own: SmallStack, through: tuple[FaultyProxy, Path]
+) -> None:
+    """The lock is lost after the record is gone: whoever holds it now is about to make a stack."""
+    proxy, own.kubeconfig = through
+    own.provision()
+    other = elsewhere(api_server, own.namespace)
+
+    def overtaken() -> None:
+        other.break_lock()
+        take(other)
+
+    looking = Fault("GET", "/cronjobs", strike=overtaken, status=503)
+    proxy.add(Fault("DELETE", "/configmaps/matcha-state", strike=lambda: proxy.add(looking) and None))
+    own.destroy()
+    assert looking.came.is_set()
+    assert proxy.count("DELETE", f"/api/v1/namespaces/{own.namespace}?") == 0
+    assert not namespace_is_gone(api_server, own.namespace)
+    assert other.lock()
+
+
+def test_the_proof_lists_every_kind(
+    api_server: Path, stack: SmallStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also kinds that Matcha itself makes none of, but something in its stack may."""
+    monkeypatch.setattr(proof, "DERIVED_SECONDS", 3.0)
+    stack.provision()
+    admin = cluster(api_server, stack.namespace)
+    made = ObjectMeta(name="small", labels=dict(MINE))
+    admin.create(ResourceQuota(metadata=made, spec=ResourceQuotaSpec(hard={"pods": "100"})))
+    with pytest.raises(MatchaError, match="Not everything could be removed") as told:
+        stack.destroy()
+    assert told.value.details == "ResourceQuota small"
+    admin.delete(ResourceQuota, "small")
+    assert stack.destroy().nothing
+
+
+def test_the_proof_does_without_what_does_not_answer(
+    api_server: Path, stack: SmallStack, proxy: FaultyProxy
+) -> None:
+    stack.provision()
+    faults = [
+        proxy.add(Fault("GET", "/apis/autoscaling/v2", status=503)),
+        proxy.add(Fault("GET", "/limitranges?", status=403)),
+    ]
+    proxy.requests.clear()
+    stack.destroy()
+    assert all(fault.came.is_set() for fault in faults)
+    kinds = {path.partition("?")[0].rpartition("/")[2] for _, path in proxy.requests if "managed-by" in path}
+    assert {"endpointslices", "ingresses", "endpoints", "resourcequotas"} <= kinds
+    assert not {"events", "horizontalpodautoscalers"} & kinds
+
+
+def test_data_stays_until_it_is_to_go(api_server: Path, stack: SmallStack) -> None:
+    stack.provision()
+    admin = cluster(api_server, stack.namespace)
+    secret = admin.get(Secret, SECRETS)
+    destroyed = stack.destroy(delete_data=False)
+    kept = {"PersistentVolumeClaim/back-data", "PersistentVolumeClaim/object-store", f"Secret/{SECRETS}"}
+    assert there(api_server, stack.namespace) == kept
+    assert {name.replace(" ", "/") for name in destroyed.kept} == kept
+    stack.provision()
+    again = admin.get(Secret, SECRETS)
+    assert secret and again and again.data == secret.data
+    stack.destroy()
+    assert there(api_server, stack.namespace) == set()
+
+
+def test_a_finalizer_that_hangs_is_named(
+    api_server: Path, stack: SmallStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stack.provision()
+    admin = cluster(api_server, stack.namespace)
+    held = {"metadata": {"finalizers": ["example.org/backup"]}}
+    admin.patch(ConfigMap, "front-files", held)
+    monkeypatch.setattr(removal, "GONE_SECONDS", 5.0)
+    with pytest.raises(MatchaError) as told:
+        stack.destroy()
+    assert told.value.details == "ConfigMap front-files (waits for example.org/backup)"
+    assert told.value.resolution == "matcha destroy"
+    admin.patch(ConfigMap, "front-files", {"metadata": {"finalizers": None}})
+    stack.destroy()
+    assert there(api_server, stack.namespace) == set()
+
+
+def test_what_hangs_in_the_namespace_is_named(
+    api_server: Path, own: SmallStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own.provision()
+    admin = cluster(api_server, own.namespace)
+    admin.create(ConfigMap(metadata=ObjectMeta(name="theirs", finalizers=["example.org/theirs"])))
+    monkeypatch.setattr(removal, "GONE_SECONDS", 15.0)
+    with pytest.raises(MatchaError) as told:
+        own.destroy()
+    assert f"Namespace {own.namespace}: " in told.value.details
+    assert "example.org/theirs" in told.value.details
+    admin.patch(ConfigMap, "theirs", {"metadata": {"finalizers": None}})
+
+
+# -- killed -------------------------------------------------------------------------------------------------
+
+
+def run(stack: SmallStack, verb: str, proxy: FaultyProxy, at: int = 0, *, after: bool = False) -> int:
+    """The exit status of a process that does it, which the request of that number, if any, ends."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", RUN, str(stack.folder.parent), str(stack.kubeconfig), stack.namespace, verb],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+    )
+    if at:
+        strike = functools.partial(os.kill, process.pid, signal.SIGKILL)
+        proxy.add(Fault("", skip=at - 1, strike=strike, after=after))
+    try:
+        return process.wait(120)
+    finally:
+        process.kill()
+        process.wait()
+        proxy.heal()
+
+
+@pytest.mark.parametrize("point", range(POINTS))
+def test_a_killed_run_is_finished_by_another(
+    api_server: Path, stack: SmallStack, proxy: FaultyProxy, point: int
+) -> None:
+    """A third of the way at a time, and within it anywhere."""
+    chosen = random.Random()
+    after = chosen.random() < 0.5
+
+    def somewhere(requests: int) -> int:
+        return 1 + int(requests * (point + chosen.random()) / POINTS)
+
+    at = somewhere(85), somewhere(90)
+    print("provision killed at", at[0], "destroy at", at[1], "after" if after else "before")
+    killed = run(stack, "provision", proxy, at[0], after=after)
+    assert killed in (-signal.SIGKILL, 0)
+    stack.provision()
+    assert stack.plan().steps == ()
+    killed = run(stack, "destroy", proxy, at[1], after=after)
+    assert killed in (-signal.SIGKILL, 0)
+    stack.destroy()
+    assert there(api_server, stack.namespace) == set()
+
+
+def test_a_half_made_stack_is_destroyed(api_server: Path, stack: SmallStack, proxy: FaultyProxy) -> None:
+    assert run(stack, "provision", proxy, 50) == -signal.SIGKILL
+    assert there(api_server, stack.namespace) != set()
+    stack.destroy()
+    assert there(api_server, stack.namespace) == set()

@@ -1,0 +1,268 @@
+"""What `status`, `logs` and `doctor` tell of a stack, and a wait of what does not come up."""
+
+from __future__ import annotations
+
+import datetime
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lightkube import Client
+from lightkube.models.meta_v1 import ObjectMeta
+from lightkube.resources.apps_v1 import Deployment, StatefulSet
+from lightkube.resources.batch_v1 import CronJob, Job
+from lightkube.resources.core_v1 import ConfigMap, Pod, Secret
+from lightkube.resources.core_v1 import Service as ServiceObject
+from lightkube.resources.networking_v1 import NetworkPolicy
+from lightkube.types import PatchType
+
+from matcha.errors import BadInput, ComponentFailed
+from matcha.targets.kubernetes import permissions, raising
+from matcha.targets.kubernetes.doctor import Finding
+from matcha.targets.kubernetes.names import NAME, STATE
+from matcha.targets.kubernetes.statuses import KINDS
+from matcha.targets.kubernetes.store import CONTENT
+from matcha.views import statuses
+from matcha.views.text import Paper, render
+from support.apiserver import as_user
+from support.faults import FaultyProxy
+from support.kubelet import Kubelet, crashing
+from support.matcha import until
+from support.small_stack import SmallStack, usual, with_database
+from support.stores import cluster
+
+
+@pytest.fixture
+def based(stack: SmallStack) -> SmallStack:
+    """With a database server, provisioned."""
+    stack.services = (with_database(usual()[0]), usual()[1])
+    stack.provision()
+    return stack
+
+
+def shown(stack: SmallStack) -> str:
+    paper = Paper(width=200)
+    return render(statuses.status_lines(stack.status(), paper), paper)
+
+
+def by_hand(api_server: Path, stack: SmallStack, manager: str) -> Client:
+    made = cluster(api_server, stack.namespace)
+    made._given = Client(made.config, namespace=stack.namespace, field_manager=manager)
+    return made.client
+
+
+# -- status -------------------------------------------------------------------------------------------------
+
+
+def test_a_well_stack_has_its_foundations_and_nothing_to_complain_of(based: SmallStack) -> None:
+    found = based.status()
+    assert found.healthy
+    assert {f.name: f.condition for f in found.foundations} == {
+        "network": "present",
+        "object-store": "running",
+        "mysql": "running",
+    }
+    assert shown(based).rstrip().splitlines()[-1].split()[:2] == ["mysql", "running"]
+
+
+def test_a_foundation_that_is_gone_or_dead_is_not_well(
+    api_server: Path, based: SmallStack, node: Kubelet
+) -> None:
+    client = cluster(api_server, based.namespace).client
+    client.delete(StatefulSet, "object-store")
+    until(lambda: not based.status().healthy, 30)
+    assert "object-store  missing" in shown(based)
+    node.says["mysql"] = crashing("InnoDB: no space left")
+    client.delete(Pod, "mysql-0")
+
+    def mysql() -> Any:
+        return next(f for f in based.status().foundations if f.name == "mysql")
+
+    until(lambda: mysql().condition == "failed", 30)
+    assert "mysql: mysql ended with exit code 3" in shown(based)
+    assert "2 of 4 not healthy" in shown(based)
+    assert shown(based).endswith("Next: matcha provision\n")
+
+
+def test_a_change_by_hand_is_told_in_the_text_and_does_not_make_ill(
+    api_server: Path, based: SmallStack
+) -> None:
+    edits: tuple[tuple[Any, str, dict[str, Any], str], ...] = (
+        (ConfigMap, "back-live", {"data": {"models.json": "[1]"}}, "data.models.json"),
+        (ServiceObject, "mysql", {"spec": {"selector": {NAME: "front"}}}, "spec.selector"),
+        (NetworkPolicy, "matcha-back", {"spec": {"ingress": [{}]}}, "spec.ingress"),
+        (CronJob, "mysql-dump", {"spec": {"schedule": "1 1 * * *"}}, "spec.schedule"),
+    )
+    for kind, name, change, path in edits:
+        by_hand(api_server, based, "kubectl-edit").patch(kind, name, change, patch_type=PatchType.MERGE)
+        said = shown(based)
+        assert "Stack small on kubernetes: healthy" in said
+        assert f"{kind.__name__} {name} was changed by kubectl-edit: {path}" in said, said
+        assert said.endswith("Next: matcha provision\n")
+        based.provision()
+        assert "changed" not in shown(based)
+
+
+def test_a_scale_by_hand_names_who_did_it(api_server: Path, based: SmallStack) -> None:
+    """It writes a part of the object that has a history of its own."""
+    client = by_hand(api_server, based, "kubectl")
+    client.patch(Deployment.Scale, "front", {"spec": {"replicas": 2}}, patch_type=PatchType.MERGE)
+    assert "Deployment front was changed by kubectl: spec.replicas" in shown(based)
+
+
+def test_what_others_took_away_makes_ill(api_server: Path, based: SmallStack) -> None:
+    cluster(api_server, based.namespace).client.delete(ServiceObject, "front")
+    assert not based.status().healthy
+    assert "Service front is missing" in shown(based)
+
+
+def test_status_costs_one_list_a_kind(based: SmallStack, proxy: FaultyProxy) -> None:
+    made = len(proxy.requests)
+    based.status()
+    lists = [path for method, path in proxy.requests[made:] if method == "GET" and "labelSelector" in path]
+    assert len(lists) == len(KINDS)
+    assert len(proxy.requests) - made <= len(KINDS) + 5
+
+
+def test_the_newest_dump_is_told_where_it_failed(api_server: Path, based: SmallStack) -> None:
+    client = cluster(api_server, based.namespace).client
+    cron = client.get(CronJob, "mysql-dump")
+    assert cron.spec and cron.spec.jobTemplate.spec and cron.spec.jobTemplate.metadata
+
+    def run(name: str, *, fails: bool) -> None:
+        labels = cron.spec.jobTemplate.metadata.labels  # type: ignore[union-attr]
+        spec = cron.spec.jobTemplate.spec  # type: ignore[union-attr]
+        spec.backoffLimit, spec.suspend = 0, True  # type: ignore[union-attr]
+        client.create(Job(metadata=ObjectMeta(name=name, labels=labels), spec=spec))
+        now = datetime.datetime.now(datetime.timezone.utc).isoformat()
+        kinds = ("FailureTarget", "Failed") if fails else ("SuccessCriteriaMet", "Complete")
+        conditions = [
+            {
+                "type": kind,
+                "status": "True",
+                "reason": "BackoffLimitExceeded",
+                "message": "it gave up",
+                "lastTransitionTime": now,
+            }
+            for kind in kinds
+        ]
+        status: dict[str, Any] = {"conditions": conditions, "startTime": now}
+        status |= {} if fails else {"completionTime": now}
+        client.patch(Job.Status, name, {"status": status}, patch_type=PatchType.MERGE)
+
+    run("mysql-dump-1", fails=True)
+    assert not based.status().healthy
+    assert "mysql-dump: the last dump of the databases failed: it gave up" in shown(based)
+    assert shown(based).endswith("Next: matcha logs mysql-dump\n")
+    time.sleep(1.1)  # creation times have whole seconds
+    run("mysql-dump-2", fails=False)
+    assert based.status().healthy
+
+
+# -- logs ---------------------------------------------------------------------------------------------------
+
+
+def test_every_name_that_an_error_has_people_look_at_has_logs(based: SmallStack) -> None:
+    """None here, as there is no node to give any."""
+    for name in ("mysql", "object-store", "mysql-setup", "mysql-dump", "back"):
+        assert based.logs(name) == [], name
+    with pytest.raises(BadInput, match='Unknown component "mysq"') as told:
+        based.logs("mysq")
+    assert told.value.resolution == 'Did you mean "mysql"?'
+    with pytest.raises(BadInput, match="environment-builder"):
+        based.logs("environment-builder")
+
+
+# -- waiting ------------------------------------------------------------------------------------------------
+
+
+def test_pods_that_were_given_up_are_tried_anew_and_old_ends_do_not_count(
+    api_server: Path, based: SmallStack, node: Kubelet
+) -> None:
+    """As after an outage of the database: what crashed for it is well again."""
+    client = cluster(api_server, based.namespace).client
+    node.says["back"] = crashing("no database")
+    client.delete(Pod, "back-0")
+    until(lambda: "exit code 3" in " ".join(based.details().values()), 30)
+    node.says.clear()
+    based.provision()
+    assert based.status().healthy
+
+
+def test_a_claim_that_cannot_be_made_is_named_with_its_reason(
+    stack: SmallStack, monkeypatch: pytest.MonkeyPatch, node: Kubelet
+) -> None:
+    monkeypatch.setattr(raising, "HARDLY", 2.0)
+    monkeypatch.setattr(raising, "EVENTS", 0.1)
+    stack.options["storage_class"] = "there-is-none"
+    node.says["object-store"] = lambda _: {"phase": "Pending"}
+    with pytest.raises(ComponentFailed) as told:
+        stack.provision()
+    assert "its volume object-store is not there yet: " in told.value.message
+    assert '"there-is-none" not found' in told.value.message
+    assert told.value.resolution == "Mend what it names, then: matcha provision"
+
+
+# -- doctor -------------------------------------------------------------------------------------------------
+
+
+def test_the_doctor_has_findings_for_a_user_without_any_right(
+    api_server: Path, namespace: str, tmp_path: Path
+) -> None:
+    found = SmallStack(tmp_path, as_user(api_server, "alice"), namespace).doctor()
+    ill = {name: f for name, f in found.items() if not f.ok}
+    assert found["cluster"].ok and {"permissions", "lock"} <= set(ill)
+    assert "Kubernetes 1." in found["cluster"].message
+    assert {f.fix for f in ill.values()} == {"Ask an administrator for the Role in docs/kubernetes.md."}
+
+
+def test_the_doctor_looks_for_the_secrets_of_the_user(api_server: Path, stack: SmallStack) -> None:
+    stack.options |= {
+        "pull_secret": "pull",
+        "storage": "s3://b/p",
+        "storage_secret": "keys",
+        "database": "mysql://db:3306",
+        "database_secret": "login",
+    }
+    client = cluster(api_server, stack.namespace).client
+    client.create(Secret(metadata=ObjectMeta(name="keys"), stringData={"access-key": "a"}))
+    client.create(Secret(metadata=ObjectMeta(name="login"), stringData={"username": "u", "password": "p"}))
+    found = [f for f in stack.target().examine(None, (), fix=False) if f.check == "secrets"]
+    told = {f.message: f for f in found}
+    assert told["The Secret login (database-secret) is there."].ok
+    pull = told["The Secret pull (pull-secret) is not there."]
+    assert f"kubectl --namespace {stack.namespace} create secret docker-registry pull " in pull.fix
+    keys = told["The Secret keys (storage-secret) lacks secret-key."]
+    assert not keys.ok and "--from-literal=secret-key=..." in keys.fix
+    assert permissions.missing(cluster(api_server, stack.namespace)) == []
+
+
+def test_options_that_are_not_provisioned_yet_are_nobodys_doing(api_server: Path, stack: SmallStack) -> None:
+    stack.provision()
+    stack.options["storage_size"] = "30Gi"
+    stack.options["run_as"] = "cluster"
+    target = stack.target()
+    state = target.store().read()
+    assert state
+    told = target.status(state, stack.services, (stack.environment,))
+    assert {(fact.condition, fact.detail) for fact in told} <= {("running", ""), ("present", "")}
+    stack.options.clear()
+    cluster(api_server, stack.namespace).delete(NetworkPolicy, "matcha-back")
+    assert "NetworkPolicy matcha-back is missing" in stack.details()["network"]
+
+
+def test_the_doctor_sets_a_corrupt_record_aside(api_server: Path, stack: SmallStack) -> None:
+    stack.provision()
+    admin = cluster(api_server, stack.namespace)
+    admin.patch(ConfigMap, STATE, {"data": {CONTENT: "{broken"}})
+
+    def record(fix: bool) -> Finding:
+        [found] = [f for f in stack.target().examine(None, [], fix=fix) if f.check == "record"]
+        return found
+
+    assert not record(fix=False).ok and record(fix=False).fix == "matcha doctor --fix"
+    assert record(fix=True).fixed
+    assert record(fix=False).ok
+    stack.provision()
+    assert stack.plan().steps == ()

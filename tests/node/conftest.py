@@ -1,0 +1,75 @@
+"""The whole stack as pods on a real node: one that is made here (as root), or the cluster of --kubeconfig."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from support.cluster import ClusterMatcha
+from support.killing import Provisioned, provision_killed_at_every_step
+from support.sweep import is_whole
+
+SCRIPTS = Path(__file__).resolve().parents[1] / "e2e" / "cluster"
+UP_SECONDS = 3600.0  # the first time it builds Kubernetes itself
+
+
+# What only a pod shows: that it is replaced, is told, and says why it cannot start.
+SAMPLE = (
+    "test_a_changed_description_replaces_that_service_and_keeps_its_data",
+    "test_live_files_change_under_the_running_process",
+    "test_a_service_that_cannot_start_says_why",
+    "test_a_killed_provision_is_finished_by_the_next[6.0]",
+)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    here = [i for i in items if Path(__file__).parent in i.path.parents]
+    for item in here:
+        item.add_marker(pytest.mark.e2e)
+        item.add_marker(pytest.mark.timeout(1800))
+    if not is_whole(config):
+        left = [i for i in here if i.get_closest_marker("sweep") and i.name not in SAMPLE]
+        config.hook.pytest_deselected(items=left)
+        items[:] = [i for i in items if i not in left]
+
+
+@pytest.fixture(scope="session")
+def kubeconfig(request: pytest.FixtureRequest) -> Iterator[Path]:
+    """Of a cluster's administrator."""
+    if given := request.config.getoption("--kubeconfig"):
+        yield Path(given).expanduser().resolve()
+        return
+    if os.getuid() != 0:
+        reason = "a node needs root; or name a cluster with --kubeconfig"
+        (pytest.fail if os.environ.get("MATCHA_REQUIRE_ALL") else pytest.skip)(reason)
+    with tempfile.TemporaryDirectory(prefix="matcha-node-") as folder:
+        state = Path(folder) / "state"
+        try:
+            subprocess.run([SCRIPTS / "up", state], check=True, timeout=UP_SECONDS, stdin=subprocess.DEVNULL)
+            yield state / "admin.kubeconfig"
+        finally:
+            subprocess.run([SCRIPTS / "down", state], check=False, timeout=300, stdin=subprocess.DEVNULL)
+
+
+@pytest.fixture(scope="session")
+def provisioned(kubeconfig: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Provisioned]:
+    """In a namespace of its own, which provision makes; killed at every step of the first provision."""
+    folder = tmp_path_factory.mktemp("a team's stack")
+    matcha = ClusterMatcha(
+        folder / "project", folder / "home", kubeconfig, f"matcha-test-{secrets.token_hex(3)}"
+    )
+    try:
+        yield Provisioned(matcha, provision_killed_at_every_step(matcha))
+    finally:
+        matcha.remove()
+
+
+@pytest.fixture(scope="session")
+def stack(provisioned: Provisioned) -> ClusterMatcha:
+    return provisioned.matcha

@@ -1,0 +1,90 @@
+"""`matcha` against a cluster, and kubectl as the independent look at it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from support.matcha import Matcha
+
+AUTHORITIES = Path("/etc/ssl/certs/ca-certificates.crt")
+
+
+class ClusterMatcha(Matcha):
+    """A project whose stack runs in `namespace`; another user of it has another project and home."""
+
+    def __init__(self, project: Path, home: Path, kubeconfig: Path, namespace: str) -> None:
+        super().__init__(project, home)
+        self.kubeconfig, self.namespace = kubeconfig, namespace
+        (project / "matcha.yaml").write_text(self._file())
+
+    def _file(self) -> str:
+        trust = f"    ca-bundle: {AUTHORITIES}\n" if AUTHORITIES.exists() else ""
+        return (
+            "target: kubernetes\n"
+            "targets:\n"
+            "  kubernetes:\n"
+            f"    namespace: {self.namespace}\n"
+            # As the test cluster's image truly is: models of its clients load where they are served.
+            "    image: python:3.11-slim-bookworm\n"
+            "    storage-size: 2Gi\n    database-size: 2Gi\n    volume-size: 1Gi\n"
+            f"{trust}"
+        )
+
+    @property
+    def env(self) -> dict[str, str]:
+        return {**super().env, "KUBECONFIG": str(self.kubeconfig)}
+
+    def kubectl(self, *args: str, stdin: str = "", code: int | None = 0, timeout: float = 180) -> str:
+        done = subprocess.run(
+            [_kubectl(), f"--kubeconfig={self.kubeconfig}", f"--namespace={self.namespace}", *args],
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+        if code is not None and done.returncode != code:
+            raise AssertionError(f"kubectl {' '.join(args)}: {done.returncode}\n{done.stdout}\n{done.stderr}")
+        return done.stdout
+
+    def shell(self, script: str, where: Path | None = None) -> str:
+        """With kubectl on PATH and this cluster's kubeconfig."""
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", script],
+            cwd=where or self.project,
+            env={**self.env, "PATH": f"{Path(_kubectl()).parent}:/usr/bin:/bin"},
+            capture_output=True,
+            text=True,
+            timeout=180,
+            check=False,
+        )
+        if done.returncode:
+            raise AssertionError(f"{script}: {done.returncode}\n{done.stdout}\n{done.stderr}")
+        return done.stdout
+
+    def objects(self, kinds: str, *args: str) -> list[dict[str, Any]]:
+        return list(json.loads(self.kubectl("get", kinds, "--output=json", *args))["items"])
+
+    def is_healthy(self) -> bool:
+        return self("status", code=None).returncode == 0
+
+    def remove(self) -> None:
+        """Whatever a test left of it."""
+        self("destroy", "--yes", "--delete-data", code=None)
+        self.kubectl("delete", "namespace", self.namespace, "--ignore-not-found", "--wait=false", code=None)
+        for process in self.processes():
+            process.kill()
+
+
+def _kubectl() -> str:
+    """Of the programs that the test cluster was built with, otherwise the machine's own."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "matcha-tests"
+    built = sorted(cache.glob("cluster-*/kubectl"), key=lambda p: p.stat().st_mtime)
+    found = str(built[-1]) if built else shutil.which("kubectl")
+    assert found, "kubectl is needed: tests/e2e/cluster/build"
+    return found

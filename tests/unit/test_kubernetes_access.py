@@ -1,0 +1,38 @@
+"""Addresses of a cluster stack: this machine's, and those that everybody's records may hold."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from matcha import planning
+from matcha.component import SharedAccess, shared_url
+from matcha.components.mlflow import MLflow
+from matcha.errors import NotProvisioned
+from matcha.targets.kubernetes.access import ClusterAccess, roles_of
+from matcha.targets.kubernetes.cluster import Cluster
+from matcha.targets.kubernetes.options import KubernetesOptions
+from matcha.targets.kubernetes.secrets import Secrets
+from matcha.targets.kubernetes.setting import setting
+from support.access import FolderAccess
+
+
+def test_shared_records_get_the_port_that_is_the_same_everywhere(tmp_path: Path) -> None:
+    options = KubernetesOptions(ports={"mlflow": 6001})  # may be written in one user's file alone
+    wanted = planning.want([MLflow(MLflow.Options())], ())
+    found = setting(options, wanted.services, wanted.environments)
+    access = ClusterAccess(
+        found, roles_of(found.services), Secrets(Cluster(options)), lambda: {"mlflow/http": 6002}, tmp_path
+    )
+    assert isinstance(access, SharedAccess)
+    assert access.url("experiment-tracker") == "http://127.0.0.1:6002"
+    preferred = found.services[0].ports[0].preferred
+    assert shared_url(access, "experiment-tracker") == f"http://127.0.0.1:{preferred}"
+    with pytest.raises(NotProvisioned):
+        access.shared_url("pipeline")
+
+
+def test_where_nobody_else_comes_the_address_is_this_machine_s(tmp_path: Path) -> None:
+    access = FolderAccess(tmp_path, {"experiment-tracker": "http://127.0.0.1:5001"})
+    assert shared_url(access, "experiment-tracker") == "http://127.0.0.1:5001"

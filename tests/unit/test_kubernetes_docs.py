@@ -1,0 +1,58 @@
+"""What docs/kubernetes.md says of permissions and sizes is what the target asks for."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from matcha import planning, registry
+from matcha.targets.kubernetes import KubernetesOptions, permissions
+from matcha.targets.kubernetes.target import KubernetesTarget
+from support.pages import ROOT, blocks
+
+PAGE = ROOT / "docs" / "kubernetes.md"
+
+
+def test_the_role_on_the_page_is_the_one_that_is_needed() -> None:
+    [block] = [b for b in blocks(PAGE) if b.title == "role.yaml"]
+    shown, wanted = YAML(typ="safe").load(block.text), permissions.role().to_dict()
+    assert shown["metadata"]["name"] == wanted["metadata"]["name"]
+    assert shown["rules"] == wanted["rules"]
+
+
+def test_the_sizes_on_the_page_are_those_of_the_pods() -> None:
+    rows = re.findall(r"^\| (\S+) \| ([\d.]+) \| (\d+) \|$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    shown = {name.strip("*"): (float(cpu), int(memory)) for name, cpu, memory in rows}
+    asked = dict(map(_asked, _workloads()))
+    asked["all"] = (round(sum(c for c, _ in asked.values()), 3), sum(m for _, m in asked.values()))
+    assert shown == asked
+
+
+def _workloads() -> list[dict[str, Any]]:
+    found = [cls(cls.Options()) for fs in registry.component_catalogue().values() for cls in fs.values()]
+    wanted = planning.want(found, ())
+    target = KubernetesTarget(Path("/nowhere"), KubernetesOptions())
+    documents = target.manifests(wanted.services, wanted.environments)
+    return [d for d in documents if d["kind"] in ("Deployment", "StatefulSet")]
+
+
+def _asked(workload: dict[str, Any]) -> tuple[str, tuple[float, int]]:
+    """As the scheduler counts: all containers together, or an init container that asks for more."""
+    pod = workload["spec"]["template"]["spec"]
+    running, before = (
+        [_request(c) for c in pod.get(part) or [{}]] for part in ("containers", "initContainers")
+    )
+    together = [sum(of) for of in zip(*running, strict=True)]
+    most = [max(of) for of in zip(*before, strict=True)]
+    cpu, memory = (max(a, b) for a, b in zip(together, most, strict=True))
+    return workload["metadata"]["name"], (round(cpu, 3), int(memory))
+
+
+def _request(container: dict[str, Any]) -> tuple[float, int]:
+    asked = container.get("resources", {}).get("requests", {"cpu": "0", "memory": "0Mi"})
+    cpu = asked["cpu"]
+    cores = float(cpu.removesuffix("m")) / 1000 if cpu.endswith("m") else float(cpu)
+    return cores, int(asked["memory"].removesuffix("Mi"))

@@ -1,0 +1,227 @@
+"""Who may talk to whom, worked out from the rendered network policies as a cluster's network does."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import pytest
+
+from matcha import planning, registry
+from matcha.component import Component, Deployment, ModelServer, Service
+from matcha.targets.kubernetes import KubernetesOptions, desired
+from matcha.targets.kubernetes.setting import Setting, setting
+
+LOCK = Path(registry.__file__).parent / "components" / "dvc" / "requirements.lock"
+OWN_ENVIRONMENT = Deployment(
+    name="m", asked="models:/m/1", uri="models:/m/1", environment="0123456789abcdef", python="3.11"
+)
+OUTSIDE = {
+    "storage": "s3://company/ml?endpoint=https://s3.example.org",
+    "storage-secret": "bucket-keys",
+    "database": "mysql://db.example.org:3307",
+    "database-secret": "db-login",
+    "index-url": "http://index.example.org:8081/simple",
+}
+ANYWHERE, NEIGHBOUR = "anywhere", "a pod of another namespace"
+DNS = (53, 5353)
+SSH = 22  # nobody's
+Flow = tuple[str, str, int]
+
+
+class Pod(NamedTuple):
+    name: str
+    labels: dict[str, str]
+    ports: tuple[int, ...] = ()
+
+
+def stack(options: dict[str, str], deployments: tuple[Deployment, ...] = ()) -> Setting:
+    components: list[Component] = [
+        cls(cls.Options()) for fs in registry.component_catalogue().values() for cls in fs.values()
+    ]
+    models = [
+        c.model_environment("0123456789abcdef", LOCK, "3.11")
+        for c in components
+        if isinstance(c, ModelServer) and deployments
+    ]
+    wanted = planning.want(components, deployments, models)
+    return setting(msgspec.convert(options, KubernetesOptions), wanted.services, wanted.environments)
+
+
+# -- what a network that enforces policies would do ---------------------------------------------------------
+
+
+def allowed(found: Setting, protocol: str = "TCP") -> set[Flow]:
+    """Client, server and port of every connection that both ends' policies let through."""
+    documents = [desired.document(obj, found.namespace) for obj in desired.whole(found)]
+    policies = [d["spec"] for d in documents if d["kind"] == "NetworkPolicy"]
+    stack_pods = list(pods(documents))
+    others = [Pod(NEIGHBOUR, {}), Pod(ANYWHERE, {})]
+    ports = {p for pod in stack_pods for p in pod.ports} | {*DNS, SSH, 80, 443, 3307, 8081, 9000}
+    return {
+        (client.name, server.name, port)
+        for client in (*stack_pods, *others)
+        for server in (*stack_pods, *others)
+        for port in ports
+        if client.name != server.name
+        and not (client in others and server in others)
+        and (client in others or passes(policies, client, server, "egress", port, protocol))
+        and (server in others or passes(policies, server, client, "ingress", port, protocol))
+    }
+
+
+def pods(documents: list[dict[str, Any]]) -> Iterator[Pod]:
+    """One of each template, whatever kind of object holds it."""
+    seen = set()
+    for document in documents:
+        spec = document.get("spec") or {}
+        spec = spec.get("jobTemplate", {}).get("spec", spec)
+        if document["kind"] in ("Deployment", "StatefulSet", "Job", "CronJob"):
+            template = spec["template"]
+            given = template["metadata"]["labels"]
+            numbers = [p["containerPort"] for c in template["spec"]["containers"] for p in c.get("ports", ())]
+            name = given["app.kubernetes.io/name"]
+            if name not in seen:
+                seen.add(name)
+                yield Pod(name, given, tuple(numbers))
+
+
+def passes(
+    policies: list[dict[str, Any]], of: Pod, other: Pod, direction: str, port: int, protocol: str
+) -> bool:
+    mine = [
+        p
+        for p in policies
+        if direction.capitalize() in p["policyTypes"] and covers(p["podSelector"], of.labels)
+    ]
+    rules = [rule for p in mine for rule in p.get(direction) or ()]
+    key = "to" if direction == "egress" else "from"
+    return not mine or any(
+        reaches(rule.get(key), other) and opens(rule.get("ports"), port, protocol) for rule in rules
+    )
+
+
+def covers(selector: dict[str, Any], labels: dict[str, str]) -> bool:
+    assert selector.keys() <= {"matchLabels"}
+    return selector.get("matchLabels", {}).items() <= labels.items()
+
+
+def reaches(peers: list[dict[str, Any]] | None, other: Pod) -> bool:
+    """A peer without a namespace selector is of the stack's own namespace; no peers at all are anybody."""
+    if peers is None:
+        return True
+    assert all(p.keys() <= {"podSelector", "namespaceSelector"} for p in peers)
+    if other.name == ANYWHERE:
+        return False
+    if other.name == NEIGHBOUR:
+        return any("namespaceSelector" in p and covers(p["namespaceSelector"], {}) for p in peers)
+    return any(covers(p.get("podSelector", {}), other.labels) for p in peers)
+
+
+def opens(ports: list[dict[str, Any]] | None, port: int, protocol: str) -> bool:
+    return ports is None or any(p["port"] == port and p["protocol"] == protocol for p in ports)
+
+
+# -- what the stack needs -----------------------------------------------------------------------------------
+
+
+def graph(found: Setting) -> set[Flow]:
+    """Flows between services, by what each says of itself."""
+    by_role = {s.role: s for s in found.services}
+
+    def to(client: Service, server: Service) -> set[Flow]:
+        return {(client.name, server.name, p.preferred) for p in server.ports}
+
+    flows: set[Flow] = set()
+    for service in found.services:
+        for role in (*service.needs, *service.talks_to):
+            flows |= to(service, by_role[role]) if role in by_role else set()
+        for role in service.called_by:
+            flows |= to(by_role[role], service) if role in by_role else set()
+    return flows
+
+
+def with_database(found: Setting) -> set[str]:
+    return {s.name for s in found.services if s.databases}
+
+
+def with_storage(found: Setting) -> set[str]:
+    archived = {e.name for e in found.environments if not e.image}
+    return {s.name for s in found.services if s.stores or s.environment in archived}
+
+
+def out(clients: set[str], *ports: int) -> set[Flow]:
+    return {(c, server, port) for c in clients for server in (ANYWHERE, NEIGHBOUR) for port in ports}
+
+
+def without_dns(flows: set[Flow]) -> set[Flow]:
+    return {f for f in flows if f[1] not in (ANYWHERE, NEIGHBOUR) or f[2] not in DNS}
+
+
+@pytest.mark.parametrize("deployments", [(), (OWN_ENVIRONMENT,)], ids=["plain", "own environment"])
+def test_pods_may_talk_to_whom_they_need_and_to_nobody_else(deployments: tuple[Deployment, ...]) -> None:
+    found = stack({}, deployments)
+    own = {
+        ("mysql-setup", "mysql", 3306),
+        ("mysql-dump", "mysql", 3306),
+        ("mysql-dump", "object-store", 7070),
+        ("environment-builder", "object-store", 7070),
+        *((name, "mysql", 3306) for name in with_database(found)),
+        *((name, "object-store", 7070) for name in with_storage(found)),
+        *out({"environment-builder"}, 443),
+    }
+    assert without_dns(allowed(found)) == graph(found) | own
+
+
+def test_servers_outside_are_reached_on_their_ports_only() -> None:
+    found = stack(OUTSIDE)
+    own = {
+        *out(with_database(found), 3307),
+        *out({"environment-builder", *with_storage(found)}, 443),
+        *out({"environment-builder"}, 8081),
+    }
+    assert without_dns(allowed(found)) == graph(found) | own
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "port"),
+    [
+        ("http://minio", 80),
+        ("http://minio.storage:9000", 9000),
+        ("https://minio.storage.svc", 443),
+        ("http://minio-0.minio.storage.svc.cluster.local:9000", 9000),
+        ("http://10.96.7.8:9000", 9000),
+        ("http://[fd00::8]:9000", 9000),
+    ],
+)
+def test_a_store_that_may_be_a_service_of_the_cluster_is_reached_on_any_port_of_its_pods(
+    endpoint: str, port: int
+) -> None:
+    """Policies see the port of the pod, which the URL does not say."""
+    found = stack({**OUTSIDE, "storage": f"s3://company?endpoint={endpoint}"})
+    flows = {f for f in allowed(found) if f[0] == "mlflow"}
+    assert ("mlflow", NEIGHBOUR, SSH) in flows
+    assert ("mlflow", ANYWHERE, port) in flows and ("mlflow", ANYWHERE, SSH) not in flows
+
+
+@pytest.mark.parametrize("protocol", ["UDP", "TCP"])
+def test_every_pod_may_have_names_resolved(protocol: str) -> None:
+    """At 53, and at 5353: that is where the pods behind OpenShift's DNS listen."""
+    found = stack({})
+    documents = [desired.document(obj, found.namespace) for obj in desired.whole(found)]
+    names = {pod.name for pod in pods(documents)}
+    assert {"mlflow", "mysql", "mysql-setup", "mysql-dump", "environment-builder"} < names
+    flows = allowed(found, protocol)
+    assert out(names, *DNS) <= flows
+    assert protocol == "TCP" or flows == out(names, *DNS)
+
+
+def test_what_a_service_refers_to_it_may_reach() -> None:
+    """An address in a service's strings without a flow would be a timeout in a cluster with policies."""
+    for service in stack({}).services:
+        texts = (*service.command, *service.env.values(), *service.files.values())
+        roles = set(re.findall(r"\{(?:url|address):([a-z-]+)", " ".join(texts)))
+        assert roles <= {*service.needs, *service.talks_to}, service.name
