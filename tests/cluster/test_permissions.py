@@ -28,9 +28,10 @@ from lightkube.resources.core_v1 import Namespace
 from lightkube.resources.rbac_authorization_v1 import ClusterRole, ClusterRoleBinding, Role, RoleBinding
 
 from matcha.events import Event
+from matcha.host.findings import Finding
 from matcha.targets.kubernetes import foundations, permissions
 from matcha.targets.kubernetes.cluster import Forbidden
-from matcha.targets.kubernetes.doctor import OPENSHIFT, Finding
+from matcha.targets.kubernetes.doctor import OPENSHIFT
 from support.apiserver import as_user
 from support.kubelet import Kubelet, kubelet
 from support.matcha import until

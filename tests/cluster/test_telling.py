@@ -18,8 +18,8 @@ from lightkube.resources.networking_v1 import NetworkPolicy
 from lightkube.types import PatchType
 
 from matcha.errors import BadInput, ComponentFailed
+from matcha.host.findings import Finding
 from matcha.targets.kubernetes import permissions, raising
-from matcha.targets.kubernetes.doctor import Finding
 from matcha.targets.kubernetes.names import NAME, STATE
 from matcha.targets.kubernetes.statuses import KINDS
 from matcha.targets.kubernetes.store import CONTENT

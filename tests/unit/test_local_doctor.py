@@ -21,9 +21,10 @@ from local_stack import Bench, web
 
 from matcha.component import Environment
 from matcha.errors import MatchaError
+from matcha.host.findings import Finding
 from matcha.state import State
 from matcha.targets.local import checkup, doctor
-from matcha.targets.local.doctor import Check, Finding, Patient, fine, ill
+from matcha.targets.local.doctor import Check, Patient, fine, ill
 from matcha.targets.local.home import find_stack, user_layout
 from matcha.targets.local.layout import Layout
 

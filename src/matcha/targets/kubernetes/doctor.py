@@ -11,6 +11,7 @@ from lightkube.resources.core_v1 import Namespace, Secret
 from lightkube.resources.storage_v1 import StorageClass
 
 from matcha.errors import MatchaError, StateUnreadable
+from matcha.host.findings import Finding
 from matcha.host.probe import says
 from matcha.state import State
 from matcha.targets.kubernetes import permissions
@@ -25,21 +26,6 @@ CHECKED = ("1.30", "1.33", "1.35")  # the schemas that manifests are checked aga
 ROLE = "Ask an administrator for the Role in docs/kubernetes.md."
 PROBE_SECONDS = 5.0
 DEFAULT_CLASS = "storageclass.kubernetes.io/is-default-class"
-
-
-class Finding(msgspec.Struct, frozen=True, kw_only=True):
-    """The result of a check. `fix` is what to do, or where `fixable` what `mend` does."""
-
-    check: str
-    ok: bool
-    message: str
-    fix: str = ""
-    mend: Callable[[], object] | None = None
-    fixed: bool = False
-
-    @property
-    def fixable(self) -> bool:
-        return self.mend is not None
 
 
 class Patient(msgspec.Struct, frozen=True, kw_only=True):

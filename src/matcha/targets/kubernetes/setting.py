@@ -7,7 +7,6 @@ from urllib.parse import SplitResult, parse_qs, urlsplit
 
 import msgspec
 
-from matcha import __version__
 from matcha.component import Environment, Service, digest_of
 from matcha.errors import BadInput, suggest
 from matcha.targets.kubernetes import code
@@ -185,7 +184,8 @@ def made_by(options: KubernetesOptions, trust: str) -> str:
     """Digest of what objects are rendered from, besides services: without what is one user's own."""
     own = {"context": "", "kubeconfig": "", "ca_bundle": "", "ports": {}}
     shared = msgspec.structs.replace(options, **own)
-    return digest_of((__version__, code.folder_name(code.POD_CODE), msgspec.to_builtins(shared), trust))
+    rendering = code.folder_name(code.POD_CODE.parent)  # this package, with what it puts into pods
+    return digest_of((rendering, msgspec.to_builtins(shared), trust))
 
 
 def _bad(key: str, wanted: str) -> BadInput:

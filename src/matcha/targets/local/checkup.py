@@ -11,12 +11,13 @@ from pathlib import Path
 from matcha.component import Environment
 from matcha.errors import MatchaError, StateUnreadable
 from matcha.events import silent
+from matcha.host.findings import Finding
 from matcha.host.listening import listener
 from matcha.host.ports import is_free
 from matcha.state import State
 from matcha.targets.local import doctor, look, mending, removal
 from matcha.targets.local.describe import ports_of
-from matcha.targets.local.doctor import MACHINE, Check, Finding, Patient, fine, ill
+from matcha.targets.local.doctor import MACHINE, Check, Patient, fine, ill
 from matcha.targets.local.filestore import FileStore
 from matcha.targets.local.home import Stack, find_stack, indexed, unusable
 from matcha.targets.local.installer import Installer

@@ -15,6 +15,7 @@ import msgspec
 
 from matcha.component import Environment
 from matcha.errors import MatchaError
+from matcha.host.findings import Finding
 from matcha.state import State
 from matcha.targets.local.filestore import FileStore
 from matcha.targets.local.home import Stack
@@ -24,21 +25,6 @@ from matcha.targets.local.layout import Layout, UserLayout
 FOR_ENVIRONMENTS = 5e9  # bytes that all environments take, with uv's own cache
 NETWORK_DISKS = ("nfs", "cifs", "smb", "fuse.sshfs", "9p", "afs", "lustre")
 CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "PIP_CERT")
-
-
-class Finding(msgspec.Struct, frozen=True, kw_only=True):
-    """The result of a check. `fix` is what to do, or where `fixable` what `mend` does."""
-
-    check: str
-    ok: bool
-    message: str
-    fix: str = ""
-    mend: Callable[[], object] | None = None
-    fixed: bool = False
-
-    @property
-    def fixable(self) -> bool:
-        return self.mend is not None
 
 
 class Patient(msgspec.Struct, frozen=True, kw_only=True):

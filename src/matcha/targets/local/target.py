@@ -29,7 +29,7 @@ from matcha.targets.local.layout import Layout
 from matcha.targets.local.notes import EnvironmentNote, ServiceNote
 
 if TYPE_CHECKING:
-    from matcha.targets.local.doctor import Finding
+    from matcha.host.findings import Finding
 
 ABSENT = Seen("absent")
 LOCKING = frozenset(("lock", "guard", ".gitignore"))

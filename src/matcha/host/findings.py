@@ -1,0 +1,22 @@
+"""What a target's doctor finds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
+    """The result of a check. `fix` is what to do, or where `fixable` what `mend` does."""
+
+    check: str
+    ok: bool
+    message: str
+    fix: str = ""
+    mend: Callable[[], object] | None = None
+    fixed: bool = False
+
+    @property
+    def fixable(self) -> bool:
+        return self.mend is not None
