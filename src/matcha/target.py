@@ -215,6 +215,14 @@ class JobRunner(Protocol):
 
 
 @runtime_checkable
+class NamesFiles(Protocol):
+    """Options of a target that name files of the project."""
+
+    def check_files(self, project: Path) -> None:
+        """Raises Unfit for a file that is not what its option is for."""
+
+
+@runtime_checkable
 class Manifests(Protocol):
     """A target whose plan can be written down for other tools, without asking it anything."""
 

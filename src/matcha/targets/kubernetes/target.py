@@ -14,7 +14,7 @@ from lightkube.resources.apps_v1 import StatefulSet
 from lightkube.resources.core_v1 import ConfigMap, PersistentVolumeClaim
 
 from matcha.component import Access, Database, Environment, Service
-from matcha.errors import BadInput, NotProvisioned, StateUnreadable
+from matcha.errors import BadInput, NotProvisioned, StateUnreadable, Unfit
 from matcha.events import Emit, Event
 from matcha.host.ports import refuse_unknown
 from matcha.state import State
@@ -88,17 +88,12 @@ class KubernetesTarget:
 
     @cached_property
     def _trust(self) -> str:
-        """Raises BadInput for a file that cannot be read."""
-        if not self._options.ca_bundle:
-            return ""
-        path = self._project / Path(self._options.ca_bundle).expanduser()
+        """Raises BadInput for a file that is none of certificates any more."""
         try:
-            return path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
+            return self._options.trust(self._project)
+        except Unfit as error:
             raise BadInput(
-                f"targets.kubernetes.ca-bundle cannot be read: {path}",
-                details=str(error),
-                resolution="Change it in matcha.yaml.",
+                f"targets.kubernetes.{error}", resolution="Change it in matcha.yaml, then run the same again."
             ) from error
 
     def _fence(self) -> None:
@@ -182,6 +177,9 @@ class KubernetesTarget:
             if not archives.has_image(e) and f"environment/{e.name}" not in snapshot.resources
         ]
         where = f"Cluster {self._cluster.config.context_name}, namespace {self._options.namespace}."
+        for environment in environments:
+            if environment.name in missing:
+                base.check(self._options, environment)
         built = f"Environments built in the cluster, once: {', '.join(missing)}." if missing else ""
         shared, unseen = self._shared(known, snapshot), hidden(self._cluster, environments)
         notes = (where, shared, built, space.security_note(self._cluster), *unseen)
