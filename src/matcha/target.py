@@ -98,14 +98,10 @@ class StateStore(Protocol):
 
 
 class Target(Protocol):
-    """Where a stack runs.
-
-    `in_project`: which stack a project has is written in its folder, so that no option can lead to another.
-    """
+    """Where a stack runs."""
 
     name: ClassVar[str]
     keeps_data: ClassVar[bool]  # whether `destroy` leaves data behind unless it is to be deleted
-    in_project: ClassVar[bool]
 
     def store(self) -> StateStore: ...
 
@@ -212,6 +208,16 @@ class JobRunner(Protocol):
 
     def run(self, job: Job) -> int:
         """Run it to its end, its output streaming to this process's; its exit code."""
+
+
+@runtime_checkable
+class Elsewhere(Protocol):
+    """A target whose stack is not in the project's folder. `leads` are the options that say where it is."""
+
+    leads: ClassVar[tuple[str, ...]]
+
+    def pinned(self) -> dict[str, Any]:
+        """Values of `leads` that lead there whatever the user's surroundings come to be."""
 
 
 @runtime_checkable

@@ -68,7 +68,7 @@ class KubernetesTarget:
 
     name: ClassVar[str] = "kubernetes"
     keeps_data: ClassVar[bool] = True
-    in_project: ClassVar[bool] = False
+    leads: ClassVar[tuple[str, ...]] = ("context", "kubeconfig", "namespace")
     Options: ClassVar[type[KubernetesOptions]] = KubernetesOptions
 
     def __init__(self, project: Path, options: KubernetesOptions | None = None) -> None:
@@ -95,6 +95,10 @@ class KubernetesTarget:
             raise BadInput(
                 f"targets.kubernetes.{error}", resolution="Change it in matcha.yaml, then run the same again."
             ) from error
+
+    def pinned(self) -> dict[str, Any]:
+        """`matcha.target.Elsewhere`: another context may be the current one by then."""
+        return {"context": self._cluster.config.context_name, "namespace": self._options.namespace}
 
     def _fence(self) -> None:
         self._store.fence()
@@ -138,9 +142,11 @@ class KubernetesTarget:
     ) -> Sequence[ServiceStatus]:
         if DESCRIPTION not in state.facts:
             return []
-        wanted = setting(self._options, services, environments, self._trust) if services else None
         recorded, ports = self._remembered(state), self._links(state).ports()
-        comparable = state.facts.get(MADE_BY) == made_by(self._options, self._trust)
+        wanted, comparable = None, False
+        if services:
+            wanted = setting(self._options, services, environments, self._trust)
+            comparable = state.facts.get(MADE_BY) == made_by(self._options, self._trust)
         return statuses.statuses(self._cluster, recorded, wanted, ports, comparable=comparable)
 
     def access(self, state: State) -> Access:
@@ -366,7 +372,7 @@ class KubernetesTarget:
             state = self._store.read()
             if state is None:
                 raise NotProvisioned
-            self._setting = self._remembered(state)
+            self._setting = self._remembered(state, self._trust)
         return self._setting
 
     def _raiser(self) -> Raiser:
@@ -383,14 +389,14 @@ class KubernetesTarget:
             wanted[f"{STORE}/http"] = STORE_PORT
         return dict(self._links(state).ensure(wanted))
 
-    def _remembered(self, state: State) -> Setting:
-        """From the record, for commands that only look."""
+    def _remembered(self, state: State, trust: str = "") -> Setting:
+        """From the record, for commands that only look; `trust` is for what is made by it."""
         raw = state.facts.get(DESCRIPTION)
         if raw is None:
             raise NotProvisioned
         kept = msgspec.json.decode(raw, type=_Kept, dec_hook=lambda kind, value: kind(value))
         environments = [Environment(name=n, lock=NO_LOCK, image=i) for n, i in kept.images.items()]
-        return setting(self._options, kept.services, environments, self._trust)
+        return setting(self._options, kept.services, environments, trust)
 
 
 class _Kept(msgspec.Struct):

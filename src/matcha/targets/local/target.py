@@ -47,7 +47,6 @@ class LocalTarget:
 
     name: ClassVar[str] = "local"
     keeps_data: ClassVar[bool] = False
-    in_project: ClassVar[bool] = True
     Options: ClassVar[type[LocalOptions]] = LocalOptions
 
     def __init__(
