@@ -288,5 +288,10 @@ class Doctor(Protocol):
     """A target that can find out what is wrong with the machine it runs on."""
 
     def examine(
-        self, state: State | None, environments: Sequence[Environment], *, fix: bool
+        self,
+        state: State | None,
+        environments: Sequence[Environment],
+        *,
+        fix: bool,
+        services: Sequence[Service] = (),
     ) -> Sequence[Any]: ...

@@ -289,12 +289,23 @@ class KubernetesTarget:
         return (found.data or {}).get(name) if found else None
 
     def examine(
-        self, state: State | None, environments: Sequence[Environment], *, fix: bool
+        self,
+        state: State | None,
+        environments: Sequence[Environment],
+        *,
+        fix: bool,
+        services: Sequence[Service] = (),
     ) -> Sequence[Any]:
         """The way to the cluster, what it allows and offers, and the stack's lock."""
         from matcha.targets.kubernetes import doctor  # noqa: PLC0415 - only for the doctor
 
-        patient = doctor.Patient(cluster=self._cluster, store=self._store, options=self._options, state=state)
+        patient = doctor.Patient(
+            cluster=self._cluster,
+            store=self._store,
+            options=self._options,
+            state=state,
+            wanted=lambda: desired.whole(self._render(services, environments)),
+        )
         return doctor.examine(patient, fix=fix)
 
     # -- pause and end ---------------------------------------------------------------------------------
