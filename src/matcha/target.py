@@ -77,7 +77,7 @@ class StateStore(Protocol):
     """The record of a stack and its lock. Every write is fenced by the lock's token."""
 
     def read(self) -> State | None:
-        """Raises StateUnreadable for a corrupt or newer record (which is kept beside it, named)."""
+        """Raises StateUnreadable for a corrupt or newer record, which stays as it is."""
 
     def write(self, state: State, token: str) -> None:
         """Atomic. Raises Locked when `token` no longer holds the lock."""
