@@ -6,13 +6,14 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from lightkube.models.core_v1 import LimitRangeItem, LimitRangeSpec, ResourceQuotaSpec
 from lightkube.models.meta_v1 import ObjectMeta
 from lightkube.resources.core_v1 import ConfigMap, LimitRange, Namespace, Pod, ResourceQuota, Secret
 from lightkube.resources.core_v1 import Service as ServiceObject
 
-from matcha.errors import StateUnreadable
+from matcha.errors import BadInput, StateUnreadable
 from matcha.host.findings import Finding
 from matcha.targets.kubernetes.cluster import Cluster
 from matcha.targets.kubernetes.names import STATE
@@ -160,3 +161,16 @@ def test_who_may_not_see_quotas_is_told_so(api_server: Path, stack: SmallStack) 
     target = mine.target()
     [found] = [f for f in target.examine(None, (), fix=False) if f.check == "quotas"]
     assert (found.ok, found.message) == (True, "Quotas of the namespace cannot be seen.")
+
+
+# -- before the first step ----------------------------------------------------------------------------------
+
+
+def test_a_plan_refuses_an_environment_that_the_image_cannot_have(stack: SmallStack) -> None:
+    """Its build would say so minutes later."""
+    stack.options["image"] = "python:3.13-slim"
+    target, archive = stack.target(), msgspec.structs.replace(stack.environment, image="", python="<3.13")
+    snapshot = target.observe(None, stack.services, (archive,))
+    with pytest.raises(BadInput, match=r"The environment plain needs Python <3\.13, not 3\.13") as refused:
+        target.preflight((archive,), snapshot)
+    assert "targets.kubernetes.image in matcha.yaml to python:3.12-slim" in refused.value.resolution
