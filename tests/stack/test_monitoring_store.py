@@ -94,6 +94,16 @@ STEPS = [
 ]
 
 
+# Before, during and after what is stored last, and an answer that is lost.
+SAMPLE = (
+    "hold-PUT-/captures/-0-worker",
+    "hold-PUT-/captures/-1-service",
+    "lose answer-PUT-/captures/-0-service",
+    "hold-PUT-/reports/-0-worker",
+)
+
+
+@pytest.mark.sweep(sample=SAMPLE)
 @pytest.mark.parametrize("victim", ["service", "worker"])
 @pytest.mark.parametrize(("action", "method", "part", "skip"), STEPS)
 def test_a_kill_at_any_step_loses_and_doubles_nothing(
