@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
 
 from lightkube.resources.core_v1 import PersistentVolume, PersistentVolumeClaim, Secret
 
@@ -75,12 +76,19 @@ def _retained(cluster: Cluster, claim: PersistentVolumeClaim) -> str:
 
 
 def refuse_lost_key(cluster: Cluster) -> None:
-    """Raises MatchaError where the database's volume is there, and the password that opens it is not."""
+    """Raises what `lost_key` tells."""
     claim = cluster.get(PersistentVolumeClaim, DATABASE)
-    if claim is None or ROOT_PASSWORD in values(cluster.get(Secret, SECRETS)):
-        return
-    raise MatchaError(
+    if claim is not None and (lost := lost_key(claim, values(cluster.get(Secret, SECRETS)))):
+        raise lost
+
+
+def lost_key(claim: PersistentVolumeClaim | None, own: Mapping[str, str]) -> MatchaError | None:
+    """Where the database's volume is there, and the password that opens it is not among the stack's `own`."""
+    if claim is None or claim.metadata is None or ROOT_PASSWORD in own:
+        return None
+    return MatchaError(
         "The passwords that open the stack's database are gone; its volume is still there.",
-        details=f"They stood in the Secret {SECRETS} of the namespace {cluster.namespace}.",
+        details=f"They stood in the Secret {SECRETS} of the namespace {claim.metadata.namespace}. "
+        "Pods that run have them still; none starts without.",
         resolution=f"Put the Secret {SECRETS} back, or start anew: matcha destroy --delete-data",
     )
