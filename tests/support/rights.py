@@ -1,11 +1,13 @@
-"""What a user of a test's API server may do."""
+"""What a user of a test's API server may do, and what nobody may."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from lightkube.models.core_v1 import LimitRangeItem, LimitRangeSpec
 from lightkube.models.meta_v1 import ObjectMeta
 from lightkube.models.rbac_v1 import RoleRef, Subject
+from lightkube.resources.core_v1 import LimitRange
 from lightkube.resources.rbac_authorization_v1 import Role, RoleBinding
 
 from matcha.targets.kubernetes import permissions
@@ -41,3 +43,10 @@ def but(resource: str) -> Role:
     for rule in found.rules or ():
         rule.resources = [each for each in rule.resources or () if each != resource]
     return found
+
+
+def limit_volumes(api_server: Path, namespace: str, **bounds: str) -> None:
+    """`max` and `min` of what one claim may ask for."""
+    item = LimitRangeItem(type="PersistentVolumeClaim", **{k: {"storage": v} for k, v in bounds.items()})
+    made = LimitRange(metadata=ObjectMeta(name="bounds"), spec=LimitRangeSpec(limits=[item]))
+    cluster(api_server, namespace).apply(made)
