@@ -26,6 +26,7 @@ from matcha.targets.kubernetes import (
     desired,
     facts,
     foundations,
+    leaving,
     look,
     ownership,
     proof,
@@ -191,7 +192,8 @@ class KubernetesTarget:
         built = f"Environments built in the cluster, once: {', '.join(missing)}." if missing else ""
         shared, unseen = self._shared(known, snapshot), hidden(self._cluster, environments)
         closed = "" if self._reads_secrets else rotation.CLOSED
-        notes = (where, shared, built, space.security_note(self._cluster), *unseen, closed)
+        behind = leaving.notes(self._options, self._project)
+        notes = (where, *behind, shared, built, space.security_note(self._cluster), *unseen, closed)
         return [line for line in notes if line]
 
     def _shared(self, wanted: Setting, snapshot: Snapshot) -> str:
@@ -394,7 +396,7 @@ class KubernetesTarget:
     def _links(self, state: State) -> Links:
         from matcha.targets.kubernetes.links import Links  # noqa: PLC0415 - not for plans and manifests
 
-        return Links(state.stack_id, self._options)
+        return Links(state.stack_id, self._options, self._project)
 
     def _forwards(self, state: State, found: Setting) -> dict[str, int]:
         wanted = {f"{s.name}/{p.name}": p.preferred for s in found.services for p in s.ports}
