@@ -97,8 +97,10 @@ def told(template: PodTemplateSpec, was: str, held: Held) -> str:
     if not was or not held.is_open or any(name not in held.secrets for name, _ in read_):
         return ""
     missing = [name for name, value in read_ if value not in held.get(name)]
-    if SECRETS in missing or KEY not in held.get(SECRETS):
+    if SECRETS in missing:
         return LOST
+    if KEY not in held.get(SECRETS):
+        return CHANGED  # its mark is none of the key's that will be
     return CHANGED if not missing and mark(template, held) != was else ""
 
 
