@@ -23,6 +23,7 @@ from matcha.views import statuses
 from matcha.views.text import Paper, render
 from support.apiserver import as_user
 from support.kubelet import Kubelet
+from support.matcha import until
 from support.rights import but, grant
 from support.small_stack import SmallStack, usual, with_database
 from support.stores import cluster
@@ -145,7 +146,8 @@ def test_pods_without_a_mark_are_as_they_should_be(stack: SmallStack, client: Cl
     bare = {"spec": {"template": {"metadata": {"annotations": {SECRETS_MARK: None}}}}}
     client.patch(StatefulSet, "back", bare, patch_type=PatchType.MERGE)
     assert mark_of(client, StatefulSet, "back") == ""
-    assert steps(stack) == {} and stack.details()["small"] == ""
+    until(lambda: steps(stack) == {}, 60)  # once the pods without it are up
+    assert stack.details()["small"] == ""
 
 
 def test_a_users_secret_that_is_gone_ends_no_pod(stack: SmallStack, client: Client) -> None:
