@@ -25,7 +25,7 @@ from lightkube.resources.admissionregistration_v1 import (
 )
 from lightkube.resources.apiextensions_v1 import CustomResourceDefinition
 from lightkube.resources.core_v1 import Namespace
-from lightkube.resources.rbac_authorization_v1 import ClusterRole, ClusterRoleBinding, Role, RoleBinding
+from lightkube.resources.rbac_authorization_v1 import ClusterRole, ClusterRoleBinding
 
 from matcha.events import Event
 from matcha.host.findings import Finding
@@ -35,30 +35,9 @@ from matcha.targets.kubernetes.doctor import OPENSHIFT
 from support.apiserver import as_user
 from support.kubelet import Kubelet, kubelet
 from support.matcha import until
+from support.rights import RBAC, grant, without
 from support.small_stack import SmallStack, namespace_is_gone, there, usual, with_database
-from support.stores import cluster, wait_for
-
-RBAC = "rbac.authorization.k8s.io"
-
-
-def grant(api_server: Path, namespace: str, role: Role, user: str) -> None:
-    """As an administrator does with the Role of the docs."""
-    admin = cluster(api_server, namespace)
-    admin.apply(role)
-    admin.apply(
-        RoleBinding(
-            metadata=ObjectMeta(name=f"matcha-{user}"),
-            roleRef=RoleRef(apiGroup=RBAC, kind="Role", name=permissions.NAME),
-            subjects=[Subject(apiGroup=RBAC, kind="User", name=user)],
-        )
-    )
-    wait_for(cluster(as_user(api_server, user), namespace), role.rules or ())
-
-
-def without(*resources: str) -> Role:
-    found = permissions.role()
-    found.rules = [r for r in found.rules or () if not set(r.resources or ()) & set(resources)]
-    return found
+from support.stores import cluster
 
 
 @pytest.fixture

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import msgspec
-from lightkube.resources.core_v1 import Namespace, Secret
+from lightkube.resources.core_v1 import Namespace, PersistentVolumeClaim, Secret
 from lightkube.resources.storage_v1 import StorageClass
 
 from matcha.errors import MatchaError, StateUnreadable
 from matcha.host.findings import Finding
 from matcha.host.probe import says
 from matcha.state import State
-from matcha.targets.kubernetes import permissions
+from matcha.targets.kubernetes import foundations, permissions, volumes
 from matcha.targets.kubernetes.cluster import Cluster, ClusterError, Forbidden
 from matcha.targets.kubernetes.links import Links, strays
+from matcha.targets.kubernetes.names import DATABASE, SECRETS
 from matcha.targets.kubernetes.options import KubernetesOptions
+from matcha.targets.kubernetes.secrets import values
+from matcha.targets.kubernetes.setting import Setting
 from matcha.targets.kubernetes.store import ClusterStore
 
 OPENSHIFT = "security.openshift.io"  # the group of its rules for pods
@@ -29,10 +32,13 @@ DEFAULT_CLASS = "storageclass.kubernetes.io/is-default-class"
 
 
 class Patient(msgspec.Struct, frozen=True, kw_only=True):
+    """`recorded` is what the stack consists of as far as the record says, None without one."""
+
     cluster: Cluster
     store: ClusterStore
     options: KubernetesOptions
     state: State | None
+    recorded: Setting | None = None
 
 
 def examine(patient: Patient, *, fix: bool) -> list[Finding]:
@@ -213,6 +219,34 @@ def _secret(patient: Patient, option: str, name: str, keys: tuple[str, ...]) -> 
     )
 
 
+def _passwords(patient: Patient) -> Iterator[Finding]:
+    """Those that Matcha generated for the stack, and made its data with."""
+    own = values(patient.cluster.get(Secret, SECRETS))
+    claim = patient.cluster.get(PersistentVolumeClaim, DATABASE)
+    lost = volumes.lost_key(claim, own)
+    missing = _missing(patient.recorded, own) if patient.recorded else []
+    if lost:
+        yield Finding(
+            check="passwords", ok=False, message=f"{lost.message} {lost.details}", fix=lost.resolution
+        )
+    elif missing:
+        lack = f"lacks {', '.join(missing)}" if own else "is gone, or empty"
+        yield Finding(
+            check="passwords",
+            ok=False,
+            message=f"The Secret {SECRETS} {lack}: what the stack generated for its pods. Those that run "
+            "have it still. New values open nothing that was encrypted with the old ones.",
+            fix=f"Put the Secret {SECRETS} back, or have new ones made: matcha provision",
+        )
+    elif patient.recorded:
+        yield Finding(check="passwords", ok=True, message="What the stack generated for its pods is there.")
+
+
+def _missing(recorded: Setting, own: Collection[str]) -> list[str]:
+    named = {name for service in recorded.services for name in service.secrets.values()}
+    return sorted({*foundations.secret_names(recorded), *named} - set(own))
+
+
 def _record(patient: Patient) -> Iterator[Finding]:
     try:
         there = patient.store.read() is not None
@@ -307,6 +341,7 @@ CHECKS: dict[str, Callable[[Patient], Iterator[Finding]]] = {
     "permissions": _permissions,
     "storage": _storage,
     "secrets": _secrets,
+    "passwords": _passwords,
     "lock": _lock,
     "forwards": _forwards,
     "record": _record,

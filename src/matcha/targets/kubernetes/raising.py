@@ -119,7 +119,7 @@ class Raiser:
         """`error`, or what the volume's size and class are where the cluster refuses to change them."""
         assert claim.metadata and claim.metadata.name
         there = self._cluster.get(PersistentVolumeClaim, claim.metadata.name)
-        return volumes.unchanged(claim, there, error) if there is not None else error
+        return volumes.unmade(claim, error) if there is None else volumes.unchanged(claim, there, error)
 
     def wait(self, name: str, key: str, kind: type[Any], seconds: float, emit: Emit) -> None:
         """Until the newest pods of the workload are ready; `seconds` for its own start.

@@ -12,15 +12,16 @@ from typing import Any
 import msgspec
 from lightkube.resources.apps_v1 import Deployment, StatefulSet
 from lightkube.resources.batch_v1 import Job
-from lightkube.resources.core_v1 import Pod, Secret
+from lightkube.resources.core_v1 import PersistentVolumeClaim, Pod, Secret
 
 from matcha.component import service_digest
+from matcha.errors import MatchaError
 from matcha.host.ports import HOST
 from matcha.target import ServiceStatus
-from matcha.targets.kubernetes import desired, look, why, workloads
+from matcha.targets.kubernetes import desired, look, rotation, volumes, why, workloads
 from matcha.targets.kubernetes.cluster import Cluster, Forbidden
 from matcha.targets.kubernetes.compare import amount
-from matcha.targets.kubernetes.names import NAME
+from matcha.targets.kubernetes.names import DATABASE, NAME, SECRETS
 from matcha.targets.kubernetes.network import DATABASE_DUMP
 from matcha.targets.kubernetes.setting import Setting
 
@@ -45,7 +46,10 @@ def statuses(
     where the stack was made by the same options and the same Matcha (`comparable`). `ports`: loopback port of
     each `service/port`.
     """
-    seen = _seen(cluster)
+    seen = _seen(cluster, recorded)
+    lost = _lost(seen)
+    if lost:  # nothing is made anew with secrets that are others now, before that is settled
+        seen = msgspec.structs.replace(seen, found=look.Found(seen.found.objects))
     wanted = wanted if comparable else None
     services = [_status(s.name, _of_service(wanted, s.name, seen), seen, ports) for s in recorded.services]
     laid = desired.laid(recorded).items()
@@ -53,10 +57,28 @@ def statuses(
         msgspec.structs.replace(_status(name, parts, seen, {}, comparable), foundation=True)
         for name, parts in laid
     ]
-    return [*services, *foundations, *_dumps(seen)]
+    return [*services, *(_keyless(f, lost) for f in foundations), *_dumps(seen)]
 
 
-def _seen(cluster: Cluster) -> Seen:
+def _lost(seen: Seen) -> MatchaError | None:
+    """That the passwords of the database are gone: what runs does so until it is started anew."""
+    held = seen.found.held
+    claim = seen.found.get(PersistentVolumeClaim, DATABASE)
+    return volumes.lost_key(claim, held.get(SECRETS)) if held.is_open else None
+
+
+def _keyless(status: ServiceStatus, lost: MatchaError | None) -> ServiceStatus:
+    if lost is None or status.name != DATABASE:
+        return status
+    return msgspec.structs.replace(
+        status,
+        condition="unhealthy" if status.condition == "running" else status.condition,
+        detail=f"{lost.message} {lost.details}",
+        resolution=lost.resolution,
+    )
+
+
+def _seen(cluster: Cluster, recorded: Setting) -> Seen:
     hidden = []
 
     def of(kind: type[Any]) -> list[Any]:
@@ -68,10 +90,11 @@ def _seen(cluster: Cluster) -> Seen:
             hidden.append(kind.__name__)
             return []
 
-    with ThreadPoolExecutor(8) as pool:
+    with ThreadPoolExecutor(9) as pool:
         used = pool.submit(memory, cluster)
+        held = pool.submit(rotation.read, cluster, rotation.names(recorded))
         listed = [obj for objects in pool.map(of, KINDS) for obj in objects]
-    found = look.Found({desired.ref(obj): obj for obj in listed})
+    found = look.Found({desired.ref(obj): obj for obj in listed}, held.result())
     return Seen(found, why.by_owner(found.of(Pod)), used.result(), frozenset(hidden))
 
 

@@ -26,10 +26,12 @@ from matcha.targets.kubernetes import (
     desired,
     facts,
     foundations,
+    leaving,
     look,
     ownership,
     proof,
     removal,
+    rotation,
     space,
     statuses,
     volumes,
@@ -80,6 +82,7 @@ class KubernetesTarget:
         self._insist = False
         self._mine: set[desired.Ref] = set()  # objects that were seen with Matcha's label
         self._setting: Setting | None = None
+        self._reads_secrets = True
         self._gone: Links | None = None  # of the stack that was destroyed: to prove it
 
     @cached_property
@@ -120,9 +123,10 @@ class KubernetesTarget:
         environments: Sequence[Environment] = (),
     ) -> Snapshot:
         found = self._set(services, environments)
-        there = look.everything(self._cluster)
+        there = look.of_stack(self._cluster, rotation.names(found))
         self._mine |= set(there.objects)
-        return look.snapshot(there, found, machines(self._cluster))
+        self._reads_secrets = there.held.is_open
+        return look.snapshot(there, found, machines(self._cluster), state)
 
     def foundations(
         self, services: Sequence[Service], environments: Sequence[Environment]
@@ -174,7 +178,10 @@ class KubernetesTarget:
         """
         known = self._known()
         planned = [o for step in desired.steps(known).values() for o in step]
-        planned += filter(None, [desired.placeholders(planned)])
+        if self._reads_secrets:
+            planned += filter(None, [desired.placeholders(planned)])
+        if foundations.needs_database(known) and self._reads_secrets:
+            volumes.refuse_lost_key(self._cluster)
         ownership.refuse_planned(self._cluster, [o for o in planned if desired.ref(o) not in self._mine])
         missing = [
             e.name
@@ -184,7 +191,9 @@ class KubernetesTarget:
         where = f"Cluster {self._cluster.config.context_name}, namespace {self._options.namespace}."
         built = f"Environments built in the cluster, once: {', '.join(missing)}." if missing else ""
         shared, unseen = self._shared(known, snapshot), hidden(self._cluster, environments)
-        notes = (where, shared, built, space.security_note(self._cluster), *unseen)
+        closed = "" if self._reads_secrets else rotation.CLOSED
+        behind = leaving.notes(self._options, self._project)
+        notes = (where, *behind, shared, built, space.security_note(self._cluster), *unseen, closed)
         return [line for line in notes if line]
 
     def _shared(self, wanted: Setting, snapshot: Snapshot) -> str:
@@ -221,13 +230,14 @@ class KubernetesTarget:
             return
         if foundation == DATABASE:
             volumes.refuse_lost_key(self._cluster)
-        self._secrets.ensure(foundations.secret_names(found))
-        raiser.apply(desired.laid(found)[foundation])
+        self._secrets.ensure([*foundations.secret_names(found), rotation.KEY])
+        raiser.apply(self._marked(desired.laid(found)[foundation]))
         raiser.wait(foundation, key, StatefulSet, FOUNDATION_SECONDS, emit)
         if foundation == DATABASE:
-            job, place = list(foundations.database_setup(found)), self._place(DATABASE)
-            raiser.run_job(job, key, FOUNDATION_SECONDS, emit, place=place)
-            facts.keep_databases(self._writing, foundations.setup_digest(found), place)
+            parts, place = self._marked(list(foundations.database_setup(found))), self._place(DATABASE)
+            raiser.run_job(parts, key, FOUNDATION_SECONDS, emit, place=place)
+            mark = rotation.marked(parts[-1])
+            facts.keep_databases(self._writing, foundations.setup_digest(found), mark, place)
 
     def install(self, environment: Environment, emit: Emit) -> None:
         key = f"environment/{environment.name}"
@@ -252,10 +262,13 @@ class KubernetesTarget:
         found = with_service(with_environment(self._known(), environment), service)
         raiser = self._raiser()
         objects = list(desired.unique(list(workloads.objects(found, service))))
-        raiser.apply(objects)
+        raiser.apply(self._marked(objects))
         kind = type(objects[-1])
         raiser.wait(service.name, f"service/{service.name}", kind, workloads.start_seconds(service), emit)
         return {p.name: p.preferred for p in service.ports}
+
+    def _marked(self, objects: Sequence[Any]) -> Sequence[Any]:
+        return rotation.put(objects, self._known(), self._cluster, self._secrets)
 
     def refresh(self, service: Service) -> None:
         """The pods see the change within seconds: a kubelet looks at a pod's volumes when the pod changes."""
@@ -290,7 +303,13 @@ class KubernetesTarget:
         """The way to the cluster, what it allows and offers, and the stack's lock."""
         from matcha.targets.kubernetes import doctor  # noqa: PLC0415 - only for the doctor
 
-        patient = doctor.Patient(cluster=self._cluster, store=self._store, options=self._options, state=state)
+        patient = doctor.Patient(
+            cluster=self._cluster,
+            store=self._store,
+            options=self._options,
+            state=state,
+            recorded=self._remembered(state) if state and DESCRIPTION in state.facts else None,
+        )
         return doctor.examine(patient, fix=fix)
 
     # -- pause and end ---------------------------------------------------------------------------------
@@ -377,7 +396,7 @@ class KubernetesTarget:
     def _links(self, state: State) -> Links:
         from matcha.targets.kubernetes.links import Links  # noqa: PLC0415 - not for plans and manifests
 
-        return Links(state.stack_id, self._options)
+        return Links(state.stack_id, self._options, self._project)
 
     def _forwards(self, state: State, found: Setting) -> dict[str, int]:
         wanted = {f"{s.name}/{p.name}": p.preferred for s in found.services for p in s.ports}
