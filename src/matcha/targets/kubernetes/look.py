@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -10,6 +11,7 @@ from lightkube.resources.apps_v1 import Deployment, StatefulSet
 from lightkube.resources.batch_v1 import CronJob, Job
 from lightkube.resources.core_v1 import (
     ConfigMap,
+    Event,
     PersistentVolumeClaim,
     Pod,
     Secret,
@@ -21,9 +23,9 @@ from lightkube.resources.policy_v1 import PodDisruptionBudget
 
 from matcha.component import service_digest
 from matcha.target import Seen, Snapshot
-from matcha.targets.kubernetes import admission, desired, facts, foundations, why
+from matcha.targets.kubernetes import admission, desired, facts, foundations, happened, why
 from matcha.targets.kubernetes.archives import has_image
-from matcha.targets.kubernetes.cluster import Cluster
+from matcha.targets.kubernetes.cluster import Cluster, ClusterError
 from matcha.targets.kubernetes.compare import last_editor
 from matcha.targets.kubernetes.names import DATABASE, DIGEST, MANAGER, NAME, NOTES, SECRETS, STORE
 from matcha.targets.kubernetes.secrets import values
@@ -63,6 +65,20 @@ class Found(msgspec.Struct, frozen=True):
 def everything(cluster: Cluster, kinds: Iterable[type[Any]] = KINDS) -> Found:
     owned = cluster.owned(tuple(kinds))
     return Found({desired.ref(obj): obj for objects in owned.values() for obj in objects})
+
+
+def told(cluster: Cluster, claims: Sequence[PersistentVolumeClaim] | None = None) -> Sequence[Event]:
+    """Events that still say something: reasons that stand nowhere else. Whoever may not read them does
+    without, as the plan says. `claims`: those that are there, where they are known.
+    """
+    try:
+        events = cluster.found(Event, {})
+    except ClusterError:
+        return []
+    if claims is None:
+        with contextlib.suppress(ClusterError):
+            claims = cluster.found(PersistentVolumeClaim)
+    return happened.timely(events, claims or ())
 
 
 def snapshot(found: Found, setting: Setting, machines: frozenset[str] = frozenset()) -> Snapshot:
