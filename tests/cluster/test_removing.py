@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from lightkube.models.core_v1 import ResourceQuotaSpec
 from lightkube.models.meta_v1 import ObjectMeta, OwnerReference
 from lightkube.resources.core_v1 import ConfigMap, Namespace, PersistentVolumeClaim, ResourceQuota, Secret
 
-from matcha.errors import MatchaError
+from matcha.errors import MatchaError, NotProvisioned
 from matcha.events import Event
 from matcha.host.files import private_folder, write_changed
 from matcha.targets.kubernetes import proof, removal
@@ -235,11 +236,33 @@ def test_data_stays_until_it_is_to_go(api_server: Path, stack: SmallStack) -> No
     kept = {"PersistentVolumeClaim/back-data", "PersistentVolumeClaim/object-store", f"Secret/{SECRETS}"}
     assert there(api_server, stack.namespace) == kept
     assert {name.replace(" ", "/") for name in destroyed.kept} == kept
+    with pytest.raises(NotProvisioned) as told:
+        stack.status()
+    assert told.value.message == "The stack was destroyed, and its data kept."
+    assert set(told.value.details.splitlines()[:-1]) == {name.replace("/", " ") for name in kept}
+    assert "matcha destroy --delete-data removes it" in told.value.details
+    assert told.value.resolution == "matcha provision"
+    again = stack.destroy(delete_data=False)
+    assert again.nothing and set(again.kept) == set(destroyed.kept)
+    used = "Data of an earlier stack is here and is used again: back-data, object-store. "
+    assert any(note.startswith(used) for note in stack.plan().notes), stack.plan().notes
     stack.provision()
-    again = admin.get(Secret, SECRETS)
-    assert secret and again and again.data == secret.data
+    assert not any("earlier stack" in note for note in stack.plan().notes)
+    reread = admin.get(Secret, SECRETS)
+    assert secret and reread and reread.data == secret.data
     stack.destroy()
     assert there(api_server, stack.namespace) == set()
+
+
+def test_a_stack_whose_record_is_lost_is_named_in_few_lines(api_server: Path, stack: SmallStack) -> None:
+    stack.provision()
+    cluster(api_server, stack.namespace).delete(ConfigMap, STATE)
+    with pytest.raises(NotProvisioned, match="The record of this project's stack is gone") as told:
+        stack.status()
+    *listed, more, then = told.value.details.splitlines()
+    assert len(listed) == 12
+    assert re.fullmatch(r"and \d+ more", more)
+    assert then == "matcha provision takes them over; matcha destroy removes them."
 
 
 def test_a_finalizer_that_hangs_is_named(

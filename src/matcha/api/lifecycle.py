@@ -215,7 +215,7 @@ def destroy(
     belongings = tuple(opened.target.belongings(delete_data=not keeps))
     if state is None and not belongings:
         gone = tuple(opened.target.forget()) if isinstance(opened.target, Forgetful) else ()
-        return Destroyed(removed=gone, nothing=not gone)
+        return Destroyed(removed=gone, nothing=not gone, kept=tuple(opened.target.kept()) if keeps else ())
     held = () if keeps else _recorded.holdings(opened, state)
     going = Destruction(belongings=belongings, holdings=tuple(_counted(holding) for holding in held))
     if going.holdings and not delete_data and confirm is None:

@@ -79,6 +79,7 @@ class KubernetesTarget:
         self._secrets = Secrets(self._writing)
         self._insist = False
         self._mine: set[desired.Ref] = set()  # objects that were seen with Matcha's label
+        self._former: list[str] = []  # volumes that were seen without a record
         self._setting: Setting | None = None
         self._gone: Links | None = None  # of the stack that was destroyed: to prove it
 
@@ -122,6 +123,8 @@ class KubernetesTarget:
         found = self._set(services, environments)
         there = look.everything(self._cluster)
         self._mine |= set(there.objects)
+        if state is None:
+            self._former = removal.volumes(there.objects.values())
         return look.snapshot(there, found, machines(self._cluster))
 
     def foundations(
@@ -184,7 +187,7 @@ class KubernetesTarget:
         where = f"Cluster {self._cluster.config.context_name}, namespace {self._options.namespace}."
         built = f"Environments built in the cluster, once: {', '.join(missing)}." if missing else ""
         shared, unseen = self._shared(known, snapshot), hidden(self._cluster, environments)
-        notes = (where, shared, built, space.security_note(self._cluster), *unseen)
+        notes = (where, shared, self._taken_over(), built, space.security_note(self._cluster), *unseen)
         return [line for line in notes if line]
 
     def _shared(self, wanted: Setting, snapshot: Snapshot) -> str:
@@ -197,6 +200,14 @@ class KubernetesTarget:
             f"A namespace holds one stack. What {self._options.namespace} has of it and matcha.yaml does not "
             "name is removed; the stack of another project belongs in another namespace "
             "(targets.kubernetes.namespace)."
+        )
+
+    def _taken_over(self) -> str:
+        if not self._former:
+            return ""
+        return (
+            f"Data of an earlier stack is here and is used again: {', '.join(self._former)}. "
+            "To begin without it: matcha destroy --delete-data"
         )
 
     def begin(
