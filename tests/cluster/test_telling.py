@@ -22,9 +22,11 @@ from lightkube.resources.networking_v1 import NetworkPolicy
 from lightkube.resources.storage_v1 import StorageClass
 from lightkube.types import PatchType
 
-from matcha.errors import BadInput, ComponentFailed
+from matcha.component import Output
+from matcha.errors import BadInput, ComponentFailed, MatchaError
 from matcha.host.findings import Finding
-from matcha.targets.kubernetes import permissions, raising
+from matcha.targets.kubernetes import KubernetesOptions, permissions, raising
+from matcha.targets.kubernetes.links import Links
 from matcha.targets.kubernetes.names import NAME, STATE
 from matcha.targets.kubernetes.statuses import KINDS
 from matcha.targets.kubernetes.store import CONTENT
@@ -34,7 +36,7 @@ from support.apiserver import as_user
 from support.faults import FaultyProxy
 from support.kubelet import Kubelet, crashing, unscheduled
 from support.matcha import until
-from support.small_stack import SmallStack, usual, with_database
+from support.small_stack import Small, SmallStack, usual, with_database
 from support.stores import cluster
 
 
@@ -163,6 +165,24 @@ def test_the_newest_dump_is_told_where_it_failed(api_server: Path, based: SmallS
     time.sleep(1.1)  # creation times have whole seconds
     run("mysql-dump-2", fails=False)
     assert based.status().healthy
+
+
+def test_get_of_a_stopped_stack_says_so_and_starts_no_forward(
+    stack: SmallStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stack.provision()
+    stack.stop()
+    state = stack.target().store().read()
+    assert state and state.phase == "stopped"
+    url = lambda self, access: {"small": {"url": Output(access.url("role-of-back"))}}  # noqa: ARG005, E731
+    monkeypatch.setattr(Small, "resources", url)
+    try:
+        with pytest.raises(MatchaError, match="The stack is stopped") as told:
+            stack.get()
+        assert told.value.resolution == "matcha start"
+        assert not Links(state.stack_id, KubernetesOptions()).home.exists()
+    finally:
+        stack.destroy()
 
 
 # -- logs ---------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from lightkube.resources.apps_v1 import StatefulSet
 from lightkube.resources.core_v1 import ConfigMap, PersistentVolumeClaim
 
 from matcha.component import Access, Database, Environment, Service
-from matcha.errors import BadInput, NotProvisioned, StateUnreadable
+from matcha.errors import BadInput, MatchaError, NotProvisioned, StateUnreadable
 from matcha.events import Emit, Event
 from matcha.host.ports import refuse_unknown
 from matcha.state import State
@@ -391,6 +391,9 @@ class KubernetesTarget:
         return Links(state.stack_id, self._options)
 
     def _forwards(self, state: State, found: Setting) -> dict[str, int]:
+        """Raises MatchaError for a stopped stack: nothing is there to be reached."""
+        if state.phase == "stopped":
+            raise MatchaError("The stack is stopped.", resolution="matcha start")
         wanted = {f"{s.name}/{p.name}": p.preferred for s in found.services for p in s.ports}
         if found.storage.own:
             wanted[f"{STORE}/http"] = STORE_PORT
