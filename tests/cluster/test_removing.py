@@ -254,6 +254,46 @@ def test_data_stays_until_it_is_to_go(api_server: Path, stack: SmallStack) -> No
     assert there(api_server, stack.namespace) == set()
 
 
+@pytest.mark.parametrize("delete_data", [True, False], ids=["all", "not the data"])
+def test_nothing_of_a_stack_stays_in_the_project_folder(stack: SmallStack, delete_data: bool) -> None:
+    """What is not of the stack does: the files of the user, and matcha.yaml."""
+    stack.provision()
+    state = stack.target().store().read()
+    assert state
+    made = stack.target().access(state).folder("client")
+    assert made.stat().st_mode & 0o777 == 0o700
+    assert (stack.folder / ".matcha" / ".gitignore").read_text() == "*\n"
+    (made / "login").write_text("secret")
+    for name in ("matcha.yaml", "train.py"):
+        (stack.folder / name).touch()
+    stack.destroy(delete_data=delete_data)
+    assert {path.name for path in stack.folder.iterdir()} == {"matcha.yaml", "train.py", "plain.lock"}
+
+
+def test_what_a_local_stack_has_in_the_project_folder_stays(stack: SmallStack) -> None:
+    stack.provision()
+    state = stack.target().store().read()
+    assert state
+    stack.target().access(state).folder("client")
+    local = private_folder(stack.folder / ".matcha" / "stack" / "folders" / "zenml-client")
+    stack.destroy()
+    assert local.is_dir()
+    assert {path.name for path in (stack.folder / ".matcha").iterdir()} == {".gitignore", "stack"}
+
+
+def test_the_folder_of_a_stack_that_went_elsewhere_goes_with_the_next_destroy(
+    tmp_path: Path, stack: SmallStack
+) -> None:
+    stack.provision()
+    other = SmallStack(private_folder(tmp_path / "teammate"), stack.kubeconfig, stack.namespace)
+    state = other.target().store().read()
+    assert state
+    other.target().access(state).folder("client")
+    stack.destroy()
+    other.destroy()
+    assert not (other.folder / ".matcha").exists()
+
+
 def test_a_stack_whose_record_is_lost_is_named_in_few_lines(api_server: Path, stack: SmallStack) -> None:
     stack.provision()
     cluster(api_server, stack.namespace).delete(ConfigMap, STATE)

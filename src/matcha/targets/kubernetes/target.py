@@ -38,6 +38,7 @@ from matcha.targets.kubernetes import (
 from matcha.targets.kubernetes.access import ClusterAccess, roles_of
 from matcha.targets.kubernetes.cluster import Cluster
 from matcha.targets.kubernetes.fencing import Fenced
+from matcha.targets.kubernetes.folders import Folders
 from matcha.targets.kubernetes.logs import pod_lines
 from matcha.targets.kubernetes.machines import hidden, machines
 from matcha.targets.kubernetes.names import DATABASE, MANAGER, SHARED, STORE, TOUCHED
@@ -82,6 +83,7 @@ class KubernetesTarget:
         self._former: list[str] = []  # volumes that were seen without a record
         self._setting: Setting | None = None
         self._gone: Links | None = None  # of the stack that was destroyed: to prove it
+        self._folders = Folders(self._project)
 
     @cached_property
     def _store(self) -> ClusterStore:
@@ -158,7 +160,7 @@ class KubernetesTarget:
             roles_of(found.services),
             self._secrets,
             lambda: self._forwards(state, found),
-            self._project / ".matcha" / "stack" / "folders",
+            partial(self._folders.make, self._links(state).stack_id),
         )
 
     def logs(self, service: str, *, lines: int, follow: bool) -> Iterator[str]:
@@ -327,10 +329,11 @@ class KubernetesTarget:
         if state:
             self._gone = self._links(state)
             self._gone.remove()
+            self._folders.remove(state.stack_id)
         self._forget("")
 
     def leftovers(self, *, delete_data: bool = True) -> Sequence[str]:
-        links = self._gone.leftovers() if self._gone else ()
+        links = [*self._gone.leftovers(), *self._folders.left(self._gone.stack_id)] if self._gone else ()
         left = removal.leftovers(self._cluster, delete_data) or proof.remaining(self._cluster, delete_data)
         return [*left, *removal.namespace_left(self._cluster), *links]
 
@@ -348,11 +351,14 @@ class KubernetesTarget:
 
     def _forget(self, keep: str) -> list[str]:
         """What this machine has of stacks of this namespace other than `keep`."""
-        from matcha.targets.kubernetes.links import strays  # noqa: PLC0415 - not for plans and manifests
+        from matcha.targets.kubernetes.links import Links, strays  # noqa: PLC0415 - not for plans and manifests
 
         gone = strays(self._options, keep)
         for links in gone:
             links.remove()
+        for stack_id in self._folders.stacks():  # without forwards it is in no use here
+            if stack_id != keep and not Links(stack_id, self._options).home.exists():
+                self._folders.remove(stack_id)
         return [f"forwards to a stack that is gone ({links.home})" for links in gone]
 
     def kept(self) -> Sequence[str]:
