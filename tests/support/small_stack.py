@@ -12,7 +12,7 @@ from unittest import mock
 import msgspec
 from lightkube.resources.core_v1 import Namespace
 
-from matcha.api import _recorded, inspect, lifecycle, upkeep
+from matcha.api import _recorded, inspect, lifecycle, serving, upkeep
 from matcha.api._project import Project
 from matcha.api.types import Destroyed, Finding, Provisioned, StackStatus
 from matcha.component import Component, Database, Environment, Output, Service
@@ -89,6 +89,10 @@ class SmallStack:
         with self._opened():
             return lifecycle.provision(self.folder, force=force, emit=emit, lock_wait=60)
 
+    def undeploy(self, name: str) -> None:
+        with self._opened():
+            serving.undeploy(name, project=self.folder, lock_wait=60)
+
     def stop(self) -> None:
         with self._opened():
             lifecycle.stop(self.folder, lock_wait=60)
@@ -138,6 +142,7 @@ class SmallStack:
             mock.patch.object(lifecycle, "open_project", lambda *_: opened),
             mock.patch.object(_recorded, "open_project", lambda *_: opened),
             mock.patch.object(inspect, "open_project", lambda *_: opened),
+            mock.patch.object(serving, "open_project", lambda *_: opened),
             mock.patch.object(upkeep, "open_project", lambda *_: opened),
         ):
             yield

@@ -41,7 +41,7 @@ from matcha.targets.kubernetes.fencing import Fenced
 from matcha.targets.kubernetes.folders import Folders
 from matcha.targets.kubernetes.logs import pod_lines
 from matcha.targets.kubernetes.machines import hidden, machines
-from matcha.targets.kubernetes.names import DATABASE, MANAGER, SHARED, STORE, TOUCHED
+from matcha.targets.kubernetes.names import DATABASE, MANAGER, MINE, NAME, SHARED, STORE, TOUCHED
 from matcha.targets.kubernetes.options import KubernetesOptions
 from matcha.targets.kubernetes.raising import Raiser
 from matcha.targets.kubernetes.secrets import Secrets
@@ -296,6 +296,13 @@ class KubernetesTarget:
     def shared(self, name: str) -> str | None:
         found = self._cluster.get(ConfigMap, f"{SHARED}-{name}")
         return (found.data or {}).get(name) if found else None
+
+    def shares(self) -> Sequence[str]:
+        found = self._cluster.found(ConfigMap, {**MINE, NAME: SHARED})
+        return [str(each.metadata.name).removeprefix(f"{SHARED}-") for each in found]
+
+    def unshare(self, name: str) -> None:
+        self._writing.delete(ConfigMap, f"{SHARED}-{name}")
 
     def examine(
         self, state: State | None, environments: Sequence[Environment], *, fix: bool
