@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,10 +34,10 @@ from matcha.targets.kubernetes.store import CONTENT
 from matcha.views import statuses
 from matcha.views.text import Paper, render
 from support.apiserver import as_user
-from support.faults import FaultyProxy
+from support.faults import Fault, FaultyProxy
 from support.kubelet import Kubelet, crashing, unscheduled
 from support.matcha import until
-from support.small_stack import Small, SmallStack, usual, with_database
+from support.small_stack import Small, SmallStack, there, usual, with_database
 from support.stores import cluster
 
 
@@ -321,6 +322,21 @@ def test_an_event_of_a_claim_that_was_made_anew_says_nothing_of_it(
     waiting.delete(Pod, "back-0")
     until(lambda: FULL in stack.details()["small"], 30)
     assert stack.details()["small"] == f"no node takes it: {FULL}"
+
+
+def test_a_cluster_that_has_ipv6_first_is_refused_before_anything_is_made(
+    api_server: Path, stack: SmallStack, proxy: FaultyProxy
+) -> None:
+    shown = json.dumps({"spec": {"clusterIP": "fd00::1", "clusterIPs": ["fd00::1", "10.96.0.1"]}})
+    answer = Fault("GET", "/services/kubernetes", times=9, status=200, body=shown)
+    answer.content_type = "application/json"
+    proxy.add(answer)
+    for refused in (stack.plan, stack.provision):
+        with pytest.raises(MatchaError, match="IPv6 addresses first") as told:
+            refused()
+        assert told.value.resolution.startswith("Use a cluster with IPv4")
+    assert there(api_server, stack.namespace) == set()
+    proxy.heal()
 
 
 # -- doctor -------------------------------------------------------------------------------------------------

@@ -175,8 +175,11 @@ class KubernetesTarget:
 
     def preflight(self, environments: Sequence[Environment], snapshot: Snapshot) -> Sequence[str]:
         """Where it goes, and what is built there first. Raises Conflict where something of somebody else has
-        the name of what is to be made.
+        the name of what is to be made, MatchaError for a cluster without IPv4.
         """
+        from matcha.targets.kubernetes import doctor  # noqa: PLC0415 - not for what only looks
+
+        doctor.refuse_addresses(self._cluster)
         known = self._known()
         planned = [o for step in desired.steps(known).values() for o in step]
         planned += filter(None, [desired.placeholders(planned)])
