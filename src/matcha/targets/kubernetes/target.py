@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator, Sequence
 from functools import cached_property, partial
 from pathlib import Path
@@ -13,7 +12,7 @@ import msgspec
 from lightkube.resources.apps_v1 import StatefulSet
 from lightkube.resources.core_v1 import ConfigMap, PersistentVolumeClaim
 
-from matcha.component import Access, Database, Environment, Service
+from matcha.component import Access, Environment, Service
 from matcha.errors import BadInput, MatchaError, NotProvisioned, StateUnreadable
 from matcha.events import Emit, Event
 from matcha.host.ports import refuse_unknown
@@ -37,6 +36,7 @@ from matcha.targets.kubernetes import (
 )
 from matcha.targets.kubernetes.access import ClusterAccess, roles_of
 from matcha.targets.kubernetes.cluster import Cluster
+from matcha.targets.kubernetes.described import described, recorded
 from matcha.targets.kubernetes.fencing import Fenced
 from matcha.targets.kubernetes.folders import Folders
 from matcha.targets.kubernetes.logs import pod_lines
@@ -58,10 +58,8 @@ from matcha.targets.kubernetes.store import ClusterStore
 if TYPE_CHECKING:
     from matcha.targets.kubernetes.links import Links
 
-DESCRIPTION = "services"  # in the state's facts: what the stack was last made from, for those who only look
 MADE_BY = "made-by"  # digest of what else the objects were rendered from
 FOUNDATION_SECONDS = 360.0
-NO_LOCK = Path(os.devnull)  # of an environment that is known by its name only
 
 
 class KubernetesTarget:
@@ -146,12 +144,12 @@ class KubernetesTarget:
     def status(
         self, state: State, services: Sequence[Service] = (), environments: Sequence[Environment] = ()
     ) -> Sequence[ServiceStatus]:
-        if DESCRIPTION not in state.facts:
+        if recorded(state.facts) is None:
             return []
         wanted = setting(self._options, services, environments, self._trust) if services else None
-        recorded, ports = self._remembered(state), self._links(state).ports()
+        made, ports = self._remembered(state), self._links(state).ports()
         comparable = state.facts.get(MADE_BY) == made_by(self._options, self._trust)
-        return statuses.statuses(self._cluster, recorded, wanted, ports, comparable=comparable)
+        return statuses.statuses(self._cluster, made, wanted, ports, comparable=comparable)
 
     def access(self, state: State) -> Access:
         found = self._setting or self._remembered(state)
@@ -169,7 +167,7 @@ class KubernetesTarget:
 
     def loud(self, state: State) -> Sequence[str]:
         """The foundations, and the Jobs that make things."""
-        return desired.loud(self._remembered(state)) if DESCRIPTION in state.facts else ()
+        return desired.loud(self._remembered(state)) if recorded(state.facts) else ()
 
     # -- before the first step -------------------------------------------------------------------------
 
@@ -189,31 +187,14 @@ class KubernetesTarget:
             for e in environments
             if not archives.has_image(e) and f"environment/{e.name}" not in snapshot.resources
         ]
+        names = {f"service/{service.name}" for service in known.services}
+        going = [key for key in snapshot.resources if key.startswith("service/") and key not in names]
         where = f"Cluster {self._cluster.config.context_name}, namespace {self._options.namespace}."
         built = f"Environments built in the cluster, once: {', '.join(missing)}." if missing else ""
-        shared, unseen = self._shared(known, snapshot), hidden(self._cluster, environments)
-        notes = (where, shared, self._taken_over(), built, space.security_note(self._cluster), *unseen)
+        taken = space.takeover_notes(self._options.namespace, going, self._former)
+        unseen = hidden(self._cluster, environments)
+        notes = (where, *taken, built, space.security_note(self._cluster), *unseen)
         return [line for line in notes if line]
-
-    def _shared(self, wanted: Setting, snapshot: Snapshot) -> str:
-        """The namespace has one stack: that of another project cannot be told from this one's former self."""
-        names = {f"service/{service.name}" for service in wanted.services}
-        going = [key for key in snapshot.resources if key.startswith("service/") and key not in names]
-        if not going:
-            return ""
-        return (
-            f"A namespace holds one stack. What {self._options.namespace} has of it and matcha.yaml does not "
-            "name is removed; the stack of another project belongs in another namespace "
-            "(targets.kubernetes.namespace)."
-        )
-
-    def _taken_over(self) -> str:
-        if not self._former:
-            return ""
-        return (
-            f"Data of an earlier stack is here and is used again: {', '.join(self._former)}. "
-            "To begin without it: matcha destroy --delete-data"
-        )
 
     def begin(
         self, state: State, services: Sequence[Service], environments: Sequence[Environment] = ()
@@ -221,9 +202,7 @@ class KubernetesTarget:
         self._set(services, environments)
         self._forget(state.stack_id)  # whose ports are this stack's
         ports = {f"{s.name}/{p.name}": p.preferred for s in services for p in s.ports}
-        kept = _Kept(tuple(map(_remember, services)), {e.name: e.image for e in environments})
-        described = msgspec.json.encode(kept, enc_hook=str).decode()
-        facts = {DESCRIPTION: described, MADE_BY: made_by(self._options, self._trust)}
+        facts = {**described(services, environments), MADE_BY: made_by(self._options, self._trust)}
         return msgspec.structs.replace(state, ports=ports, facts={**state.facts, **facts})
 
     # -- the steps -------------------------------------------------------------------------------------
@@ -417,24 +396,7 @@ class KubernetesTarget:
 
     def _remembered(self, state: State) -> Setting:
         """From the record, for commands that only look."""
-        raw = state.facts.get(DESCRIPTION)
-        if raw is None:
+        kept = recorded(state.facts)
+        if kept is None:
             raise NotProvisioned
-        kept = msgspec.json.decode(raw, type=_Kept, dec_hook=lambda kind, value: kind(value))
-        environments = [Environment(name=n, lock=NO_LOCK, image=i) for n, i in kept.images.items()]
-        return setting(self._options, kept.services, environments, self._trust)
-
-
-class _Kept(msgspec.Struct):
-    """`images` of the environments by name; empty for those that are archives."""
-
-    services: tuple[Service, ...] = ()
-    images: dict[str, str] = {}
-
-
-def _remember(service: Service) -> Service:
-    """As much of a service as what others reach it by, and it reaches others."""
-    databases = tuple(Database(d.name) for d in service.databases)
-    return msgspec.structs.replace(
-        service, command=(), env={}, files={}, live={}, code=(), databases=databases
-    )
+        return setting(self._options, *kept, self._trust)
