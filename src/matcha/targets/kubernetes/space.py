@@ -99,9 +99,9 @@ def takeover_notes(name: str, going: Sequence[str], volumes: Sequence[str]) -> I
     """
     if going:
         yield (
-            f"A namespace holds one stack. What {name} has of it and matcha.yaml does not name is removed. Where "
-            "that is another project's, do not go on: set targets.kubernetes.namespace to another one in "
-            "matcha.yaml."
+            f"A namespace holds one stack. What {name} has of it and matcha.yaml does not name is removed. "
+            "Where that is another project's, do not go on: set targets.kubernetes.namespace to another one "
+            "in matcha.yaml."
         )
     if volumes:
         yield (
