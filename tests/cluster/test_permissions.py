@@ -17,6 +17,7 @@ from lightkube.models.apiextensions_v1 import (
     CustomResourceValidation,
     JSONSchemaProps,
 )
+from lightkube.models.core_v1 import HostPathVolumeSource, ObjectReference, PersistentVolumeSpec
 from lightkube.models.meta_v1 import ObjectMeta
 from lightkube.models.rbac_v1 import PolicyRule, RoleRef, Subject
 from lightkube.resources.admissionregistration_v1 import (
@@ -24,7 +25,7 @@ from lightkube.resources.admissionregistration_v1 import (
     ValidatingAdmissionPolicyBinding,
 )
 from lightkube.resources.apiextensions_v1 import CustomResourceDefinition
-from lightkube.resources.core_v1 import Namespace
+from lightkube.resources.core_v1 import Namespace, PersistentVolume, PersistentVolumeClaim
 from lightkube.resources.rbac_authorization_v1 import ClusterRole, ClusterRoleBinding
 
 from matcha.events import Event
@@ -69,6 +70,28 @@ def test_the_ready_role_is_enough(api_server: Path, alice: SmallStack) -> None:
     assert notes(events) == [
         f"You may not see the namespace {alice.namespace} itself: it stays, whoever made it.",
     ]
+
+
+def test_a_destroy_says_that_it_could_not_look_for_volumes_that_stay(
+    api_server: Path, alice: SmallStack
+) -> None:
+    grant(api_server, alice.namespace, permissions.role(), "alice")
+    admin, name = cluster(api_server, alice.namespace).client, f"{alice.namespace}-store"
+    spec = PersistentVolumeSpec(
+        accessModes=["ReadWriteOnce"],
+        capacity={"storage": "100Gi"},
+        claimRef=ObjectReference(name="object-store", namespace=alice.namespace),
+        hostPath=HostPathVolumeSource(path="/nowhere"),
+    )
+    admin.create(PersistentVolume(metadata=ObjectMeta(name=name), spec=spec))
+    try:
+        alice.provision()
+        until(lambda: admin.get(PersistentVolumeClaim, "object-store").status.phase == "Bound", 60)  # type: ignore[union-attr]
+        events: list[Event] = []
+        alice.destroy(emit=events.append)
+        assert any(note.startswith("You may not see PersistentVolumes") for note in notes(events))
+    finally:
+        admin.delete(PersistentVolume, name)
 
 
 def test_the_doctor_says_what_it_could_not_check(api_server: Path, alice: SmallStack) -> None:

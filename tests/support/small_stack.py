@@ -12,10 +12,10 @@ from unittest import mock
 import msgspec
 from lightkube.resources.core_v1 import Namespace
 
-from matcha.api import _recorded, inspect, lifecycle, upkeep
+from matcha.api import _recorded, inspect, lifecycle, serving, upkeep
 from matcha.api._project import Project
 from matcha.api.types import Destroyed, Finding, Provisioned, StackStatus
-from matcha.component import Component, Database, Environment, Service
+from matcha.component import Component, Database, Environment, Output, Service
 from matcha.events import Emit, silent
 from matcha.planning import Plan
 from matcha.spec import Stack
@@ -89,6 +89,14 @@ class SmallStack:
         with self._opened():
             return lifecycle.provision(self.folder, force=force, emit=emit, lock_wait=60)
 
+    def undeploy(self, name: str) -> None:
+        with self._opened():
+            serving.undeploy(name, project=self.folder, lock_wait=60)
+
+    def stop(self) -> None:
+        with self._opened():
+            lifecycle.stop(self.folder, lock_wait=60)
+
     def destroy(self, *, delete_data: bool = True, emit: Emit = silent) -> Destroyed:
         with self._opened():
             return lifecycle.destroy(self.folder, delete_data=delete_data, emit=emit, lock_wait=60)
@@ -96,6 +104,10 @@ class SmallStack:
     def status(self) -> StackStatus:
         with self._opened():
             return inspect.status(self.folder)
+
+    def get(self) -> dict[str, dict[str, Output]]:
+        with self._opened():
+            return inspect.get(project=self.folder)
 
     def details(self) -> dict[str, str]:
         """What `matcha status` has to say of the services, and of what they stand on."""
@@ -130,6 +142,7 @@ class SmallStack:
             mock.patch.object(lifecycle, "open_project", lambda *_: opened),
             mock.patch.object(_recorded, "open_project", lambda *_: opened),
             mock.patch.object(inspect, "open_project", lambda *_: opened),
+            mock.patch.object(serving, "open_project", lambda *_: opened),
             mock.patch.object(upkeep, "open_project", lambda *_: opened),
         ):
             yield

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from matcha import engine, planning, spec
-from matcha.api import _given, _recorded, _served
+from matcha.api import _given, _locks, _recorded, _served
 from matcha.api._project import Folder, Project, open_project
 from matcha.api._template import default as default_file
 from matcha.api.inspect import outputs_of
@@ -151,6 +151,7 @@ def _ways_out(error: NotServed) -> str:
 
 def _finish(opened: Project, journal: engine.Journal) -> None:
     opened.target.settle()  # first: whoever is killed here is not done, and the next run goes on
+    _locks.drop_unused(opened.target, journal.state)
     journal.change(lambda s: s.next(phase="ready"))
 
 
@@ -215,7 +216,7 @@ def destroy(
     belongings = tuple(opened.target.belongings(delete_data=not keeps))
     if state is None and not belongings:
         gone = tuple(opened.target.forget()) if isinstance(opened.target, Forgetful) else ()
-        return Destroyed(removed=gone, nothing=not gone)
+        return Destroyed(removed=gone, nothing=not gone, kept=tuple(opened.target.kept()) if keeps else ())
     held = () if keeps else _recorded.holdings(opened, state)
     going = Destruction(belongings=belongings, holdings=tuple(_counted(holding) for holding in held))
     if going.holdings and not delete_data and confirm is None:

@@ -97,8 +97,18 @@ def _parts(number: str) -> tuple[int, ...]:
     return tuple(int(part) for part in number.split("."))
 
 
+_API = "/api/v1/namespaces/default/services/kubernetes"
+
+
 def _addresses(patient: Patient) -> Iterator[Finding]:
-    yield addresses(patient.cluster.raw("/api/v1/namespaces/default/services/kubernetes"))
+    yield addresses(patient.cluster.raw(_API))
+
+
+def refuse_addresses(cluster: Cluster) -> None:
+    """Raises MatchaError for a cluster where the stack's servers could not be reached."""
+    found = addresses(cluster.raw(_API))
+    if not found.ok:
+        raise MatchaError(found.message, resolution=found.fix)
 
 
 def addresses(service: Any) -> Finding:

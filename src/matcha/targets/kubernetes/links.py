@@ -70,6 +70,7 @@ class Links:
                 details="It stands in the record that the namespace holds, which somebody changed.",
                 resolution="matcha doctor",
             )
+        self.stack_id = stack_id
         self.home = user_data() / "links" / stack_id
         # Another data folder of the same user has forwards of its own, and may share the folder of sockets.
         self._owner = f"links-{stack_id}-{digest_of(str(self.home))[:8]}"

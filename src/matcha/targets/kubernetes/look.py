@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -11,6 +12,7 @@ from lightkube.resources.apps_v1 import Deployment, StatefulSet
 from lightkube.resources.batch_v1 import CronJob, Job
 from lightkube.resources.core_v1 import (
     ConfigMap,
+    Event,
     PersistentVolumeClaim,
     Pod,
     Secret,
@@ -23,9 +25,9 @@ from lightkube.resources.policy_v1 import PodDisruptionBudget
 from matcha.component import service_digest
 from matcha.state import State
 from matcha.target import Seen, Snapshot
-from matcha.targets.kubernetes import admission, desired, facts, foundations, rotation, why
+from matcha.targets.kubernetes import admission, desired, facts, foundations, happened, rotation, why
 from matcha.targets.kubernetes.archives import has_image
-from matcha.targets.kubernetes.cluster import Cluster
+from matcha.targets.kubernetes.cluster import Cluster, ClusterError
 from matcha.targets.kubernetes.compare import last_editor
 from matcha.targets.kubernetes.names import DATABASE, DIGEST, MANAGER, NAME, NOTES, SECRETS, STORE
 from matcha.targets.kubernetes.rotation import Held
@@ -74,6 +76,20 @@ def of_stack(cluster: Cluster, names: Iterable[str]) -> Found:
         held = pool.submit(rotation.read, cluster, names)
         found = everything(cluster, [kind for kind in KINDS if kind is not Secret])
         return Found(found.objects, held.result())
+
+
+def told(cluster: Cluster, claims: Sequence[PersistentVolumeClaim] | None = None) -> Sequence[Event]:
+    """Events that still say something: reasons that stand nowhere else. Whoever may not read them does
+    without, as the plan says. `claims`: those that are there, where they are known.
+    """
+    try:
+        events = cluster.found(Event, {})
+    except ClusterError:
+        return []
+    if claims is None:
+        with contextlib.suppress(ClusterError):
+            claims = cluster.found(PersistentVolumeClaim)
+    return happened.timely(events, claims or ())
 
 
 def snapshot(

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 from lightkube.resources.apps_v1 import Deployment, StatefulSet
 from lightkube.resources.batch_v1 import Job
-from lightkube.resources.core_v1 import PersistentVolumeClaim, Pod, Secret
+from lightkube.resources.core_v1 import Event, PersistentVolumeClaim, Pod, Secret
 
 from matcha.component import service_digest
 from matcha.errors import MatchaError
@@ -31,12 +31,15 @@ KINDS = tuple(kind for kind in look.KINDS if kind is not Secret)
 
 
 class Seen(msgspec.Struct, frozen=True):
-    """`used` is memory by pod; `hidden` are kinds that this user may not list."""
+    """`used` is memory by pod; `hidden` are kinds that this user may not list. `told`: events, where they are
+    needed to say what is wrong.
+    """
 
     found: look.Found
     pods: Mapping[str, list[Pod]]
     used: Mapping[str, int]
     hidden: frozenset[str]
+    told: Sequence[Event]
 
 
 def statuses(
@@ -95,7 +98,16 @@ def _seen(cluster: Cluster, recorded: Setting) -> Seen:
         held = pool.submit(rotation.read, cluster, rotation.names(recorded))
         listed = [obj for objects in pool.map(of, KINDS) for obj in objects]
     found = look.Found({desired.ref(obj): obj for obj in listed}, held.result())
-    return Seen(found, why.by_owner(found.of(Pod)), used.result(), frozenset(hidden))
+    pods = why.by_owner(found.of(Pod))
+    return Seen(found, pods, used.result(), frozenset(hidden), _told(cluster, found, pods))
+
+
+def _told(cluster: Cluster, found: look.Found, pods: Mapping[str, list[Pod]]) -> Sequence[Event]:
+    """One call more, where only events say why something does not run."""
+    names = [w.metadata.name for kind in look.WORKLOADS for w in found.of(kind)]
+    starting = [n for n in names if why.judge(found.workload(n), pods.get(n, ())).condition == "starting"]
+    unexplained = any(why.is_unexplained(pods.get(n, ())) for n in starting)
+    return look.told(cluster, found.of(PersistentVolumeClaim)) if unexplained else ()
 
 
 def _of_service(wanted: Setting | None, name: str, seen: Seen) -> Sequence[Any]:
@@ -118,7 +130,7 @@ def _status(
     """`objects`: what it should consist of, where that is known; to compare with only where `comparable`."""
     workload, pods = seen.found.workload(name), seen.pods.get(name, [])
     runs = workload is not None or not objects or any(isinstance(o, look.WORKLOADS) for o in objects)
-    verdict = why.judge(workload, pods) if runs else why.Verdict("present")
+    verdict = why.judge(workload, pods, seen.told) if runs else why.Verdict("present")
     if comparable and verdict.condition != "absent":
         verdict = _with_changes(verdict, objects, seen)
     of_pods = [seen.used[n] for n in (p.metadata.name or "" for p in pods if p.metadata) if n in seen.used]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 from collections.abc import Mapping
 
@@ -66,9 +65,7 @@ def _told(claim: PersistentVolumeClaim) -> tuple[str, str]:
 
 def staying(cluster: Cluster, options: KubernetesOptions) -> list[str]:
     """What keeps the stack's data although every object of it goes. Ask while the claims are still there."""
-    found: list[str] = []
-    with contextlib.suppress(Forbidden):
-        found = [_retained(cluster, claim) for claim in cluster.found(PersistentVolumeClaim)]
+    found = _outliving(cluster)
     if options.storage:
         found.append(f"Objects of the stack stay in {options.storage.partition('?')[0]}: they are yours.")
     if options.database:
@@ -76,13 +73,17 @@ def staying(cluster: Cluster, options: KubernetesOptions) -> list[str]:
     return [said for said in found if said]
 
 
-def _retained(cluster: Cluster, claim: PersistentVolumeClaim) -> str:
-    """Of a volume whose class has it outlive its claim; empty where it goes, or may not be looked at."""
-    name = (claim.spec.volumeName if claim.spec else None) or ""
+def _outliving(cluster: Cluster) -> list[str]:
     try:
-        volume = cluster.get_global(PersistentVolume, name) if name else None
+        return [_retained(cluster, claim) for claim in cluster.found(PersistentVolumeClaim)]
     except Forbidden:
-        return ""
+        return ["You may not see PersistentVolumes: whether any keeps data of the stack was not checked."]
+
+
+def _retained(cluster: Cluster, claim: PersistentVolumeClaim) -> str:
+    """Of a volume whose class has it outlive its claim; empty where it goes. Raises Forbidden."""
+    name = (claim.spec.volumeName if claim.spec else None) or ""
+    volume = cluster.get_global(PersistentVolume, name) if name else None
     if volume is None or volume.spec.persistentVolumeReclaimPolicy != "Retain":
         return ""
     assert claim.metadata
