@@ -18,6 +18,7 @@ Errors are printed once, by `matcha.cli.main`; nothing below it prints.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -99,6 +100,7 @@ class WouldLoseData(MatchaError):
     pass
 
 
+LONGEST = 100  # characters of a value that an error quotes
 AGAIN = "then run the same command again"
 COMPONENT = "Correct it in the component: docs/component.md says what a service may hold"
 
@@ -110,6 +112,30 @@ def unreadable(path: Path, error: OSError, kind: type[BadInput] = BadInput) -> B
         details=str(path),
         resolution=f"Make it a file that you may read, {AGAIN}",
     )
+
+
+class Unfit(ValueError):
+    """What `__post_init__` of an options class raises about the value of `key`, as the file writes it.
+
+    The message goes on after the file's name and line, and quotes no secret; `hint`: what to do instead of
+    correcting the value.
+    """
+
+    def __init__(self, key: str, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.key = key
+        self.hint = hint
+
+
+def quoted(value: object) -> str:
+    """A value of the user's as an error may show it: before an @ and in a query a secret may stand."""
+    if isinstance(value, (dict, list)):
+        return "a mapping" if isinstance(value, dict) else "a list"
+    if not isinstance(value, str):
+        return repr(value)
+    before, at, rest = value.rpartition("@")
+    told = f"***@{rest}" if before or at else rest
+    return repr(re.sub(r"[?#].*", "?...", told, flags=re.DOTALL)[:LONGEST])
 
 
 class Untold(str):

@@ -14,9 +14,10 @@ from typing import Annotated, Any
 import msgspec
 
 from matcha.component import Component
-from matcha.errors import BadInput, MatchaError, suggest
+from matcha.errors import BadInput, MatchaError, Unfit, suggest
 from matcha.nearest import FILE as FILE  # noqa: PLC0414 - others have it from here
 from matcha.stackfile import StackFile
+from matcha.target import NamesFiles
 
 KEYS = ("stack", "target", "components", "targets", "models")
 DEPLOYMENT = re.compile(r"[a-z0-9]([a-z0-9-]{0,50}[a-z0-9])?\Z")  # what a model may be served as
@@ -146,7 +147,13 @@ def target_options(root: Path, name: str, options: Any, kind: type[Any]) -> Any:
     if not options:
         return kind()
     file, keys = StackFile(root / FILE), ("targets", name)
-    return file.convert(keys, file.mapping(keys, options), kind)
+    found = file.convert(keys, file.mapping(keys, options), kind)
+    if isinstance(found, NamesFiles):
+        try:
+            found.check_files(root)
+        except Unfit as error:
+            raise file.error((*keys, error.key), str(error), error.hint) from error
+    return found
 
 
 def _models(file: StackFile, data: Mapping[str, Any]) -> dict[str, ModelSettings]:

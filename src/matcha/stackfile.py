@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from matcha.errors import AGAIN, StackFileError, suggest, unreadable
+from matcha.errors import AGAIN, StackFileError, Unfit, quoted, suggest, unreadable
 
 Keys = tuple[str, ...]
 MOST = 10_000  # values of a file, with each alias written out
@@ -92,7 +92,11 @@ class StackFile:
         except msgspec.ValidationError as error:
             text, _, place = str(error).partition(" - at `$")
             inner = _place(value, kind, place)
-            raise self.error((*keys, *inner), _sentence(text, _at(value, inner))) from error
+            if isinstance(unfit := error.__cause__, Unfit):
+                raise self.error((*keys, *inner, unfit.key), str(unfit), unfit.hint) from None
+            found = _at(value, inner)
+            said = _wanted(kind, inner, found) or _sentence(text, found)
+            raise self.error((*keys, *inner), said) from error
 
 
 def _parse(path: Path) -> Any:
@@ -163,6 +167,27 @@ def _with(value: Any, keys: Keys, inner: Any) -> Any:
         number = int(keys[0])
         return [*value[:number], _with(value[number], keys[1:], inner), *value[number + 1 :]]
     return {**value, keys[0]: _with(value[keys[0]], keys[1:], inner)}
+
+
+def _wanted(kind: type[Any], keys: Keys, found: Any) -> str:
+    """By the description of the type at `keys`, if it has one. `secret` in its `extra` hides the value."""
+    info: Any = msgspec.inspect.type_info(kind)
+    told, hidden = "", False
+    for key in (*keys, ""):
+        while isinstance(info, msgspec.inspect.Metadata):
+            told = (info.extra_json_schema or {}).get("description", "")
+            hidden = bool((info.extra or {}).get("secret"))
+            info = info.type
+        if key:
+            told, info = "", _below(info, key)
+    if not told:
+        return ""
+    return f"{keys[-1]} has to be {told}" + ("" if hidden else f", found {quoted(found)}")
+
+
+def _below(info: Any, key: str) -> Any:
+    fields = getattr(info, "fields", ())
+    return next((f.type for f in fields if f.encode_name == key), getattr(info, "value_type", None))
 
 
 def _sentence(text: str, found: Any) -> str:

@@ -77,7 +77,7 @@ class StateStore(Protocol):
     """The record of a stack and its lock. Every write is fenced by the lock's token."""
 
     def read(self) -> State | None:
-        """Raises StateUnreadable for a corrupt or newer record (which is kept beside it, named)."""
+        """Raises StateUnreadable for a corrupt or newer record, which stays as it is."""
 
     def write(self, state: State, token: str) -> None:
         """Atomic. Raises Locked when `token` no longer holds the lock."""
@@ -98,14 +98,10 @@ class StateStore(Protocol):
 
 
 class Target(Protocol):
-    """Where a stack runs.
-
-    `in_project`: which stack a project has is written in its folder, so that no option can lead to another.
-    """
+    """Where a stack runs."""
 
     name: ClassVar[str]
     keeps_data: ClassVar[bool]  # whether `destroy` leaves data behind unless it is to be deleted
-    in_project: ClassVar[bool]
 
     def store(self) -> StateStore: ...
 
@@ -215,6 +211,24 @@ class JobRunner(Protocol):
 
 
 @runtime_checkable
+class Elsewhere(Protocol):
+    """A target whose stack is not in the project's folder. `leads` are the options that say where it is."""
+
+    leads: ClassVar[tuple[str, ...]]
+
+    def pinned(self) -> dict[str, Any]:
+        """Values of `leads` that lead there whatever the user's surroundings come to be."""
+
+
+@runtime_checkable
+class NamesFiles(Protocol):
+    """Options of a target that name files of the project."""
+
+    def check_files(self, project: Path) -> None:
+        """Raises Unfit for a file that is not what its option is for."""
+
+
+@runtime_checkable
 class Manifests(Protocol):
     """A target whose plan can be written down for other tools, without asking it anything."""
 
@@ -280,5 +294,10 @@ class Doctor(Protocol):
     """A target that can find out what is wrong with the machine it runs on."""
 
     def examine(
-        self, state: State | None, environments: Sequence[Environment], *, fix: bool
+        self,
+        state: State | None,
+        environments: Sequence[Environment],
+        *,
+        fix: bool,
+        services: Sequence[Service] = (),
     ) -> Sequence[Any]: ...

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -28,6 +29,7 @@ from matcha.targets.kubernetes.cluster import Forbidden
 from matcha.targets.kubernetes.names import LOCK, MINE, STATE
 from matcha.targets.kubernetes.store import CONTENT, HOLDER, LARGEST
 from support.apiserver import as_user
+from support.small_stack import SmallStack
 from support.stores import (
     ENOUGH,
     RECORD,
@@ -522,9 +524,10 @@ def test_a_corrupt_record_is_named_kept_and_never_replaced(
     admin.create(ConfigMap(metadata=ObjectMeta(name=STATE), data=content))
     held = store(api_server, namespace)
     for _ in range(2):
+        token = take(held)
         with pytest.raises(StateUnreadable, match="corrupt") as told:
             held.read()
-        held.release(take(held))
+        held.release(token)
     copies = [c for c in admin.found(ConfigMap) if c.metadata.name != STATE]
     assert [c.data for c in copies] == [content]
     assert f"configmap/{STATE} in namespace {namespace}" in told.value.message
@@ -535,6 +538,25 @@ def test_a_corrupt_record_is_named_kept_and_never_replaced(
     held.delete(token)
     held.release(token)
     assert everything(api_server, namespace) == set()
+
+
+def test_who_only_looks_at_a_corrupt_record_writes_nothing(
+    api_server: Path, namespace: str, tmp_path: Path
+) -> None:
+    admin = cluster(api_server, namespace)
+    admin.create(ConfigMap(metadata=ObjectMeta(name=STATE), data={CONTENT: "{"}))
+    stack = SmallStack(tmp_path, api_server, namespace)
+    for look in (store(api_server, namespace).read, stack.status, stack.plan, stack.logs, stack.doctor):
+        with contextlib.suppress(StateUnreadable):
+            look()
+        assert everything(api_server, namespace) == set()  # the record itself has no label here
+    with pytest.raises(StateUnreadable) as told:
+        stack.status()
+    assert "The record is left as it is." in told.value.details
+    with pytest.raises(StateUnreadable) as kept:
+        stack.provision()
+    assert {STATE} < everything(api_server, namespace)
+    assert "a copy is configmap/" in kept.value.details
 
 
 def test_a_newer_record_says_what_to_do(api_server: Path, namespace: str) -> None:

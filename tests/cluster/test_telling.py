@@ -189,13 +189,48 @@ def test_get_of_a_stopped_stack_says_so_and_starts_no_forward(
 # -- logs ---------------------------------------------------------------------------------------------------
 
 
-def test_every_name_that_an_error_has_people_look_at_has_logs(based: SmallStack) -> None:
-    """None here, as there is no node to give any."""
-    for name in ("mysql", "object-store", "mysql-setup", "mysql-dump", "back"):
-        assert based.logs(name) == [], name
+def test_every_name_that_an_error_has_people_look_at_has_logs(
+    api_server: Path, stack: SmallStack, proxy: FaultyProxy
+) -> None:
+    """A wait that fails names the label of what it waited for: here of every pod that a stack can have. There
+    is no node to give logs, so the proxy does.
+    """
+    stack.services, stack.archive = (with_database(usual()[0]), usual()[1]), True
+    stack.provision()
+    client = cluster(api_server, stack.namespace).client
+    nightly = client.get(CronJob, "mysql-dump").spec.jobTemplate  # type: ignore[union-attr]
+    client.create(Job(metadata=ObjectMeta(name="tonight"), spec=nightly.spec))
+    until(lambda: "mysql-dump" in named(client), 60)
+    pods = named(client)
+    for pod in (pod for found in pods.values() for pod in found):
+        answer = {"status": 200, "body": f"2026-01-01T00:00:00Z from {pod}\n", "content_type": "text/plain"}
+        proxy.add(Fault("GET", f"/pods/{pod}/log", times=99, **answer))  # type: ignore[arg-type]
+    jobs = {"mysql-setup", "mysql-dump", "environment-builder"}
+    assert set(pods) == {"mysql", "object-store", "back", "front", *jobs}
+    for name, found in pods.items():
+        until(lambda name=name, found=found: heard(stack, name) == found, 30)  # type: ignore[misc]
     with pytest.raises(BadInput, match='Unknown component "mysq"') as told:
-        based.logs("mysq")
+        stack.logs("mysq")
     assert told.value.resolution == 'Did you mean "mysql"?'
+
+
+def named(client: Client) -> dict[str, set[str]]:
+    """Names of pods by the label that they bear."""
+    found: dict[str, set[str]] = {}
+    for pod in client.list(Pod):
+        assert pod.metadata and pod.metadata.labels and pod.metadata.name
+        found.setdefault(pod.metadata.labels[NAME], set()).add(pod.metadata.name)
+    return found
+
+
+def heard(stack: SmallStack, name: str) -> set[str]:
+    """The pods whose logs are shown for it."""
+    said = stack.logs(name)
+    assert {service for service, _ in said} <= {name}
+    return {line.removeprefix("from ") for _, line in said}
+
+
+def test_jobs_that_a_stack_does_not_have_have_no_logs(based: SmallStack) -> None:
     with pytest.raises(BadInput, match="environment-builder"):
         based.logs("environment-builder")
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from matcha import environments, pythons
+from support.required import lacking
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
 
@@ -69,7 +70,7 @@ def test_a_lock_installs_on_another_python(tmp_path: Path, monkeypatch: pytest.M
     running = f"{sys.version_info.major}.{sys.version_info.minor}"
     other = environments.python_for(f">=3.10,<3.13,!={running}")
     if pythons.interpreter(other) == other:
-        pytest.skip(f"there is no other Python than {running} on this machine")
+        lacking(f"there is no other Python than {running} on this machine")
     monkeypatch.setenv("MATCHA_CACHE_DIR", str(tmp_path / "cache"))
     code = f"import sys, {IMPORTS['mlserver']}; print(sys.version)"
     assert f"\n{other}." in "\n" + python("mlserver", code, tmp_path, other)
@@ -158,7 +159,7 @@ def test_every_zenml_server_has_an_id_of_its_own(tmp_path: Path) -> None:
 
 def test_the_seeds_are_what_the_locked_packages_make() -> None:
     if pythons.interpreter("3.11") == "3.11":
-        pytest.skip("the seeds are made with Python 3.11, which is not on this machine")
+        lacking("the seeds are made with Python 3.11, which is not on this machine")
     done = subprocess.run(
         [sys.executable, ROOT / "scripts" / "seed", "--compare"],
         capture_output=True,

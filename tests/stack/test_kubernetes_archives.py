@@ -31,6 +31,7 @@ from matcha.targets.kubernetes.inside.matcha_pod.s3 import Asked, Download, Plac
 from matcha.targets.kubernetes.inside.matcha_pod.store import delete_prefix
 from support.objectstore import ACCESS_KEY, SECRET_KEY, Meddler, ObjectStore, meddling, object_store
 from support.package_index import PackageIndex, serving, wheel
+from support.required import lacking
 
 pytestmark = pytest.mark.stack
 
@@ -907,7 +908,7 @@ def test_every_python_that_images_may_have_runs_it(
 ) -> None:
     python = pythons._find_python(version)
     if not python:
-        pytest.skip(f"no Python {version} on this machine")
+        lacking(f"no Python {version} on this machine")
     env, to = tmp_path / "env", place(f"environments/abc-{platform.machine()}.tar.gz")
     where = ["--lock", index.lock(tmp_path / "lock"), "--path", env, "--to", to, "--work", tmp_path]
     built = finish(start(store.url, "build", *where, python=python, UV_INDEX_URL=index.url, **with_uv))

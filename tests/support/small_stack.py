@@ -134,7 +134,7 @@ class SmallStack:
             target="kubernetes",
             target_is_written=True,
             components={small.role: small},
-            targets={},
+            targets={"kubernetes": {"kubeconfig": str(self.kubeconfig), "namespace": self.namespace}},
             models={},
         )
         opened = Project(self.folder, stack, self.target())

@@ -38,7 +38,7 @@ def test_a_kubeconfig_that_is_not_there_is_a_finding(project: Path) -> None:
     found = api.doctor(project)
     assert {"cluster", "client libraries"} <= {f.check for f in found}
     assert "There is no usable kubeconfig" in ill(found)["cluster"].message
-    assert ill(found)["cluster"].fix.startswith("Set KUBECONFIG")
+    assert ill(found)["cluster"].fix.startswith("Mend it, or name another by KUBECONFIG")
 
 
 def test_a_server_that_does_not_answer_is_a_finding(project: Path) -> None:

@@ -149,38 +149,83 @@ def test_a_context_without_a_user_signs_nothing(tmp_path: Path, answering: Answe
     assert answering.signed == [None]
 
 
-@pytest.mark.parametrize(
-    ("content", "why"),
-    [
-        ("{", "expected"),
-        ("[1]", "list"),
-        ("clusters: [{}]", "name"),
-        ("contexts: [{name: a, context: {cluster: gone}}]\ncurrent-context: a", "gone"),
-        ("users: [{name: a, user: {token: 1}}]", "token"),
-        ("current-context: a", "None exist yet"),
-    ],
+SECRET = "supersecret"
+ENTRIES = (
+    "current-context: c\n"
+    "contexts: [{name: c, context: {cluster: c, user: u}}]\n"
+    "clusters: [{name: c, cluster: {server: 'https://127.0.0.1:1', %s}}]\n"
+    "users: [{name: u, user: {%s}}]\n"
 )
-def test_a_file_that_is_of_no_use_is_bad_input(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str, why: str
-) -> None:
-    file = tmp_path / "config"
-    file.write_text(content)
-    several(monkeypatch, file)
+USELESS = [
+    ("{", "It is no YAML: expected"),
+    ("", "No context stands there: it is empty."),
+    ("# nothing yet\n", "No context stands there."),
+    ("current-context: a", "No context stands there."),
+    (SECRET, "Expected `mapping`, got `str`, at the top"),
+    (f"[{SECRET}]", "Expected `mapping`, got `list`, at the top"),
+    ("3", "Expected `mapping`, got `int`, at the top"),
+    (b"\x30\x82\x00supersecret", "It is no text."),
+    (b"\xff\xfesupersecret", "It is no text."),
+    (f"clusters: {SECRET}", "Expected `list | null`, got `str`, at clusters"),
+    (f"users: [{SECRET}]", "Expected `mapping`, got `str`, at users[0]"),
+    ("clusters: [{}]", "Object missing required field `name`, at clusters[0]"),
+    (f"users: [{{name: u, user: {SECRET}}}]", "got `str`, at users[0].user"),
+    (f"users: [{{name: u, user: {{exec: {SECRET}}}}}]", "got `str`, at users[0].user.exec"),
+    ("users: [{name: u, user: {token: 4711}}]", "Expected `str | null`, got `int`, at users[0].user.token"),
+    (f"current-context: [{SECRET}]", "Expected `str | null`, got `list`, at current-context"),
+    (f"users:\n- {{name: a, user: {{token: @{SECRET}}}}}\n", "line 2, column"),
+    (f"users: *{SECRET}", "found undefined alias, line 1, column 8"),
+    (f"a: {{token: {SECRET}, token: x}}", "found duplicate key, line 1, column"),
+    (f"a: !{SECRET} b", "could not determine a constructor for the tag, line 1"),
+    ("contexts: [{name: a, context: {cluster: gone}}]\ncurrent-context: a", "'gone', which stands nowhere"),
+    (ENTRIES.replace("https://127", "127") % ("", ""), "is no URL of https or http"),
+    (ENTRIES % (f"certificate-authority-data: {SECRET}x", ""), "certificate-authority-data cannot be used"),
+    (ENTRIES % ("certificate-authority-data: bm9uZQ==", ""), "cannot be used: that is no PEM in base64"),
+    (ENTRIES % ("certificate-authority: config", ""), "certificate-authority cannot be used: NO_CERT"),
+    (ENTRIES % ("certificate-authority: gone.pem", ""), "gone.pem. There is no such file."),
+    (ENTRIES % ("certificate-authority: .", ""), "It is a folder"),
+    (ENTRIES % ("", "client-certificate: a, client-key: b"), "/a. There is no such file."),
+    (ENTRIES % ("", f"client-key-data: {SECRET}x"), "client-key-data cannot be used"),
+]
+
+
+def refusal(file: Path) -> BadInput:
+    cluster = Cluster(KubernetesOptions(kubeconfig=str(file)), sleep=lambda _: None)
     with pytest.raises(BadInput) as refused:
-        load_config(KubernetesOptions())
-    assert why in refused.value.details
-    assert str(file) in str(refused.value) + refused.value.details
+        cluster.ask("/version")
+    error = refused.value
+    assert str(file) in error.message
+    assert "matcha doctor" in error.resolution or "targets.kubernetes.context" in error.resolution
+    assert SECRET not in f"{error} {error.details} {error.resolution}"
+    return error
 
 
-def test_what_is_no_yaml_is_not_quoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("content", "why"), USELESS, ids=[f"{n}-{u[1]}" for n, u in enumerate(USELESS)])
+def test_a_file_that_is_of_no_use_is_named_and_not_quoted(
+    tmp_path: Path, content: str | bytes, why: str
+) -> None:
     """Credentials stand there."""
     file = tmp_path / "config"
-    file.write_text("users:\n- {name: a, user: {token: @supersecret}}\n")
-    several(monkeypatch, file)
-    with pytest.raises(BadInput) as refused:
-        load_config(KubernetesOptions())
-    assert "line 2, column" in refused.value.details
-    assert "supersecret" not in f"{refused.value} {refused.value.details}"
+    file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    assert why in refusal(file).details
+
+
+def test_what_is_no_file_that_can_be_read_is_named(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "loop").symlink_to("loop")
+    for path, why in (
+        (tmp_path, "It is a folder: name a file in it."),
+        (tmp_path / "gone", "There is no such file."),
+        (tmp_path / "pipe", "It is a pipe or a device, not a file."),
+        (tmp_path / "loop", "It cannot be read: Too many levels of symbolic links."),
+        (Path("/dev/null"), "It is a pipe or a device, not a file."),
+    ):
+        assert refusal(path).details == why
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="a file that gives an error is Linux's")
+def test_a_file_whose_reading_fails_is_named() -> None:
+    assert refusal(Path("/proc/self/mem")).details == "It cannot be read: Input/output error."
 
 
 def test_without_any_file_it_says_which_were_looked_for(

@@ -294,39 +294,6 @@ def test_the_official_images_are_of_the_locked_versions() -> None:
 # -- options ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("given", "said"),
-    [
-        ({"storage": "gs://bucket"}, "targets.kubernetes.storage"),
-        ({"storage": "s3://bucket"}, "targets.kubernetes.storage-secret"),
-        ({"database": "postgres://host"}, "targets.kubernetes.database "),
-        ({"database": "mysql://host"}, "targets.kubernetes.database-secret"),
-        ({"database": "mysql://me:pass@host", "database-secret": "x"}, "without credentials"),
-        ({"database": "mysql://host:port", "database-secret": "x"}, "targets.kubernetes.database "),
-        ({"storage": "s3://b?endpoint=host:9000", "storage-secret": "x"}, "targets.kubernetes.storage "),
-        ({"index-url": "https://host:99999/simple"}, "targets.kubernetes.index-url"),
-        ({"database": "mysql://host:many", "database-secret": "x"}, "a MySQL server"),
-        ({"database": "mysql://host/mlflow", "database-secret": "x"}, "without a database"),
-        ({"database": "mysql://host?tls=maybe", "database-secret": "x"}, "tls=true or tls=false"),
-        ({"database": "mysql://host?ssl=true", "database-secret": "x"}, 'database: "ssl" means nothing'),
-        ({"storage": "s3://b?regoin=x", "storage-secret": "x"}, 'storage: "regoin" means nothing'),
-        ({"storage": "s3://b?region=", "storage-secret": "x"}, "says region once"),
-        ({"storage": "s3://b?region=a&region=b", "storage-secret": "x"}, "says region once"),
-        ({"storage": "s3://b?endpoint=s3.example.org", "storage-secret": "x"}, "endpoint=https://host"),
-        ({"storage": "s3://key:secret@b", "storage-secret": "x"}, "without keys"),
-    ],
-)
-def test_options_that_contradict_each_other_are_refused(given: dict[str, str], said: str) -> None:
-    with pytest.raises(BadInput, match=said):
-        setting(msgspec.convert(given, KubernetesOptions), (), ())
-
-
-@pytest.mark.parametrize("given", [{"namespace": "Team A"}, {"storage-size": "12Q"}, {"nodes": 3}])
-def test_options_that_no_cluster_would_take_are_refused(given: dict[str, Any]) -> None:
-    with pytest.raises(msgspec.ValidationError):
-        msgspec.convert(given, KubernetesOptions)
-
-
 def test_steps_name_each_object_once() -> None:
     found = [desired.ref(o) for objects in desired.steps(stack()).values() for o in desired.unique(objects)]
     shared = {ref for ref in found if found.count(ref) > 1}

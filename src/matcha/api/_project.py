@@ -31,12 +31,16 @@ MOST_LISTED = 12
 
 
 class Project:
-    """Opened once per API call; reads the state whenever it is asked, never caches it."""
+    """Opened once per API call; reads the state whenever it is asked, never caches it.
 
-    def __init__(self, root: Path, stack: spec.Stack, target: Target) -> None:
+    `by_record`: what it is to be is not known, as its file is not understood.
+    """
+
+    def __init__(self, root: Path, stack: spec.Stack, target: Target, *, by_record: bool = False) -> None:
         self.root = root
         self.stack = stack
         self.target = target
+        self.by_record = by_record
 
     @property
     def components(self) -> Sequence[Component]:

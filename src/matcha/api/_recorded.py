@@ -9,13 +9,18 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from matcha import registry, spec
+from matcha.api import _whereabouts
 from matcha.api._project import Folder, Project, open_project
+from matcha.api._whereabouts import Whereabouts
 from matcha.component import Component, Holding
 from matcha.errors import NotProvisioned, StackFileError, StateUnreadable
 from matcha.events import Emit, Event
 from matcha.stackfile import StackFile
 from matcha.state import State
+from matcha.target import Elsewhere
 
 
 def open_recorded(project: Folder, target: str | None, emit: Emit) -> Project:
@@ -26,26 +31,28 @@ def open_recorded(project: Folder, target: str | None, emit: Emit) -> Project:
     try:
         return open_project(project, target)
     except StackFileError as error:
-        opened = _by_record(Path(project).resolve(), target)
-        if opened is None:
+        found = _by_record(Path(project).resolve(), target)
+        if found is None:
             raise
-        emit(Event("stack", "note", f"{error.message}. Going by what is recorded of the stack."))
+        opened, place = found
+        emit(Event("stack", "note", f"{error.message}. Going by what is recorded of the stack{place}."))
         return opened
 
 
-def _by_record(root: Path, asked: str | None) -> Project | None:
-    """The stack that is there; None where there is none, or where the file would have to say which one."""
-    written, options = _target_of(root)
-    name = asked or written
+def _by_record(root: Path, asked: str | None) -> tuple[Project, str] | None:
+    """The stack that is there, and where, unless that goes without saying. None where there is none, or where
+    the file would have to say which one.
+    """
+    file, note = _File(root), _whereabouts.read(root)
+    name = asked or file.target or (note.target if note else "local")
     if name not in registry.target_names(third_party=True):
         return None
-    cls = registry.target_class(name)
-    try:
-        found = cls(root, spec.target_options(root, name, options.get(name) or {}, cls.Options))
-    except StackFileError:
-        if not cls.in_project:
+    found = _from_file(root, name, file.section(name))
+    place = ""
+    if found is None:
+        if note is None or (found := _from_note(root, name, file.section(name), note)) is None:
             return None
-        found = cls(root, cls.Options())
+        place = f" ({note.told(found.leads)})"
     state = _state(found)
     if not _is_here(found, name, state):
         return None
@@ -57,18 +64,57 @@ def _by_record(root: Path, asked: str | None) -> Project | None:
         targets={},
         models={},
     )
-    return Project(root, stack, found)
+    return Project(root, stack, found, by_record=True), place
 
 
-def _target_of(root: Path) -> tuple[str, dict[str, Any]]:
-    """The target's name and all targets' options, as far as the file can be read."""
+def _from_file(root: Path, name: str, section: dict[str, Any] | None) -> Any:
+    """The target with the options of the file. None where they are not understood, and matter."""
+    cls = registry.target_class(name)
     try:
-        data = StackFile(root / spec.FILE).data
+        if section is not None:
+            return cls(root, spec.target_options(root, name, section, cls.Options))
     except StackFileError:
-        data = None
-    read: dict[str, Any] = data if isinstance(data, dict) else {}
-    options = read.get("targets")
-    return str(read.get("target", "local")), options if isinstance(options, dict) else {}
+        pass
+    found = cls(root, cls.Options())
+    return None if isinstance(found, Elsewhere) else found
+
+
+def _from_note(root: Path, name: str, section: dict[str, Any] | None, note: Whereabouts) -> Any:
+    """The target as it was when the stack was provisioned from this folder.
+
+    None where the file says that another one is meant, or there is another stack now.
+    """
+    cls = registry.target_class(name)
+    if note.target != name or (section is not None and not note.agrees(section, cls.leads)):
+        return None
+    try:
+        found = cls(root, msgspec.convert(note.whole(), cls.Options))
+    except msgspec.ValidationError:  # of another version of Matcha
+        return None
+    state = _state(found)
+    return found if state and state.stack_id == note.stack_id else None
+
+
+class _File:
+    """As much of a stack file as can be read. `target`: empty where it may be said where nobody looks."""
+
+    def __init__(self, root: Path) -> None:
+        try:
+            data = StackFile(root / spec.FILE).data or {}
+        except StackFileError:
+            data = None
+        self._data: dict[str, Any] = data if isinstance(data, dict) else {"": None}
+        self._is_plain = {*self._data} <= {*spec.KEYS}
+        self.target = str(self._data.get("target", "local" if self._is_plain else ""))
+
+    def section(self, name: str) -> dict[str, Any] | None:
+        """Options of the target; None where they may stand where nobody looks."""
+        targets = self._data.get("targets") or {}
+        if not isinstance(targets, dict):
+            return None
+        is_plain = self._is_plain and {*targets} <= {*registry.target_names(third_party=True)}
+        section = (targets.get(name) or {}) if name in targets or is_plain else None
+        return section if isinstance(section, dict) else None
 
 
 def _state(target: Any) -> State | None:

@@ -51,7 +51,7 @@ def _described(
     """What a target where others may change things compares with. Locks of models that somebody else deployed
     are not on this machine.
     """
-    if not isinstance(opened.target, Contested):
+    if not isinstance(opened.target, Contested) or opened.by_record:
         return [], []
     services = [s for c in opened.components for s in c.services(deployments)]
     environments = [e for c in opened.components for e in c.environments()]

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from matcha import engine, planning, spec
-from matcha.api import _given, _locks, _recorded, _served
+from matcha.api import _given, _locks, _recorded, _served, _whereabouts
 from matcha.api._project import Folder, Project, open_project
 from matcha.api._template import default as default_file
 from matcha.api.inspect import outputs_of
@@ -99,6 +99,8 @@ def provision(
         _record_choice(opened, target, emit)
         if made.steps or _is_unfinished(known):
             _apply(opened, token, emit)
+        elif known:
+            _whereabouts.keep(opened, known)
     return Provisioned(
         plan=made,
         outputs=outputs_of(opened),
@@ -135,6 +137,7 @@ def _apply(opened: Project, token: str, emit: Emit) -> None:
     journal = engine.Journal(opened.store, state, token)
     had = tuple(dict.fromkeys((*state.components, *_recorded.names(opened.components))))
     journal.change(lambda s: s.next(phase="changing", stack=opened.stack.name, components=had))
+    _whereabouts.keep(opened, journal.state)
     try:
         _run(opened, journal, emit)
     except NotServed as error:
@@ -215,6 +218,7 @@ def destroy(
     keeps = opened.target.keeps_data and not delete_data
     belongings = tuple(opened.target.belongings(delete_data=not keeps))
     if state is None and not belongings:
+        _whereabouts.drop(opened.root)
         gone = tuple(opened.target.forget()) if isinstance(opened.target, Forgetful) else ()
         return Destroyed(removed=gone, nothing=not gone, kept=tuple(opened.target.kept()) if keeps else ())
     held = () if keeps else _recorded.holdings(opened, state)
@@ -226,6 +230,7 @@ def destroy(
     with engine.locked(opened.store, "destroy", wait=lock_wait, emit=emit) as token:
         opened.target.destroy(emit, delete_data=not keeps)
         opened.store.delete(token)
+    _whereabouts.drop(opened.root)
     if left := opened.target.leftovers(delete_data=not keeps):
         raise MatchaError(
             "Not everything could be removed.", details="\n".join(left), resolution="matcha destroy"

@@ -49,10 +49,10 @@ def _recorded(opened: Project) -> State | None:
 
 def _stack_findings(opened: Project, state: State | None, fix: bool) -> list[Finding]:
     assert isinstance(opened.target, Doctor)
-    environments = opened.wanted(state).environments
+    wanted = opened.wanted(state)
     return [
         msgspec.convert(f, Finding, from_attributes=True)
-        for f in opened.target.examine(state, environments, fix=fix)
+        for f in opened.target.examine(state, wanted.environments, fix=fix, services=wanted.services)
     ]
 
 

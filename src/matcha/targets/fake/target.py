@@ -36,7 +36,6 @@ class FakeOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 class FakeTarget:
     name: ClassVar[str] = "fake"
     keeps_data: ClassVar[bool] = False
-    in_project: ClassVar[bool] = True
     Options: ClassVar[type[FakeOptions]] = FakeOptions
 
     def __init__(self, project: Path, options: FakeOptions | None = None) -> None:

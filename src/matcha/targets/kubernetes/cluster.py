@@ -26,7 +26,7 @@ from lightkube.resources.core_v1 import Pod
 from lightkube.types import CascadeType, PatchType
 
 from matcha.targets.kubernetes.compare import Extra
-from matcha.targets.kubernetes.kubeconfig import load_config, way
+from matcha.targets.kubernetes.kubeconfig import load_config, unfit, way
 from matcha.targets.kubernetes.names import MANAGER, MINE, selector
 from matcha.targets.kubernetes.options import KubernetesOptions
 from matcha.targets.kubernetes.refusals import (
@@ -81,17 +81,21 @@ class Cluster:
     def client(self) -> Client:
         with self._mutex:
             if self._given is None:
-                self._given = Client(
-                    self.config,
-                    namespace=self.namespace,
-                    field_manager=MANAGER,
-                    timeout=TIMEOUT,
-                    proxy=way(self.config).proxy or None,
-                )
+                self._given = self._connected()
                 signed(self._given._client._client, self.config)
                 # a notebook's stack closes its connections when nobody holds it any more
                 weakref.finalize(self, self._given.close).atexit = False
             return self._given
+
+    def _connected(self) -> Client:
+        """Raises BadInput where the kubeconfig's certificates and keys are of no use."""
+        proxy = way(self.config).proxy or None
+        try:
+            return Client(
+                self.config, namespace=self.namespace, field_manager=MANAGER, timeout=TIMEOUT, proxy=proxy
+            )
+        except OSError as error:
+            raise unfit(self._options, self.config, error) from error
 
     # -- reading ---------------------------------------------------------------------------------------
 

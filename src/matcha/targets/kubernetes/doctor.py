@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import msgspec
-from lightkube.resources.core_v1 import Namespace, PersistentVolumeClaim, Secret
+from lightkube.models.meta_v1 import ObjectMeta
+from lightkube.resources.coordination_v1 import Lease
+from lightkube.resources.core_v1 import (
+    ConfigMap,
+    LimitRange,
+    Namespace,
+    PersistentVolumeClaim,
+    ResourceQuota,
+    Secret,
+)
 from lightkube.resources.storage_v1 import StorageClass
 
 from matcha.errors import MatchaError, StateUnreadable
 from matcha.host.findings import Finding
 from matcha.host.probe import says
 from matcha.state import State
-from matcha.targets.kubernetes import foundations, permissions, volumes
+from matcha.targets.kubernetes import foundations, look, ownership, permissions, quotas, volumes
 from matcha.targets.kubernetes.cluster import Cluster, ClusterError, Forbidden
 from matcha.targets.kubernetes.links import Links, strays
-from matcha.targets.kubernetes.names import DATABASE, SECRETS
+from matcha.targets.kubernetes.names import DATABASE, LOCK, NOTES, SECRETS, STATE
 from matcha.targets.kubernetes.options import KubernetesOptions
 from matcha.targets.kubernetes.secrets import values
 from matcha.targets.kubernetes.setting import Setting
@@ -38,6 +47,7 @@ class Patient(msgspec.Struct, frozen=True, kw_only=True):
     store: ClusterStore
     options: KubernetesOptions
     state: State | None
+    wanted: Callable[[], Sequence[Any]]  # every object of the stack
     recorded: Setting | None = None
 
 
@@ -143,13 +153,22 @@ def _users(patient: Patient) -> Iterator[Finding]:
 def _namespace(patient: Patient) -> Iterator[Finding]:
     name = patient.options.namespace
     try:
-        there = patient.cluster.get_global(Namespace, name) is not None
+        there = patient.cluster.get_global(Namespace, name)
     except Forbidden:
         yield Finding(
             check="namespace", ok=True, message=f"Whether {name} is there cannot be seen; it is used."
         )
         return
-    if there:
+    if there and there.metadata.deletionTimestamp:
+        conditions = (there.status.conditions if there.status else None) or ()
+        held = " ".join(c.message for c in conditions if c.status == "True" and c.message)
+        yield Finding(
+            check="namespace",
+            ok=False,
+            message=f"The namespace {name} is being removed: nothing can be made in it. {held}".strip(),
+            fix=f"kubectl wait --for=delete namespace/{name} --timeout=5m, then: matcha provision",
+        )
+    elif there:
         yield Finding(check="namespace", ok=True, message=f"The namespace {name} is there.")
     elif permissions.may(patient.cluster, "", "namespaces", "create", everywhere=True):
         yield Finding(check="namespace", ok=True, message=f"The namespace {name} is made by provision.")
@@ -159,6 +178,55 @@ def _namespace(patient: Patient) -> Iterator[Finding]:
             ok=False,
             message=f"There is no namespace {name}, and you may not make it.",
             fix=f"Ask an administrator for: kubectl create namespace {name}",
+        )
+
+
+def _names(patient: Patient) -> Iterator[Finding]:
+    """Whether somebody else has what provision would make."""
+    found = list(ownership.refusals(patient.cluster, _all(patient)))
+    for error in found:
+        yield Finding(
+            check="names", ok=False, message=f"{error.message} {error.details}", fix=error.resolution
+        )
+    if not found:
+        yield Finding(check="names", ok=True, message="No name that the stack needs is taken by others.")
+
+
+def _all(patient: Patient) -> list[Any]:
+    """What a stack has in its namespace, with what no step of a plan makes."""
+    own: list[tuple[type[Any], str]] = [
+        (ConfigMap, STATE),
+        (ConfigMap, NOTES),
+        (Lease, LOCK),
+        (Secret, SECRETS),
+    ]
+    return [*patient.wanted(), *(kind(metadata=ObjectMeta(name=name)) for kind, name in own)]
+
+
+def _quotas(patient: Patient) -> Iterator[Finding]:
+    """Whether the stack finds room in what the namespace allows."""
+    try:
+        allowed = patient.cluster.found(ResourceQuota, {})
+        defaults = patient.cluster.found(LimitRange, {})
+    except Forbidden:
+        yield Finding(check="quotas", ok=True, message="Quotas of the namespace cannot be seen.")
+        return
+    if not allowed:
+        return
+    there = look.everything(patient.cluster).objects.values()
+    found = quotas.room(allowed, _all(patient), there, defaults)
+    larger, default = "a larger quota", "a LimitRange with a default for it"
+    ways = {**dict.fromkeys(found.lacking, larger), **dict.fromkeys(found.unsaid, default)}
+    for said, way in ways.items():
+        message, fix = (
+            f"{said[:1].upper()}{said[1:]}.",
+            f"Ask an administrator for {way}, then: matcha provision",
+        )
+        yield Finding(check="quotas", ok=False, message=message, fix=fix)
+    if not ways:
+        full = f" Nearly used up: {', '.join(found.nearly)}." if found.nearly else ""
+        yield Finding(
+            check="quotas", ok=True, message=f"The namespace's quotas have room for the stack.{full}"
         )
 
 
@@ -261,6 +329,9 @@ def _record(patient: Patient) -> Iterator[Finding]:
     try:
         there = patient.store.read() is not None
     except StateUnreadable as error:
+        record = ConfigMap(metadata=ObjectMeta(name=STATE))
+        if list(ownership.refusals(patient.cluster, [record])):
+            return  # somebody else's, which `names` tells and nothing here takes away
         if patient.store.is_corrupt():
             fix, mend = "matcha doctor --fix", patient.store.set_aside
             yield Finding(check="record", ok=False, message=f"{error.message}.", fix=fix, mend=mend)
@@ -349,6 +420,8 @@ CHECKS: dict[str, Callable[[Patient], Iterator[Finding]]] = {
     "namespace": _namespace,
     "users": _users,
     "permissions": _permissions,
+    "names": _names,
+    "quotas": _quotas,
     "storage": _storage,
     "secrets": _secrets,
     "passwords": _passwords,

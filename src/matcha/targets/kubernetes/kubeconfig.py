@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import re
+import ssl
+import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,17 +14,21 @@ from typing import Any
 import msgspec
 from lightkube import KubeConfig
 from lightkube.config.kubeconfig import SingleConfig, to_mapping
-from lightkube.config.models import Cluster, NameValue, User, UserExec
+from lightkube.config.models import Cluster, Context, NameValue, User, UserExec
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.parser import ParserError
+from ruamel.yaml.reader import ReaderError
+from ruamel.yaml.scanner import ScannerError
 
 from matcha.errors import BadInput, suggest
-from matcha.targets.kubernetes.kubefiles import kubefiles
+from matcha.targets.kubernetes.kubefiles import is_file, kubefiles
 from matcha.targets.kubernetes.options import KubernetesOptions
 
 _EXEC_API = "client.authentication.k8s.io/"
 _LISTS = {"clusters": "cluster", "contexts": "context", "users": "user"}
-_PROXIES = ("http://", "https://")
+_WEB = ("http://", "https://")
+_DATA = "-data"
 _FILES = ("certificate-authority", "client-certificate", "client-key", "tokenFile")
 
 
@@ -29,6 +37,30 @@ class Way(Cluster, omit_defaults=True):
 
     proxy: str = msgspec.field(name="proxy-url", default="")
     tls_name: str = msgspec.field(name="tls-server-name", default="")
+
+
+class _Cluster(msgspec.Struct):
+    name: str
+    cluster: Way | None = None
+
+
+class _Context(msgspec.Struct):
+    name: str
+    context: Context | None = None
+
+
+class _User(msgspec.Struct):
+    name: str
+    user: User | None = None
+
+
+class _File(msgspec.Struct):
+    """As much of a file as Matcha reads, checked before anything is made of it."""
+
+    current: str | None = msgspec.field(name="current-context", default=None)
+    clusters: list[_Cluster] | None = None
+    contexts: list[_Context] | None = None
+    users: list[_User] | None = None
 
 
 def way(config: SingleConfig) -> Way:
@@ -42,6 +74,8 @@ def load_config(options: KubernetesOptions) -> SingleConfig:
     """
     paths = kubefiles(options.kubeconfig)
     known = _merged(paths)
+    if not known.contexts:
+        raise _unusable(paths, f"No context stands there{_of_nothing(paths)}.")
     context = options.context or known.current_context or ""
     if context not in known.contexts:
         raise BadInput(
@@ -56,42 +90,121 @@ def load_config(options: KubernetesOptions) -> SingleConfig:
             paths, f'The context "{context}" names {error.args[0]!r}, which stands nowhere.'
         ) from error
     assert found is not None
-    if (proxy := way(found).proxy) and not proxy.startswith(_PROXIES):
+    if (proxy := way(found).proxy) and not proxy.startswith(_WEB):
         raise BadInput(
             f'The cluster of the context "{context}" is behind a proxy that Matcha cannot use: {proxy}',
             details="Of proxy-url it takes http and https.",
             resolution="Give the cluster another proxy-url in the kubeconfig, or set "
             "targets.kubernetes.context in matcha.yaml.",
         )
+    if not found.cluster.server.startswith(_WEB):
+        raise _unusable(
+            paths, f'The server of the cluster of the context "{context}" is no URL of https or http.'
+        )
+    _check_data(paths, found)
     return _with_exec_info(found if found.user else found._replace(user=User()))
+
+
+def unfit(options: KubernetesOptions, config: SingleConfig, error: OSError) -> BadInput:
+    """Of a configuration whose files and certificates are such that no client can be made from it."""
+    named, paths = _told(config), kubefiles(options.kubeconfig)
+    for key in _FILES:
+        if key in named and (why := _lack(Path(named[key]))):
+            return _unusable(paths, f"{key} of the context {config.context_name} is {named[key]}. {why}")
+    keys = ", ".join(key for key in named if key in _FILES or key.endswith(_DATA))
+    reason = (error.reason if isinstance(error, ssl.SSLError) else error.strerror) or "no reason was given"
+    return _unusable(paths, f"Of the context {config.context_name}, {keys} cannot be used: {reason}")
+
+
+def _check_data(paths: Sequence[Path], config: SingleConfig) -> None:
+    for key, value in _told(config).items():
+        if key.endswith(_DATA):
+            try:
+                is_pem = b"-----BEGIN " in base64.b64decode(value)
+            except ValueError:
+                is_pem = False
+            if not is_pem:
+                told = f"Of the context {config.context_name}, {key} cannot be used: that is no PEM in base64"
+                raise _unusable(paths, told)
+
+
+def _told(config: SingleConfig) -> dict[str, Any]:
+    """What stands of its cluster and its user."""
+    return {**msgspec.to_builtins(config.cluster), **msgspec.to_builtins(config.user or User())}
 
 
 def _merged(paths: Sequence[Path]) -> KubeConfig:
     """Files that do not exist are passed over as long as there is one."""
-    there = [path for path in paths if path.is_file()]
+    there = [path for path in paths if is_file(path)]
     if not there:
-        raise _unusable(paths, "There is no such file.")
+        raise _unusable(paths, " ".join(dict.fromkeys(_lack(path) for path in paths)))
     merged: dict[str, Any] = {"current-context": "", **{name: [] for name in _LISTS}}
     for path in there:
         try:
             _add(merged, _read(path))
-        except MarkedYAMLError as error:  # which quotes the file, and credentials stand in it
-            mark = error.problem_mark
-            where = f"line {mark.line + 1}, column {mark.column + 1}" if mark else "somewhere"
-            raise _unusable([path], f"It is no YAML: {error.problem}, {where}") from None
-        except (OSError, ValueError, YAMLError, LookupError, TypeError, AttributeError) as error:
-            raise _unusable([path], str(error)) from error
+        except MarkedYAMLError as error:
+            raise _unusable([path], f"It is no YAML: {_problem(error)}") from None
+        except msgspec.ValidationError as error:
+            raise _unusable([path], f"It is no kubeconfig: {_plain(error)}") from None
+        except (ValueError, YAMLError) as error:
+            raise _unusable([path], f"It is no {'text' if _is_codec(error) else 'YAML'}.") from None
+        except OSError as error:
+            raise _unusable([path], f"It cannot be read: {error.strerror}.") from error
     try:
         known = KubeConfig.from_dict(merged, fname=there[0])
         known.clusters = to_mapping(merged["clusters"], "cluster", factory=Way)
         return known
     except (KeyError, TypeError, msgspec.ValidationError) as error:
-        raise _unusable(there, str(error)) from error
+        raise _unusable(there, f"It is no kubeconfig: {error}") from error
+
+
+def _lack(path: Path) -> str:
+    """Why it is no file that can be read; empty where it is one."""
+    try:
+        mode = path.stat().st_mode
+        if stat.S_ISDIR(mode):
+            return "It is a folder: name a file in it."
+        if not stat.S_ISREG(mode):
+            return "It is a pipe or a device, not a file."
+        with path.open("rb"):
+            return ""
+    except FileNotFoundError:
+        return "There is no such file."
+    except OSError as error:
+        return f"It cannot be read: {error.strerror}."
+
+
+def _of_nothing(paths: Sequence[Path]) -> str:
+    there = [path for path in paths if path.is_file()]
+    return "" if any(path.read_bytes().strip() for path in there) else ": it is empty"
+
+
+def _problem(error: MarkedYAMLError) -> str:
+    """Credentials stand in the file, so nothing of it is quoted."""
+    mark = error.problem_mark
+    where = f"line {mark.line + 1}, column {mark.column + 1}" if mark else "somewhere"
+    said = str(error.problem)
+    if not isinstance(error, (ScannerError, ParserError)):  # of which the grammar alone is quoted
+        said = re.split(r"[\"']", said)[0].strip()
+    return f"{said}, {where}"
+
+
+def _is_codec(error: Exception) -> bool:
+    return isinstance(error, (UnicodeError, ReaderError))
+
+
+def _plain(error: msgspec.ValidationError) -> str:
+    """It says types and places, and never values."""
+    text, _, place = str(error).partition(" - at `$")
+    told = text.replace("`object", "`mapping").replace("`array", "`list")
+    return f"{told}, at {place.strip('.`') or 'the top'}"
 
 
 def _read(path: Path) -> dict[str, Any]:
     """With absolute paths in the place of those that start at the file's folder."""
-    found = YAML(typ="safe").load(path.read_text(encoding="utf-8")) or {}
+    found = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+    found = {} if found is None else found
+    msgspec.convert(found, _File)
     for about in _entries(found):
         for key in _FILES:
             if about.get(key):
@@ -118,7 +231,8 @@ def _unusable(paths: Sequence[Path], why: str) -> BadInput:
     return BadInput(
         f"There is no usable kubeconfig at {_listed(paths)}.",
         details=why,
-        resolution="Set KUBECONFIG, or targets.kubernetes.kubeconfig in matcha.yaml.",
+        resolution="Mend it, or name another by KUBECONFIG or targets.kubernetes.kubeconfig in matcha.yaml. "
+        "Then: matcha doctor",
     )
 
 

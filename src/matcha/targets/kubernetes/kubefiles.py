@@ -14,7 +14,7 @@ def kubefiles(named: str, environ: Mapping[str, str] = os.environ) -> tuple[Path
 
     `named`: a file, or several as in KUBECONFIG; empty for what KUBECONFIG or the default says.
     """
-    if named and Path(named).expanduser().is_file():
+    if named and is_file(Path(named).expanduser()):
         return (Path(named).expanduser().absolute(),)
     texts = (named or environ.get("KUBECONFIG", "")).split(os.pathsep)
     return tuple(Path(t).expanduser().absolute() for t in texts if t) or (Path(DEFAULT).expanduser(),)
@@ -26,5 +26,10 @@ def joined(paths: tuple[Path, ...]) -> str:
 
 def stamp(paths: tuple[Path, ...]) -> tuple[int, int]:
     """Times and sizes of those that exist, summed up."""
-    found = [path.stat() for path in paths if path.is_file()]
+    found = [path.stat() for path in paths if is_file(path)]
     return sum(f.st_mtime_ns for f in found), sum(f.st_size for f in found)
+
+
+def is_file(path: Path) -> bool:
+    """Also where a folder above it may not be looked into."""
+    return os.path.isfile(path)  # noqa: PTH113 - pathlib's raises there

@@ -2,16 +2,79 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 import msgspec
 
-DNS_LABEL = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
-QUANTITY = r"^[0-9]+(\.[0-9]+)?(Ki|Mi|Gi|Ti|k|M|G|T)?$"
+from matcha.targets.kubernetes import checks
 
-_Name = Annotated[str, msgspec.Meta(pattern=DNS_LABEL)]
-_Size = Annotated[str, msgspec.Meta(pattern=QUANTITY)]
-_Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
+_LABEL = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
+_PART = r"[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*"
+_WORD = r"[A-Za-z0-9-]+"
+# Without a dot or a port it would be a folder of the public registry.
+_HOST = rf"({_WORD}(\.{_WORD})+(:[0-9]{{1,5}})?|({_WORD}|\[[0-9a-fA-F:]+\]):[0-9]{{1,5}}|localhost)"
+_TAG = r"(:\w[\w.-]{0,127})?(@sha256:[0-9a-f]{64})?"
+
+_Namespace = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=rf"^{_LABEL}\Z",
+        max_length=63,
+        description="a name of lower-case letters, digits and dashes, at most 63, no dash at either end",
+    ),
+]
+_NAMED = "of lower-case letters, digits, dashes and dots, a letter or digit at either end"
+_SUBDOMAIN = rf"^({_LABEL}(\.{_LABEL})*)?\Z"
+_Class = Annotated[
+    str,
+    msgspec.Meta(pattern=_SUBDOMAIN, max_length=253, description=f"the name of a storage class, {_NAMED}"),
+]
+_Secret = Annotated[  # `secret`: who takes its content for its name sees it nowhere
+    str,
+    msgspec.Meta(
+        pattern=_SUBDOMAIN,
+        max_length=253,
+        description=f"the name of a Secret of the namespace, {_NAMED}",
+        extra={"secret": True},
+    ),
+]
+_Size = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=r"^[0-9]+(\.[0-9]+)?(Ki|Mi|Gi|Ti|k|M|G|T)?\Z",
+        description="a Kubernetes quantity, a number and its unit, as in 20Gi or 500Mi",
+    ),
+]
+_Image = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=rf"^({_HOST}/)?({_PART}/)*{_PART}{_TAG}\Z",
+        max_length=500,
+        description="an image's name, as in python:3.12-slim or registry.example.com/team/base:7",
+    ),
+]
+_Mirror = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=rf"^(({_HOST}|{_PART})(/{_PART})*/?)?\Z",
+        max_length=500,
+        description="a registry's host, and a path where it has one, without http:// or https://, "
+        "as in registry.example.com/mirror",
+    ),
+]
+_Python = Annotated[
+    str,
+    msgspec.Meta(pattern=r"^(3\.1[0-3])?\Z", description='a Python in quotes, from "3.10" to "3.13"'),
+]
+_Port = Annotated[
+    int,
+    msgspec.Meta(ge=1024, le=65535, description="a port from 1024 to 65535; lower ones are the system's"),
+]
+_Ports = Annotated[
+    dict[str, _Port], msgspec.Meta(description="ports by service, as in {mlflow: 5001, mlserver/grpc: 8081}")
+]
+_RunAs = Annotated[Literal["fixed", "cluster"], msgspec.Meta(description="fixed or cluster")]
 
 
 class KubernetesOptions(
@@ -36,20 +99,30 @@ class KubernetesOptions(
 
     context: str = ""
     kubeconfig: str = ""
-    namespace: _Name = "matcha"
+    namespace: _Namespace = "matcha"
     storage: str = ""
-    storage_secret: str = ""
+    storage_secret: _Secret = ""
     storage_size: _Size = "20Gi"
-    storage_class: str = ""
+    storage_class: _Class = ""
     database: str = ""
-    database_secret: str = ""
+    database_secret: _Secret = ""
     database_size: _Size = "5Gi"
     volume_size: _Size = "10Gi"
-    image: str = "python:3.12.13-slim-bookworm"
-    python: Annotated[str, msgspec.Meta(pattern=r"^(3\.[0-9]+)?$")] = ""
-    registry_mirror: str = ""
-    pull_secret: str = ""
+    image: _Image = "python:3.12.13-slim-bookworm"
+    python: _Python = ""
+    registry_mirror: _Mirror = ""
+    pull_secret: _Secret = ""
     index_url: str = ""
     ca_bundle: str = ""
-    run_as: Literal["fixed", "cluster"] = "fixed"
-    ports: dict[str, _Port] = msgspec.field(default_factory=dict)
+    run_as: _RunAs = "fixed"
+    ports: _Ports = msgspec.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        checks.check(self)
+
+    def check_files(self, project: Path) -> None:
+        self.trust(project)
+
+    def trust(self, project: Path) -> str:
+        """The certificates of `ca-bundle`. Raises Unfit for a file that has none, or cannot be read."""
+        return checks.bundle(project / Path(self.ca_bundle).expanduser()) if self.ca_bundle else ""

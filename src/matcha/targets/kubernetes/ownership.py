@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -30,7 +30,15 @@ def refuse_foreign(cluster: Cluster, objects: Iterable[Any]) -> None:
 
 
 def refuse_planned(cluster: Cluster, objects: Iterable[Any]) -> None:
-    """As `refuse_foreign`, for many at once: one list call a kind, of what has not Matcha's label."""
+    """As `refuse_foreign`, for many at once."""
+    for error in refusals(cluster, objects):
+        raise error
+
+
+def refusals(cluster: Cluster, objects: Iterable[Any]) -> Iterator[Conflict]:
+    """One for each of these that is there and somebody else's: one list call a kind, of what has not Matcha's
+    label.
+    """
     names: dict[type[Any], set[str]] = {}
     for obj in objects:
         names.setdefault(type(obj), set()).add(obj.metadata.name)
@@ -39,7 +47,7 @@ def refuse_planned(cluster: Cluster, objects: Iterable[Any]) -> None:
     for (kind, wanted), found in zip(names.items(), others, strict=True):
         for metadata in found:
             if metadata["name"] in wanted and not is_mine(metadata):
-                raise refusal(kind, metadata, cluster.namespace)
+                yield refusal(kind, metadata, cluster.namespace)
 
 
 def refusal(kind: type[Any], metadata: Mapping[str, Any], namespace: str) -> Conflict:

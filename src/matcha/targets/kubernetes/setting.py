@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from urllib.parse import SplitResult, parse_qs, urlsplit
 
 import msgspec
 
 from matcha.component import Environment, Service, digest_of
-from matcha.errors import BadInput, suggest
-from matcha.targets.kubernetes import code
+from matcha.targets.kubernetes import checks, code
 from matcha.targets.kubernetes.names import SECRETS, STORE
 from matcha.targets.kubernetes.options import KubernetesOptions
 from matcha.targets.kubernetes.resolve import DATABASE_PORT, Server, Surroundings, surroundings
@@ -72,10 +70,7 @@ def setting(
     environments: Sequence[Environment],
     trust: str = "",
 ) -> Setting:
-    """Raises BadInput for options that contradict each other."""
     found = storage(options)
-    if options.index_url:
-        _server("index-url", options.index_url, ("http", "https"), "a package index: https://host/simple")
     return Setting(
         options=options,
         services=tuple(services),
@@ -110,22 +105,11 @@ def storage(options: KubernetesOptions) -> Storage:
             secret_key=SECRET_KEY,
             own=True,
         )
-    parts = urlsplit(options.storage)
-    if parts.scheme != "s3" or not parts.netloc or parts.fragment:
-        raise _bad("storage", "an S3 URL: s3://bucket/prefix?endpoint=https://host&region=eu-west-1")
-    if "@" in parts.netloc:
-        raise _bad("storage", "without keys: they belong in the Secret that storage-secret names")
-    asked = _query("storage", parts.query, ("endpoint", "region"))
-    if not options.storage_secret:
-        raise _bad("storage-secret", "the name of the Secret with its keys, access-key and secret-key")
-    endpoint = asked.get("endpoint", "")
-    if endpoint:
-        wanted = "an S3 URL whose endpoint is one of a web server: endpoint=https://host:9000"
-        _server("storage", endpoint, ("http", "https"), wanted)
+    there = checks.bucket(options.storage)
     return Storage(
-        url=f"s3://{parts.netloc}{parts.path.rstrip('/')}",
-        endpoint=endpoint,
-        region=asked.get("region", ""),
+        url=there.url,
+        endpoint=there.endpoint,
+        region=there.region,
         secret=options.storage_secret,
         access_key="access-key",
         secret_key="secret-key",  # noqa: S106 - the name of a key
@@ -137,47 +121,8 @@ def _database(options: KubernetesOptions) -> Server | None:
     """None where Matcha runs it."""
     if not options.database:
         return None
-    wanted = "a MySQL server, without a database: mysql://host:3306"
-    parts = _server("database", options.database, ("mysql",), wanted)
-    if parts.username or parts.password:
-        raise _bad("database", "without credentials: they belong in the Secret that database-secret names")
-    if parts.path not in ("", "/") or parts.fragment:
-        raise _bad("database", wanted)
-    tls = _query("database", parts.query, ("tls",)).get("tls", "false")
-    if tls not in ("true", "false"):
-        raise _bad("database", "with tls=true or tls=false: mysql://host:3306?tls=true")
-    if not options.database_secret:
-        raise _bad("database-secret", "the name of the Secret with username and password")
-    host = f"[{parts.hostname}]" if ":" in str(parts.hostname) else parts.hostname
-    return Server(f"{host}:{parts.port or DATABASE_PORT}", tls == "true")
-
-
-def _server(key: str, url: str, schemes: Sequence[str], wanted: str) -> SplitResult:
-    """Raises BadInput where `url` names no server, or a port that is none."""
-    try:
-        parts = urlsplit(url)
-        if parts.scheme in schemes and parts.hostname and parts.port != 0:
-            return parts
-    except ValueError:
-        pass
-    raise _bad(key, wanted)
-
-
-def _query(key: str, query: str, known: Sequence[str]) -> dict[str, str]:
-    """What stands behind the question mark of an option's URL. Raises BadInput for a name that means nothing
-    there, stands twice, or has no value.
-    """
-    found = parse_qs(query, keep_blank_values=True)
-    for name, values in found.items():
-        if name not in known:
-            raise BadInput(
-                f'targets.kubernetes.{key}: "{name}" means nothing behind the question mark of its URL.',
-                details=suggest(name, known),
-                resolution="Change it in matcha.yaml.",
-            )
-        if len(values) > 1 or not values[0]:
-            raise _bad(key, f"a URL that says {name} once, with a value")
-    return {name: values[0] for name, values in found.items()}
+    there = checks.login(options.database)
+    return Server(f"{there.host}:{there.port or DATABASE_PORT}", there.tls)
 
 
 def made_by(options: KubernetesOptions, trust: str) -> str:
@@ -186,7 +131,3 @@ def made_by(options: KubernetesOptions, trust: str) -> str:
     shared = msgspec.structs.replace(options, **own)
     rendering = code.folder_name(code.POD_CODE.parent)  # this package, with what it puts into pods
     return digest_of((rendering, msgspec.to_builtins(shared), trust))
-
-
-def _bad(key: str, wanted: str) -> BadInput:
-    return BadInput(f"targets.kubernetes.{key} has to be {wanted}.", resolution="Change it in matcha.yaml.")

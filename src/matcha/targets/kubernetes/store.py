@@ -33,6 +33,7 @@ from matcha.targets.kubernetes.versions import TRIES, is_unsettled, remove, repl
 CONTENT = "state.json"
 HOLDER = "matcha-ml/holder"  # annotation of the record: token of the lock whose holder alone may write it
 LARGEST = 900 * 1024
+LEFT = "The record is left as it is."
 _POLL = 1.0
 
 
@@ -69,12 +70,13 @@ class ClusterStore:
     # -- the record ------------------------------------------------------------------------------------
 
     def read(self) -> State | None:
+        """Writes nothing but, for who holds the lock, a copy of a record that cannot be read."""
         found = self._cluster.get(ConfigMap, STATE)
         if found is None or _is_empty(found):
             return None
         raw = (found.data or {}).get(CONTENT, "").encode()
         place = f"configmap/{STATE} in namespace {self._cluster.namespace}"
-        return decoded(raw, place, lambda: self._keep(found))
+        return decoded(raw, place, lambda: self._keep(found) if self._record else LEFT)
 
     def is_corrupt(self) -> bool:
         """Whether there is a record that no Matcha can read; one of a newer Matcha is not meant."""
@@ -108,7 +110,7 @@ class ClusterStore:
             pass
         except ClusterError:
             return ""
-        return f"The record is left as it is; a copy is configmap/{name}."
+        return f"{LEFT[:-1]}; a copy is configmap/{name}."
 
     def write(self, state: State, token: str) -> None:
         """Raises MatchaError for a record that is too large for a ConfigMap; the old one then stays."""

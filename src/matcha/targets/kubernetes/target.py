@@ -13,7 +13,7 @@ from lightkube.resources.apps_v1 import StatefulSet
 from lightkube.resources.core_v1 import ConfigMap, PersistentVolumeClaim
 
 from matcha.component import Access, Environment, Service
-from matcha.errors import BadInput, MatchaError, NotProvisioned, StateUnreadable
+from matcha.errors import BadInput, MatchaError, NotProvisioned, StateUnreadable, Unfit
 from matcha.events import Emit, Event
 from matcha.host.ports import refuse_unknown
 from matcha.state import State
@@ -69,7 +69,7 @@ class KubernetesTarget:
 
     name: ClassVar[str] = "kubernetes"
     keeps_data: ClassVar[bool] = True
-    in_project: ClassVar[bool] = False
+    leads: ClassVar[tuple[str, ...]] = ("context", "kubeconfig", "namespace")
     Options: ClassVar[type[KubernetesOptions]] = KubernetesOptions
 
     def __init__(self, project: Path, options: KubernetesOptions | None = None) -> None:
@@ -92,18 +92,17 @@ class KubernetesTarget:
 
     @cached_property
     def _trust(self) -> str:
-        """Raises BadInput for a file that cannot be read."""
-        if not self._options.ca_bundle:
-            return ""
-        path = self._project / Path(self._options.ca_bundle).expanduser()
+        """Raises BadInput for a file that is none of certificates any more."""
         try:
-            return path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
+            return self._options.trust(self._project)
+        except Unfit as error:
             raise BadInput(
-                f"targets.kubernetes.ca-bundle cannot be read: {path}",
-                details=str(error),
-                resolution="Change it in matcha.yaml.",
+                f"targets.kubernetes.{error}", resolution="Change it in matcha.yaml, then run the same again."
             ) from error
+
+    def pinned(self) -> dict[str, Any]:
+        """`matcha.target.Elsewhere`: another context may be the current one by then."""
+        return {"context": self._cluster.config.context_name, "namespace": self._options.namespace}
 
     def _fence(self) -> None:
         self._store.fence()
@@ -150,9 +149,11 @@ class KubernetesTarget:
     ) -> Sequence[ServiceStatus]:
         if recorded(state.facts) is None:
             return []
-        wanted = setting(self._options, services, environments, self._trust) if services else None
         made, ports = self._remembered(state), self._links(state).ports()
-        comparable = state.facts.get(MADE_BY) == made_by(self._options, self._trust)
+        wanted, comparable = None, False
+        if services:
+            wanted = setting(self._options, services, environments, self._trust)
+            comparable = state.facts.get(MADE_BY) == made_by(self._options, self._trust)
         return statuses.statuses(self._cluster, made, wanted, ports, comparable=comparable)
 
     def access(self, state: State) -> Access:
@@ -197,6 +198,9 @@ class KubernetesTarget:
         names = {f"service/{service.name}" for service in known.services}
         going = [key for key in snapshot.resources if key.startswith("service/") and key not in names]
         where = f"Cluster {self._cluster.config.context_name}, namespace {self._options.namespace}."
+        for environment in environments:
+            if environment.name in missing:
+                base.check(self._options, environment)
         built = f"Environments built in the cluster, once: {', '.join(missing)}." if missing else ""
         taken = space.takeover_notes(self._options.namespace, going, self._former)
         unseen = hidden(self._cluster, environments)
@@ -300,7 +304,12 @@ class KubernetesTarget:
         self._writing.delete(ConfigMap, f"{SHARED}-{name}")
 
     def examine(
-        self, state: State | None, environments: Sequence[Environment], *, fix: bool
+        self,
+        state: State | None,
+        environments: Sequence[Environment],
+        *,
+        fix: bool,
+        services: Sequence[Service] = (),
     ) -> Sequence[Any]:
         """The way to the cluster, what it allows and offers, and the stack's lock."""
         from matcha.targets.kubernetes import doctor  # noqa: PLC0415 - only for the doctor
@@ -311,6 +320,7 @@ class KubernetesTarget:
             options=self._options,
             state=state,
             recorded=self._remembered(state) if state and recorded(state.facts) else None,
+            wanted=lambda: desired.whole(self._render(services, environments)),
         )
         return doctor.examine(patient, fix=fix)
 
@@ -393,7 +403,7 @@ class KubernetesTarget:
             state = self._store.read()
             if state is None:
                 raise NotProvisioned
-            self._setting = self._remembered(state)
+            self._setting = self._remembered(state, self._trust)
         return self._setting
 
     def _raiser(self) -> Raiser:
@@ -413,9 +423,9 @@ class KubernetesTarget:
             wanted[f"{STORE}/http"] = STORE_PORT
         return dict(self._links(state).ensure(wanted))
 
-    def _remembered(self, state: State) -> Setting:
-        """From the record, for commands that only look."""
+    def _remembered(self, state: State, trust: str = "") -> Setting:
+        """From the record, for commands that only look; `trust` is for what is made by it."""
         kept = recorded(state.facts)
         if kept is None:
             raise NotProvisioned
-        return setting(self._options, *kept, self._trust)
+        return setting(self._options, *kept, trust)

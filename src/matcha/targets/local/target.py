@@ -47,7 +47,6 @@ class LocalTarget:
 
     name: ClassVar[str] = "local"
     keeps_data: ClassVar[bool] = False
-    in_project: ClassVar[bool] = True
     Options: ClassVar[type[LocalOptions]] = LocalOptions
 
     def __init__(
@@ -277,7 +276,12 @@ class LocalTarget:
         return [str(self._layout.stack)] if self._layout.stack.exists() else []
 
     def examine(
-        self, state: State | None, environments: Sequence[Environment], *, fix: bool
+        self,
+        state: State | None,
+        environments: Sequence[Environment],
+        *,
+        fix: bool,
+        services: Sequence[Service] = (),
     ) -> Sequence[Finding]:
         """Every check of this machine and of the project's stack; with `fix`, mended where possible."""
         from matcha.targets.local import checkup  # noqa: PLC0415 - only for the doctor

@@ -1,0 +1,78 @@
+"""Where a project's stack is, noted in its folder: for when the stack file cannot say so any more.
+
+Only for stacks that options of the file lead to; others are in the folder themselves.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from matcha.api._project import Project
+from matcha.errors import MatchaError
+from matcha.host.files import write_changed
+from matcha.state import State
+from matcha.target import Elsewhere
+
+FOLDER = ".matcha"
+NOTE = "whereabouts.json"
+IGNORE = ".gitignore"
+
+
+class Whereabouts(msgspec.Struct, frozen=True, kw_only=True):
+    """`options` as the file had them, `pinned` what they left to the user's surroundings."""
+
+    target: str
+    stack_id: str
+    options: dict[str, Any]
+    pinned: dict[str, Any]
+
+    def whole(self) -> dict[str, Any]:
+        return {**self.options, **self.pinned}
+
+    def agrees(self, section: Mapping[str, Any], leads: tuple[str, ...]) -> bool:
+        """Whether options that stand in the file now lead to the same stack."""
+        return all(section.get(key) == self.options.get(key) for key in leads)
+
+    def told(self, leads: tuple[str, ...]) -> str:
+        return ", ".join(f"{key} {value}" for key, value in self.whole().items() if key in leads)
+
+
+def keep(opened: Project, state: State) -> None:
+    """A folder that cannot be written to goes without."""
+    if not isinstance(opened.target, Elsewhere):
+        drop(opened.root)
+        return
+    note = Whereabouts(
+        target=opened.target.name,
+        stack_id=state.stack_id,
+        options=opened.stack.targets.get(opened.target.name, {}),
+        pinned=opened.target.pinned(),
+    )
+    with contextlib.suppress(MatchaError):
+        write_changed(opened.root / FOLDER / IGNORE, b"*\n")
+        write_changed(opened.root / FOLDER / NOTE, msgspec.json.encode(note))
+
+
+def read(root: Path) -> Whereabouts | None:
+    """None also for a note that is damaged."""
+    try:
+        return msgspec.json.decode((root / FOLDER / NOTE).read_bytes(), type=Whereabouts)
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+        return None
+
+
+def drop(root: Path) -> None:
+    """With the folder, where nothing else is in it."""
+    note = root / FOLDER / NOTE
+    if not note.exists():
+        return
+    with contextlib.suppress(OSError):
+        note.unlink()
+        if [path.name for path in note.parent.iterdir()] == [IGNORE]:
+            (note.parent / IGNORE).unlink()
+            note.parent.rmdir()

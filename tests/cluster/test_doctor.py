@@ -1,0 +1,176 @@
+"""What `matcha doctor` says of a namespace in which a provision would be refused, or hang."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+from lightkube.models.core_v1 import LimitRangeItem, LimitRangeSpec, ResourceQuotaSpec
+from lightkube.models.meta_v1 import ObjectMeta
+from lightkube.resources.core_v1 import ConfigMap, LimitRange, Namespace, Pod, ResourceQuota, Secret
+from lightkube.resources.core_v1 import Service as ServiceObject
+
+from matcha.errors import BadInput, StateUnreadable
+from matcha.host.findings import Finding
+from matcha.targets.kubernetes.cluster import Cluster
+from matcha.targets.kubernetes.names import STATE
+from support.apiserver import as_user
+from support.matcha import until
+from support.small_stack import SmallStack
+from support.stores import cluster
+
+ASK = "Ask an administrator for a larger quota, then: matcha provision"
+
+
+def told(stack: SmallStack, check: str, *, fix: bool = False) -> list[Finding]:
+    target, state = stack.target(), None
+    with contextlib.suppress(StateUnreadable):
+        state = target.store().read()
+    services, environments = tuple(stack.services), (stack.environment,)
+    found = target.examine(state, environments, fix=fix, services=services)
+    return [f for f in found if f.check == check]
+
+
+def ill(stack: SmallStack, check: str) -> dict[str, str]:
+    return {f.message: f.fix for f in told(stack, check) if not f.ok}
+
+
+@pytest.fixture
+def admin(api_server: Path, stack: SmallStack) -> Cluster:
+    return cluster(api_server, stack.namespace)
+
+
+def quota(admin: Cluster, hard: dict[str, str]) -> None:
+    """Made, and counted by the cluster."""
+    admin.create(ResourceQuota(metadata=ObjectMeta(name="team"), spec=ResourceQuotaSpec(hard=hard)))
+    until(lambda: _counted(admin) == set(hard), 60)
+
+
+def _counted(admin: Cluster) -> set[str]:
+    found = admin.get(ResourceQuota, "team")
+    return set((found and found.status and found.status.used) or {})
+
+
+# -- a namespace that goes ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def leaving(api_server: Path, stack: SmallStack, admin: Cluster) -> Iterator[SmallStack]:
+    """Its namespace is held by an object with a finalizer that nobody takes off."""
+    held = ObjectMeta(name="held", finalizers=["example.com/never"])
+    admin.create(ConfigMap(metadata=held))
+    admin.delete(Namespace, stack.namespace)
+    yield stack
+    admin.patch(ConfigMap, "held", {"metadata": {"finalizers": None}})
+
+
+def test_a_namespace_that_is_being_removed_is_told_with_what_holds_it(leaving: SmallStack) -> None:
+    until(lambda: "example.com/never" in " ".join(ill(leaving, "namespace")), 60)
+    [(message, fix)] = ill(leaving, "namespace").items()
+    assert message.startswith(
+        f"The namespace {leaving.namespace} is being removed: nothing can be made in it."
+    )
+    assert fix.startswith(f"kubectl wait --for=delete namespace/{leaving.namespace} ")
+
+
+# -- what others have there ---------------------------------------------------------------------------------
+
+
+def test_what_others_have_by_names_of_the_stack_is_told_with_each_name(
+    stack: SmallStack, api_server: Path
+) -> None:
+    assert ill(stack, "names") == {}
+    theirs = cluster(api_server, stack.namespace).client
+    theirs.create(ConfigMap(metadata=ObjectMeta(name=STATE), data={"a": "b"}), field_manager="helm")
+    theirs.create(Secret(metadata=ObjectMeta(name="another")), field_manager="helm")
+    port = {"ports": [{"port": 80}]}
+    theirs.create(ServiceObject.from_dict({"metadata": {"name": "back"}, "spec": port}), field_manager="helm")
+    found = ill(stack, "names")
+    where = f"exists in the namespace {stack.namespace} and is not Matcha's. It was made by helm."
+    assert {message.partition(" Nothing")[0] for message in found} == {
+        f"ConfigMap {STATE} {where}",
+        f"Service back {where}",
+    }
+    for message, fix in found.items():
+        assert " ".join(message.split()[:2]) in fix
+        assert "targets.kubernetes.namespace" in fix
+    assert told(stack, "record", fix=True) == []
+    assert theirs.get(ConfigMap, STATE).data == {"a": "b"}
+
+
+def test_a_stack_that_is_there_is_in_nobodys_way(stack: SmallStack) -> None:
+    stack.provision()
+    assert [f.message for f in told(stack, "names")] == ["No name that the stack needs is taken by others."]
+
+
+# -- quotas -------------------------------------------------------------------------------------------------
+
+
+def test_without_a_quota_nothing_is_said_of_one(stack: SmallStack) -> None:
+    assert told(stack, "quotas") == []
+
+
+def test_quotas_that_are_too_small_are_told_with_what_is_missing(stack: SmallStack, admin: Cluster) -> None:
+    quota(admin, {"pods": "1", "requests.memory": "100Mi", "requests.storage": "1Ti", "services": "50"})
+    found = ill(stack, "quotas")
+    assert set(found.values()) == {ASK}
+    assert len(found) == 2
+    memory, pods = sorted(found, key=lambda message: "pods" in message)
+    assert pods.startswith("The quota team leaves 1 of pods, and the stack needs 3")
+    assert memory.startswith("The quota team leaves 100Mi of requests.memory, and the stack needs ")
+
+
+def test_what_others_use_of_a_quota_is_not_the_stacks_and_its_own_is(
+    stack: SmallStack, admin: Cluster
+) -> None:
+    """Three pods of its own, and two of somebody else."""
+    quota(admin, {"pods": "4"})
+    stack.provision()
+    assert ill(stack, "quotas") == {}
+    container = {"name": "c", "image": "c:1"}
+    admin.create(Pod.from_dict({"metadata": {"name": "theirs"}, "spec": {"containers": [container]}}))
+    until(lambda: _used(admin) == "4", 60)
+    [well] = told(stack, "quotas")
+    assert well.ok
+    assert well.message.endswith("Nearly used up: pods of the quota team (4 of 4).")
+    admin.patch(ResourceQuota, "team", {"spec": {"hard": {"pods": "3"}}})
+    assert list(ill(stack, "quotas")) == ["The quota team leaves 2 of pods, and the stack needs 3."]
+
+
+def _used(admin: Cluster) -> str:
+    found = admin.get(ResourceQuota, "team")
+    assert found and found.status
+    return str((found.status.used or {}).get("pods"))
+
+
+def test_a_quota_for_limits_of_cpu_needs_defaults_for_them(stack: SmallStack, admin: Cluster) -> None:
+    quota(admin, {"limits.cpu": "100"})
+    [(message, fix)] = ill(stack, "quotas").items()
+    assert message == "The quota team asks for limits.cpu, which the stack's pods do not say."
+    assert fix == "Ask an administrator for a LimitRange with a default for it, then: matcha provision"
+    default = LimitRangeItem(type="Container", default={"cpu": "1"})
+    admin.create(LimitRange(metadata=ObjectMeta(name="usual"), spec=LimitRangeSpec(limits=[default])))
+    assert ill(stack, "quotas") == {}
+
+
+def test_who_may_not_see_quotas_is_told_so(api_server: Path, stack: SmallStack) -> None:
+    mine = SmallStack(stack.folder, as_user(api_server, "alice"), stack.namespace)
+    target = mine.target()
+    [found] = [f for f in target.examine(None, (), fix=False) if f.check == "quotas"]
+    assert (found.ok, found.message) == (True, "Quotas of the namespace cannot be seen.")
+
+
+# -- before the first step ----------------------------------------------------------------------------------
+
+
+def test_a_plan_refuses_an_environment_that_the_image_cannot_have(stack: SmallStack) -> None:
+    """Its build would say so minutes later."""
+    stack.options["image"] = "python:3.13-slim"
+    target, archive = stack.target(), msgspec.structs.replace(stack.environment, image="", python="<3.13")
+    snapshot = target.observe(None, stack.services, (archive,))
+    with pytest.raises(BadInput, match=r"The environment plain needs Python <3\.13, not 3\.13") as refused:
+        target.preflight((archive,), snapshot)
+    assert "targets.kubernetes.image in matcha.yaml to python:3.12-slim" in refused.value.resolution
