@@ -104,7 +104,6 @@ targets:
     database-secret: my-database
     ca-bundle: {outside.ca}
 components:
-  pipeline: null
   model-deployer: null
   monitoring: null
 """
@@ -134,6 +133,7 @@ def test_the_databases_certificate_and_name_are_checked(team: Team, outside: Out
     by_name, by_address = team.ada.kubectl(
         "exec", *where, "deployment/mlflow", "--", "python", "-c", code
     ).splitlines()
+    assert outside.sql("SELECT @@require_secure_transport").strip() == "1"
     assert by_name == "connected"
     assert "certificate verify failed" in by_address and "mismatch" in by_address
 
@@ -153,6 +153,7 @@ def test_what_is_outside_stays(team: Team, outside: Outside) -> None:
     assert f"Objects of the stack stay in s3://{BUCKET}/team-a: they are yours." in said
     assert f"Tables of the stack stay on {outside.url(DATABASE)}: they are yours." in said
     assert [key for key in outside.objects() if key.endswith("notes/readme.txt")]
+    assert int(outside.sql("SELECT COUNT(*) FROM zenml.stack")) > 0
     assert outside.sql("SELECT COUNT(*) FROM mlflow.runs").strip() == "1"
     left = team.ada.objects(
         "pods,deployments,services,configmaps,secrets,serviceaccounts,networkpolicies,leases"
