@@ -7,14 +7,14 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import msgspec
-from lightkube.resources.core_v1 import Namespace, Secret
+from lightkube.resources.core_v1 import Namespace
 from lightkube.resources.storage_v1 import StorageClass
 
 from matcha.errors import MatchaError, StateUnreadable
 from matcha.host.findings import Finding
 from matcha.host.probe import says
 from matcha.state import State
-from matcha.targets.kubernetes import permissions
+from matcha.targets.kubernetes import given, permissions
 from matcha.targets.kubernetes.cluster import Cluster, ClusterError, Forbidden
 from matcha.targets.kubernetes.links import Links, strays
 from matcha.targets.kubernetes.options import KubernetesOptions
@@ -184,33 +184,14 @@ def _storage(patient: Patient) -> Iterator[Finding]:
 
 
 def _secrets(patient: Patient) -> Iterator[Finding]:
-    """Those that the user makes, and pods cannot start without."""
-    options = patient.options
-    wanted = {
-        "pull-secret": (options.pull_secret, (".dockerconfigjson",)),
-        "storage-secret": (options.storage and options.storage_secret, ("access-key", "secret-key")),
-        "database-secret": (options.database and options.database_secret, ("username", "password")),
-    }
-    for option, (name, keys) in wanted.items():
-        if name:
-            yield _secret(patient, option, name, keys)
-
-
-def _secret(patient: Patient, option: str, name: str, keys: tuple[str, ...]) -> Finding:
-    found = patient.cluster.get(Secret, name)
-    missing = [key for key in keys if key not in ((found.data if found else None) or {})]
-    if not missing:
-        return Finding(check="secrets", ok=True, message=f"The Secret {name} ({option}) is there.")
-    lack = f"lacks {', '.join(missing)}" if found else "is not there"
-    literals = " ".join(f"--from-literal={key}=..." for key in keys)
-    docker = "docker-registry", "--docker-server=... --docker-username=... --docker-password=..."
-    kind, what = docker if option == "pull-secret" else ("generic", literals)
-    return Finding(
-        check="secrets",
-        ok=False,
-        message=f"The Secret {name} ({option}) {lack}.",
-        fix=f"kubectl --namespace {patient.options.namespace} create secret {kind} {name} {what}",
-    )
+    for each in given.named(patient.options):
+        lack = each.lack(patient.cluster)
+        yield Finding(
+            check="secrets",
+            ok=not lack,
+            message=f"The Secret {each.name} ({each.option}) {lack or 'is there'}.",
+            fix=each.fix(patient.options.namespace) if lack else "",
+        )
 
 
 def _record(patient: Patient) -> Iterator[Finding]:

@@ -26,6 +26,7 @@ from matcha.targets.kubernetes import (
     desired,
     facts,
     foundations,
+    given,
     look,
     ownership,
     proof,
@@ -184,7 +185,8 @@ class KubernetesTarget:
         where = f"Cluster {self._cluster.config.context_name}, namespace {self._options.namespace}."
         built = f"Environments built in the cluster, once: {', '.join(missing)}." if missing else ""
         shared, unseen = self._shared(known, snapshot), hidden(self._cluster, environments)
-        notes = (where, shared, built, space.security_note(self._cluster), *unseen)
+        secrets = given.notes(self._cluster, self._options)
+        notes = (where, shared, built, *secrets, space.security_note(self._cluster), *unseen)
         return [line for line in notes if line]
 
     def _shared(self, wanted: Setting, snapshot: Snapshot) -> str:
