@@ -34,13 +34,13 @@ class Small(Component):
     role, flavor, title = "small", "plain", "Small"
     Options = msgspec.Struct
 
-    def __init__(self, services: Sequence[Service], environment: Environment) -> None:
+    def __init__(self, services: Sequence[Service], *environments: Environment) -> None:
         super().__init__(msgspec.Struct())
         self._services = tuple(services)
-        self._environment = environment
+        self._environments = environments
 
     def environments(self) -> tuple[Environment, ...]:
-        return (self._environment,)
+        return self._environments
 
     def services(self, deployments: Sequence[Any]) -> tuple[Service, ...]:
         return self._services
@@ -48,7 +48,7 @@ class Small(Component):
 
 class SmallStack:
     """The project in `folder`, as somebody with `kubeconfig` has it. `archive`: its environment has no image
-    and is built in the cluster.
+    and is built in the cluster. `images`: of other environments, by name.
     """
 
     def __init__(
@@ -59,6 +59,7 @@ class SmallStack:
         self.services: Sequence[Service] = services or usual()
         self.options: dict[str, Any] = {}
         self.archive = archive
+        self.images: dict[str, str] = {}
         self.pauses: list[float] = []
         self.folder = folder / "project"
         self.folder.mkdir(exist_ok=True)
@@ -128,7 +129,9 @@ class SmallStack:
     @contextlib.contextmanager
     def _opened(self) -> Iterator[None]:
         """No file names these services: the project is what opening one would give."""
-        small = Small(self.services, self.environment)
+        lock = self.environment.lock
+        others = [Environment(name=name, lock=lock, image=image) for name, image in self.images.items()]
+        small = Small(self.services, self.environment, *others)
         stack = Stack(
             name="small",
             target="kubernetes",

@@ -53,12 +53,17 @@ def test_the_sweep_is_every_moment_of_a_deploy(sweep: list[str]) -> None:
     assert [t.partition("[")[2].removesuffix("]") for t in swept] == moments
 
 
+def test_the_sweep_has_what_only_it_runs_on_a_node(sweep: list[str]) -> None:
+    assert sum("test_options.py" in test for test in sweep) == 1
+
+
 def test_by_default_a_sample_runs() -> None:
     assert len(collected("tests/e2e/test_kill.py")) < 12
     assert len(collected("tests/e2e/test_killed_deploys.py")) == 2
     on_a_node = collected("tests/node")
     assert sum("test_contract.py" in test for test in on_a_node) == 3
     assert sum("test_a_killed_provision" in test for test in on_a_node) == 1
+    assert not any("test_options.py" in test for test in on_a_node)
 
 
 def test_every_sample_is_of_its_sweep() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -13,7 +13,6 @@ from lightkube.resources.core_v1 import (
     ConfigMap,
     LimitRange,
     Namespace,
-    PersistentVolumeClaim,
     ResourceQuota,
     Secret,
 )
@@ -23,12 +22,11 @@ from matcha.errors import MatchaError, StateUnreadable
 from matcha.host.findings import Finding
 from matcha.host.probe import says
 from matcha.state import State
-from matcha.targets.kubernetes import foundations, look, ownership, permissions, quotas, volumes
+from matcha.targets.kubernetes import given, look, ownership, passwords, permissions, quotas
 from matcha.targets.kubernetes.cluster import Cluster, ClusterError, Forbidden
 from matcha.targets.kubernetes.links import Links, strays
-from matcha.targets.kubernetes.names import DATABASE, LOCK, NOTES, SECRETS, STATE
+from matcha.targets.kubernetes.names import LOCK, NOTES, SECRETS, STATE
 from matcha.targets.kubernetes.options import KubernetesOptions
-from matcha.targets.kubernetes.secrets import values
 from matcha.targets.kubernetes.setting import Setting
 from matcha.targets.kubernetes.store import ClusterStore
 
@@ -268,61 +266,18 @@ def _storage(patient: Patient) -> Iterator[Finding]:
 
 
 def _secrets(patient: Patient) -> Iterator[Finding]:
-    """Those that the user makes, and pods cannot start without."""
-    options = patient.options
-    wanted = {
-        "pull-secret": (options.pull_secret, (".dockerconfigjson",)),
-        "storage-secret": (options.storage and options.storage_secret, ("access-key", "secret-key")),
-        "database-secret": (options.database and options.database_secret, ("username", "password")),
-    }
-    for option, (name, keys) in wanted.items():
-        if name:
-            yield _secret(patient, option, name, keys)
-
-
-def _secret(patient: Patient, option: str, name: str, keys: tuple[str, ...]) -> Finding:
-    found = patient.cluster.get(Secret, name)
-    missing = [key for key in keys if key not in ((found.data if found else None) or {})]
-    if not missing:
-        return Finding(check="secrets", ok=True, message=f"The Secret {name} ({option}) is there.")
-    lack = f"lacks {', '.join(missing)}" if found else "is not there"
-    literals = " ".join(f"--from-literal={key}=..." for key in keys)
-    docker = "docker-registry", "--docker-server=... --docker-username=... --docker-password=..."
-    kind, what = docker if option == "pull-secret" else ("generic", literals)
-    return Finding(
-        check="secrets",
-        ok=False,
-        message=f"The Secret {name} ({option}) {lack}.",
-        fix=f"kubectl --namespace {patient.options.namespace} create secret {kind} {name} {what}",
-    )
+    for each in given.named(patient.options):
+        lack = each.lack(patient.cluster)
+        yield Finding(
+            check="secrets",
+            ok=not lack,
+            message=f"The Secret {each.name} ({each.option}) {lack or 'is there'}.",
+            fix=each.fix(patient.options.namespace) if lack else "",
+        )
 
 
 def _passwords(patient: Patient) -> Iterator[Finding]:
-    """Those that Matcha generated for the stack, and made its data with."""
-    own = values(patient.cluster.get(Secret, SECRETS))
-    claim = patient.cluster.get(PersistentVolumeClaim, DATABASE)
-    lost = volumes.lost_key(claim, own)
-    missing = _missing(patient.recorded, own) if patient.recorded else []
-    if lost:
-        yield Finding(
-            check="passwords", ok=False, message=f"{lost.message} {lost.details}", fix=lost.resolution
-        )
-    elif missing:
-        lack = f"lacks {', '.join(missing)}" if own else "is gone, or empty"
-        yield Finding(
-            check="passwords",
-            ok=False,
-            message=f"The Secret {SECRETS} {lack}: what the stack generated for its pods. Those that run "
-            "have it still. New values open nothing that was encrypted with the old ones.",
-            fix=f"Put the Secret {SECRETS} back, or have new ones made: matcha provision",
-        )
-    elif patient.recorded:
-        yield Finding(check="passwords", ok=True, message="What the stack generated for its pods is there.")
-
-
-def _missing(recorded: Setting, own: Collection[str]) -> list[str]:
-    named = {name for service in recorded.services for name in service.secrets.values()}
-    return sorted({*foundations.secret_names(recorded), *named} - set(own))
+    return passwords.findings(patient.cluster, patient.recorded)
 
 
 def _record(patient: Patient) -> Iterator[Finding]:

@@ -25,6 +25,7 @@ from matcha.targets.kubernetes import (
     desired,
     facts,
     foundations,
+    given,
     leaving,
     look,
     ownership,
@@ -206,7 +207,9 @@ class KubernetesTarget:
         unseen = hidden(self._cluster, environments)
         closed = "" if self._reads_secrets else rotation.CLOSED
         behind = leaving.notes(self._options, self._project)
-        notes = (where, *behind, *taken, built, space.security_note(self._cluster), *unseen, closed)
+        secrets = given.notes(self._cluster, self._options)
+        secure = space.security_note(self._cluster)
+        notes = (where, *behind, *taken, built, *secrets, secure, *unseen, closed)
         return [line for line in notes if line]
 
     def begin(
