@@ -5,6 +5,8 @@ from types import FrameType
 
 import pytest
 
+from support.sweep import is_whole, not_sampled
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
@@ -26,12 +28,15 @@ def _end(number: int, frame: FrameType | None) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """With --kubeconfig, of the tests on real stacks only those that run on that cluster."""
-    if not config.getoption("--kubeconfig"):
-        return
-    other = [
-        i for i in items if i.get_closest_marker("e2e") and "kubeconfig" not in getattr(i, "fixturenames", ())
-    ]
+    """Of sweeps a sample, unless all or one by its name is asked for. With --kubeconfig, of the tests on real
+    stacks only those that run on that cluster.
+    """
+    other: list[pytest.Item] = []
+    if not is_whole(config) and not any("[" in argument for argument in config.args):
+        other += not_sampled(items)
+    if config.getoption("--kubeconfig"):
+        real = [i for i in items if i.get_closest_marker("e2e")]
+        other += [i for i in real if "kubeconfig" not in getattr(i, "fixturenames", ())]
     if other:
         config.hook.pytest_deselected(items=other)
         items[:] = [i for i in items if i not in other]

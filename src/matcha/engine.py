@@ -17,7 +17,7 @@ import msgspec
 from matcha.component import Component, Deployment, ModelServer
 from matcha.errors import Locked, MatchaError, NotServed
 from matcha.events import Emit, Event
-from matcha.planning import UNFINISHED, Plan, Step, Wanted
+from matcha.planning import UNFINISHED, Plan, Step, Wanted, undone
 from matcha.state import Record, State
 from matcha.target import StateStore, Target
 
@@ -94,12 +94,19 @@ class Work:
         if step.action == "remove":
             self._remove(kind, name, step.key)
         else:
+            self._undo(undone(step, self._wanted, self._journal.state))
             getattr(self, f"_{kind}")(name)
 
     def _remove(self, kind: str, name: str, key: str) -> None:
         if kind in ("service", "foundation"):
             self._target.remove_service(name, self._emit)
         self._journal.change(lambda s: s.without_resource(key))
+
+    def _undo(self, keys: Sequence[str]) -> None:
+        """Before the step that these have to follow: whatever ends the run before they did counts."""
+        if keys:
+            marks = dict.fromkeys(keys, Record(digest=UNFINISHED, at=now()))
+            self._journal.change(lambda s: s.next(resources={**s.resources, **marks}))
 
     def _foundation(self, name: str) -> None:
         self._target.lay(name, self._emit)

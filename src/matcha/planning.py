@@ -222,6 +222,16 @@ def _recorded(resource: Resource, state: State | None, steps: dict[str, Step]) -
     return ("update", f"{remade[0]} is made anew") if remade else None
 
 
+def undone(step: Step, wanted: Wanted, state: State) -> list[str]:
+    """Keys of what the record has as done and `step` makes to be done again. What can be asked whether it is
+    well needs no record.
+    """
+    if step.action == "start":
+        return []
+    again = [r for r in wanted.resources if r.recorded and not r.parts and step.key in r.remade_with]
+    return [r.key for r in again if r.key in state.resources]
+
+
 def _ill(resource: Resource, snapshot: Snapshot) -> tuple[Action, str] | None:
     """For parts of a recorded resource that were asked and are not well."""
     shown = {key: snapshot.resources[key] for key in resource.parts if key in snapshot.resources}

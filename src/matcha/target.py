@@ -271,6 +271,12 @@ class Sharing(Protocol):
 
     def shared(self, name: str) -> str | None: ...
 
+    def shares(self) -> Sequence[str]:
+        """Names of all of them."""
+
+    def unshare(self, name: str) -> None:
+        """Under the stack's lock."""
+
 
 @runtime_checkable
 class OnePython(Protocol):

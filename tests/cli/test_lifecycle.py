@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from matcha.cli.place import first_step
 from matcha.registry import component_catalogue
 from matcha.views.documents import SCHEMAS
 
@@ -89,7 +90,7 @@ def test_provision_without_a_terminal_wants_an_answer(matcha) -> None:
 ENDPOINTS = """
   experiment-tracker  MLflow  http://127.0.0.1:9000
 
-Next: matcha example get recommendation
+Next: matcha env
 """
 
 
@@ -395,11 +396,28 @@ def test_an_empty_folder_stays_empty(tmp_path: Path, matcha) -> None:
         assert list(empty.iterdir()) == [], command
 
 
-@pytest.mark.parametrize("name", ["run.py", "train.py"])
-def test_the_next_step_is_the_projects_own_code_where_there_is_some(matcha, name: str) -> None:
-    (matcha.folder / name).touch()
+def test_the_next_step_is_one_that_works(matcha) -> None:
+    """Not every target runs the code that the project has."""
+    (matcha.folder / "train.py").touch()
     for command in (("provision", "--yes"), ("start",)):
-        assert matcha(*command).out.endswith(f"\nNext: matcha run -- python {name}\n")
+        assert matcha(*command).out.endswith("\nNext: matcha env\n")
+    assert matcha("run", "--", "python", "train.py").code == 2
+    assert matcha("env").code == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("run.py", "matcha run -- python run.py"),
+        ("train.py", "matcha run -- python train.py"),
+        ("other.py", "matcha example get recommendation"),
+    ],
+)
+def test_the_next_step_is_the_projects_own_code_where_there_is_some(
+    tmp_path: Path, name: str, said: str
+) -> None:
+    (tmp_path / name).touch()
+    assert first_step(tmp_path, "local") == said
 
 
 def test_example_copies_a_folder(matcha) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,21 +10,36 @@ from typing import Any
 import msgspec
 import pytest
 from lightkube import ApiError, Client
-from lightkube.models.core_v1 import Container, PodSpec, PodTemplateSpec
+from lightkube.models.core_v1 import (
+    Container,
+    PodSpec,
+    PodTemplateSpec,
+    ServicePort,
+    ServiceSpec,
+)
 from lightkube.models.meta_v1 import ObjectMeta
+from lightkube.resources.admissionregistration_v1 import (
+    ValidatingAdmissionPolicy,
+    ValidatingAdmissionPolicyBinding,
+)
 from lightkube.resources.apps_v1 import Deployment, StatefulSet
 from lightkube.resources.batch_v1 import CronJob, Job
 from lightkube.resources.core_v1 import Namespace, Pod, Secret, ServiceAccount
+from lightkube.resources.core_v1 import Service as ServiceObject
 
 from matcha import planning, registry
 from matcha.component import service_digest
 from matcha.targets.kubernetes import KubernetesOptions, desired, foundations, look
-from matcha.targets.kubernetes.cluster import Cluster
+from matcha.targets.kubernetes.cluster import Cluster, Forbidden
 from matcha.targets.kubernetes.names import ADMITTED, MANAGER
 from matcha.targets.kubernetes.raising import Raiser
 from matcha.targets.kubernetes.setting import Setting, setting
+from support.matcha import until
+from support.rights import limit_volumes
+from support.small_stack import SmallStack
 from support.stores import cluster
 
+METADATA_NAME = "kubernetes.io/metadata.name"  # label of every namespace
 OPTIONS: dict[str, dict[str, Any]] = {
     "defaults": {},
     "outside": {
@@ -105,3 +121,58 @@ def test_the_default_stack_is_taken_and_seen_as_it_was_asked_for(
         assert look.changed(wanted, seen, digests.get(key.partition("/")[2], "")) == "", key
     assert {desired.ref(obj) for obj in objects} <= set(seen.objects)
     assert not [o for o in seen.objects.values() if ADMITTED in (o.metadata.annotations or {})]
+
+
+# -- what no right would help with --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("bounds", "said"), [({"max": "1Gi"}, "maximum"), ({"min": "50Gi"}, "minimum")])
+def test_a_limit_range_that_refuses_a_volume_is_no_missing_right(
+    api_server: Path, stack: SmallStack, bounds: dict[str, str], said: str
+) -> None:
+    limit_volumes(api_server, stack.namespace, **bounds)
+    with pytest.raises(Forbidden) as told:
+        stack.provision()
+    assert told.value.message.startswith("A limit range of the namespace does not allow to apply Persistent")
+    assert f"{said} storage usage per PersistentVolumeClaim is" in told.value.details
+    assert told.value.resolution.startswith("Change targets.kubernetes.storage-size in matcha.yaml")
+    stack.options |= {"storage_size": next(iter(bounds.values()))}
+    with pytest.raises(Forbidden) as told:
+        stack.provision()
+    assert told.value.resolution.startswith("Change targets.kubernetes.volume-size in matcha.yaml")
+
+
+def test_a_policy_that_refuses_is_no_missing_right(api_server: Path, stack: SmallStack, name: str) -> None:
+    admin = cluster(api_server, stack.namespace)
+    rule = {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["services"]}
+    refusing = {"expression": "false", "message": "no Services here", "reason": "Forbidden"}
+    matched = {
+        "resourceRules": [rule],
+        "namespaceSelector": {"matchLabels": {METADATA_NAME: stack.namespace}},
+    }
+    spec = {"failurePolicy": "Fail", "matchConstraints": matched, "validations": [refusing]}
+    bound = {"policyName": name, "validationActions": ["Deny"]}
+    admin.apply(ValidatingAdmissionPolicy.from_dict({"metadata": {"name": name}, "spec": spec}))
+    admin.apply(ValidatingAdmissionPolicyBinding.from_dict({"metadata": {"name": name}, "spec": bound}))
+    try:
+        until(lambda: _is_refused(admin), 60)
+        with pytest.raises(Forbidden) as told:
+            stack.provision()
+    finally:
+        admin.delete(ValidatingAdmissionPolicyBinding, name)
+        admin.delete(ValidatingAdmissionPolicy, name)
+    assert told.value.message.startswith("A policy of the cluster does not allow to apply Service ")
+    assert "no Services here" in told.value.details
+    assert "the policy that is named" in told.value.resolution
+
+
+def _is_refused(admin: Cluster) -> bool:
+    """The API server takes up a policy some time after it was made."""
+    ports = ServiceSpec(ports=[ServicePort(port=80)])
+    trying = Client(admin.config, namespace=admin.namespace, dry_run=True)
+    try:
+        with contextlib.closing(trying):
+            trying.create(ServiceObject(metadata=ObjectMeta(name="tried"), spec=ports))
+    except ApiError as error:
+        return "no Services here" in str(error)
+    return False

@@ -111,7 +111,8 @@ def test_an_unchanged_second_pass_lists_each_kind_once_and_writes_nothing(
     assert not stack.provision().changed
     asked = proxy.requests[made:]
     lists = [path for method, path in asked if method == "GET" and "labelSelector" in path]
-    assert len(lists) == len(set(lists)) == len(KINDS)
+    assert len(lists) == len(set(lists)) == len(KINDS) - 1
+    assert len([path for _, path in asked if "/secrets" in path]) == 1, "by its name"
     writes = [path for method, path in asked if method != "GET"]
     assert all("/leases" in path or "/configmaps/matcha-state" in path for path in writes), "but the lock's"
 

@@ -14,8 +14,10 @@ from lightkube.resources.batch_v1 import Job
 from lightkube.resources.core_v1 import PersistentVolume, PersistentVolumeClaim, Secret
 
 from matcha.api import _locks
+from matcha.component import Deployment
 from matcha.errors import ComponentFailed, MatchaError
 from matcha.events import silent
+from matcha.state import State
 from matcha.targets.kubernetes.cluster import Conflict
 from matcha.targets.kubernetes.names import SECRETS
 from matcha.targets.kubernetes.raising import Raiser
@@ -154,9 +156,9 @@ def test_the_packages_of_a_teammates_model_are_known_to_all(
     state = mine.store().read()
     assert state
     _locks.made(mine, state, "0a1b", lambda lock: lock.write_bytes(b"numpy==2.0.0\n"))
+    mine.observe(state, stack.services, (stack.environment,))
+    mine.settle()  # what is no longer wanted goes, and this is no part of a service
     mine.store().release(token)
-    stack.services = (usual()[0],)
-    stack.provision()  # what is no longer wanted goes, and this is no part of a service
     folder = tmp_path / "theirs"
     folder.mkdir()
     theirs = SmallStack(folder, stack.kubeconfig, stack.namespace).target()
@@ -169,6 +171,38 @@ def test_the_packages_of_a_teammates_model_are_known_to_all(
     theirs.store().release(token)
     stack.destroy()
     assert there(api_server, stack.namespace) == set()
+
+
+def test_what_was_shared_for_models_goes_when_none_needs_it(stack: SmallStack) -> None:
+    stack.provision()
+    mine, model = stack.target(), Deployment(name="m", asked="m", uri="m", environment="0a1b")
+
+    def deployed(*digests: str) -> State:
+        """As a deploy leaves it that shared these, and may have been killed before it came to the second."""
+        token = mine.store().acquire("deploy", wait=5, emit=silent).token
+        state = mine.store().read()
+        assert state
+        for digest in digests:
+            _locks.made(mine, state, digest, lambda lock: lock.write_bytes(b"numpy==2.0.0\n"))
+        mine.share("other", "text")
+        mine.store().write(state.with_deployment(model), token)
+        mine.store().release(token)
+        return state.with_deployment(model)
+
+    state = deployed("0a1b", "0c2d")
+    token = mine.store().acquire("deploy", wait=5, emit=silent).token
+    _locks.drop_unused(mine, state)
+    mine.store().release(token)
+    assert sorted(mine.shares()) == ["lock-0a1b", "other"]
+    stack.undeploy("m")
+    assert list(mine.shares()) == ["other"]
+
+    token = mine.store().acquire("deploy", wait=5, emit=silent).token
+    _locks.made(mine, state, "0e3f", lambda lock: lock.write_bytes(b"numpy==2.0.0\n"))
+    mine.store().release(token)
+    stack.services = (usual()[0],)
+    stack.provision()
+    assert list(mine.shares()) == ["other"]
 
 
 def test_a_secret_of_somebody_else_is_left_alone(api_server: Path, stack: SmallStack) -> None:

@@ -120,4 +120,4 @@ def test_a_plan_says_that_it_takes_apart_what_it_does_not_name(stack: SmallStack
     plan = stack.plan()
     assert ("service/front", "remove") in {(s.key, s.action) for s in plan.steps}
     [note] = [n for n in plan.notes if "holds one stack" in n]
-    assert "targets.kubernetes.namespace" in note
+    assert "do not go on: set targets.kubernetes.namespace to another one in matcha.yaml" in note

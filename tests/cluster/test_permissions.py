@@ -17,6 +17,7 @@ from lightkube.models.apiextensions_v1 import (
     CustomResourceValidation,
     JSONSchemaProps,
 )
+from lightkube.models.core_v1 import HostPathVolumeSource, ObjectReference, PersistentVolumeSpec
 from lightkube.models.meta_v1 import ObjectMeta
 from lightkube.models.rbac_v1 import PolicyRule, RoleRef, Subject
 from lightkube.resources.admissionregistration_v1 import (
@@ -24,8 +25,8 @@ from lightkube.resources.admissionregistration_v1 import (
     ValidatingAdmissionPolicyBinding,
 )
 from lightkube.resources.apiextensions_v1 import CustomResourceDefinition
-from lightkube.resources.core_v1 import Namespace
-from lightkube.resources.rbac_authorization_v1 import ClusterRole, ClusterRoleBinding, Role, RoleBinding
+from lightkube.resources.core_v1 import Namespace, PersistentVolume, PersistentVolumeClaim
+from lightkube.resources.rbac_authorization_v1 import ClusterRole, ClusterRoleBinding
 
 from matcha.events import Event
 from matcha.host.findings import Finding
@@ -35,30 +36,9 @@ from matcha.targets.kubernetes.doctor import OPENSHIFT
 from support.apiserver import as_user
 from support.kubelet import Kubelet, kubelet
 from support.matcha import until
+from support.rights import RBAC, grant, without
 from support.small_stack import SmallStack, namespace_is_gone, there, usual, with_database
-from support.stores import cluster, wait_for
-
-RBAC = "rbac.authorization.k8s.io"
-
-
-def grant(api_server: Path, namespace: str, role: Role, user: str) -> None:
-    """As an administrator does with the Role of the docs."""
-    admin = cluster(api_server, namespace)
-    admin.apply(role)
-    admin.apply(
-        RoleBinding(
-            metadata=ObjectMeta(name=f"matcha-{user}"),
-            roleRef=RoleRef(apiGroup=RBAC, kind="Role", name=permissions.NAME),
-            subjects=[Subject(apiGroup=RBAC, kind="User", name=user)],
-        )
-    )
-    wait_for(cluster(as_user(api_server, user), namespace), role.rules or ())
-
-
-def without(*resources: str) -> Role:
-    found = permissions.role()
-    found.rules = [r for r in found.rules or () if not set(r.resources or ()) & set(resources)]
-    return found
+from support.stores import cluster
 
 
 @pytest.fixture
@@ -90,6 +70,28 @@ def test_the_ready_role_is_enough(api_server: Path, alice: SmallStack) -> None:
     assert notes(events) == [
         f"You may not see the namespace {alice.namespace} itself: it stays, whoever made it.",
     ]
+
+
+def test_a_destroy_says_that_it_could_not_look_for_volumes_that_stay(
+    api_server: Path, alice: SmallStack
+) -> None:
+    grant(api_server, alice.namespace, permissions.role(), "alice")
+    admin, name = cluster(api_server, alice.namespace).client, f"{alice.namespace}-store"
+    spec = PersistentVolumeSpec(
+        accessModes=["ReadWriteOnce"],
+        capacity={"storage": "100Gi"},
+        claimRef=ObjectReference(name="object-store", namespace=alice.namespace),
+        hostPath=HostPathVolumeSource(path="/nowhere"),
+    )
+    admin.create(PersistentVolume(metadata=ObjectMeta(name=name), spec=spec))
+    try:
+        alice.provision()
+        until(lambda: admin.get(PersistentVolumeClaim, "object-store").status.phase == "Bound", 60)  # type: ignore[union-attr]
+        events: list[Event] = []
+        alice.destroy(emit=events.append)
+        assert any(note.startswith("You may not see PersistentVolumes") for note in notes(events))
+    finally:
+        admin.delete(PersistentVolume, name)
 
 
 def test_the_doctor_says_what_it_could_not_check(api_server: Path, alice: SmallStack) -> None:

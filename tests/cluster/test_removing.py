@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from lightkube.models.core_v1 import ResourceQuotaSpec
 from lightkube.models.meta_v1 import ObjectMeta, OwnerReference
 from lightkube.resources.core_v1 import ConfigMap, Namespace, PersistentVolumeClaim, ResourceQuota, Secret
 
-from matcha.errors import MatchaError
+from matcha.errors import MatchaError, NotProvisioned
 from matcha.events import Event
 from matcha.host.files import private_folder, write_changed
 from matcha.targets.kubernetes import proof, removal
@@ -235,11 +236,73 @@ def test_data_stays_until_it_is_to_go(api_server: Path, stack: SmallStack) -> No
     kept = {"PersistentVolumeClaim/back-data", "PersistentVolumeClaim/object-store", f"Secret/{SECRETS}"}
     assert there(api_server, stack.namespace) == kept
     assert {name.replace(" ", "/") for name in destroyed.kept} == kept
+    with pytest.raises(NotProvisioned) as told:
+        stack.status()
+    assert told.value.message == "The stack was destroyed, and its data kept."
+    assert set(told.value.details.splitlines()[:-1]) == {name.replace("/", " ") for name in kept}
+    assert "matcha destroy --delete-data removes it" in told.value.details
+    assert told.value.resolution == "matcha provision"
+    again = stack.destroy(delete_data=False)
+    assert again.nothing and set(again.kept) == set(destroyed.kept)
+    used = "Data of an earlier stack is here and is used again: back-data, object-store. "
+    assert any(note.startswith(used) for note in stack.plan().notes), stack.plan().notes
     stack.provision()
-    again = admin.get(Secret, SECRETS)
-    assert secret and again and again.data == secret.data
+    assert not any("earlier stack" in note for note in stack.plan().notes)
+    reread = admin.get(Secret, SECRETS)
+    assert secret and reread and reread.data == secret.data
     stack.destroy()
     assert there(api_server, stack.namespace) == set()
+
+
+@pytest.mark.parametrize("delete_data", [True, False], ids=["all", "not the data"])
+def test_nothing_of_a_stack_stays_in_the_project_folder(stack: SmallStack, delete_data: bool) -> None:
+    """What is not of the stack does: the files of the user, and matcha.yaml."""
+    stack.provision()
+    state = stack.target().store().read()
+    assert state
+    made = stack.target().access(state).folder("client")
+    assert made.stat().st_mode & 0o777 == 0o700
+    assert (stack.folder / ".matcha" / ".gitignore").read_text() == "*\n"
+    (made / "login").write_text("secret")
+    for name in ("matcha.yaml", "train.py"):
+        (stack.folder / name).touch()
+    stack.destroy(delete_data=delete_data)
+    assert {path.name for path in stack.folder.iterdir()} == {"matcha.yaml", "train.py", "plain.lock"}
+
+
+def test_what_a_local_stack_has_in_the_project_folder_stays(stack: SmallStack) -> None:
+    stack.provision()
+    state = stack.target().store().read()
+    assert state
+    stack.target().access(state).folder("client")
+    local = private_folder(stack.folder / ".matcha" / "stack" / "folders" / "zenml-client")
+    stack.destroy()
+    assert local.is_dir()
+    assert {path.name for path in (stack.folder / ".matcha").iterdir()} == {".gitignore", "stack"}
+
+
+def test_the_folder_of_a_stack_that_went_elsewhere_goes_with_the_next_destroy(
+    tmp_path: Path, stack: SmallStack
+) -> None:
+    stack.provision()
+    other = SmallStack(private_folder(tmp_path / "teammate"), stack.kubeconfig, stack.namespace)
+    state = other.target().store().read()
+    assert state
+    other.target().access(state).folder("client")
+    stack.destroy()
+    other.destroy()
+    assert not (other.folder / ".matcha").exists()
+
+
+def test_a_stack_whose_record_is_lost_is_named_in_few_lines(api_server: Path, stack: SmallStack) -> None:
+    stack.provision()
+    cluster(api_server, stack.namespace).delete(ConfigMap, STATE)
+    with pytest.raises(NotProvisioned, match="The record of this project's stack is gone") as told:
+        stack.status()
+    *listed, more, then = told.value.details.splitlines()
+    assert len(listed) == 12
+    assert re.fullmatch(r"and \d+ more", more)
+    assert then == "matcha provision takes them over; matcha destroy removes them."
 
 
 def test_a_finalizer_that_hangs_is_named(

@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
+import json
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from lightkube import Client
+from lightkube import ApiError, Client
+from lightkube.models.core_v1 import HostPathVolumeSource, ObjectReference, PersistentVolumeSpec
 from lightkube.models.meta_v1 import ObjectMeta
 from lightkube.resources.apps_v1 import Deployment, StatefulSet
 from lightkube.resources.batch_v1 import CronJob, Job
-from lightkube.resources.core_v1 import ConfigMap, Pod, Secret
+from lightkube.resources.core_v1 import ConfigMap, PersistentVolume, PersistentVolumeClaim, Pod, Secret
+from lightkube.resources.core_v1 import Event as ClusterEvent
 from lightkube.resources.core_v1 import Service as ServiceObject
 from lightkube.resources.networking_v1 import NetworkPolicy
+from lightkube.resources.storage_v1 import StorageClass
 from lightkube.types import PatchType
 
-from matcha.errors import BadInput, ComponentFailed
+from matcha.component import Output
+from matcha.errors import BadInput, ComponentFailed, MatchaError
 from matcha.host.findings import Finding
-from matcha.targets.kubernetes import permissions, raising
+from matcha.targets.kubernetes import KubernetesOptions, permissions, raising
+from matcha.targets.kubernetes.links import Links
 from matcha.targets.kubernetes.names import NAME, STATE
 from matcha.targets.kubernetes.statuses import KINDS
 from matcha.targets.kubernetes.store import CONTENT
@@ -27,9 +35,9 @@ from matcha.views import statuses
 from matcha.views.text import Paper, render
 from support.apiserver import as_user
 from support.faults import Fault, FaultyProxy
-from support.kubelet import Kubelet, crashing
+from support.kubelet import Kubelet, crashing, unscheduled
 from support.matcha import until
-from support.small_stack import SmallStack, usual, with_database
+from support.small_stack import Small, SmallStack, there, usual, with_database
 from support.stores import cluster
 
 
@@ -160,6 +168,24 @@ def test_the_newest_dump_is_told_where_it_failed(api_server: Path, based: SmallS
     assert based.status().healthy
 
 
+def test_get_of_a_stopped_stack_says_so_and_starts_no_forward(
+    stack: SmallStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stack.provision()
+    stack.stop()
+    state = stack.target().store().read()
+    assert state and state.phase == "stopped"
+    url = lambda self, access: {"small": {"url": Output(access.url("role-of-back"))}}  # noqa: ARG005, E731
+    monkeypatch.setattr(Small, "resources", url)
+    try:
+        with pytest.raises(MatchaError, match="The stack is stopped") as told:
+            stack.get()
+        assert told.value.resolution == "matcha start"
+        assert not Links(state.stack_id, KubernetesOptions()).home.exists()
+    finally:
+        stack.destroy()
+
+
 # -- logs ---------------------------------------------------------------------------------------------------
 
 
@@ -237,6 +263,115 @@ def test_a_claim_that_cannot_be_made_is_named_with_its_reason(
     assert "its volume object-store is not there yet: " in told.value.message
     assert '"there-is-none" not found' in told.value.message
     assert told.value.resolution == "Mend what it names, then: matcha provision"
+
+
+@pytest.fixture
+def waiting(api_server: Path, stack: SmallStack) -> Iterator[Client]:
+    """Volumes of a class that nobody makes any for, as a cluster's own controller says of every claim."""
+    client = cluster(api_server, stack.namespace).client
+    stack.options["storage_class"] = classed(client, f"class-{stack.namespace}", "Immediate")
+    yield client
+    client.delete(StorageClass, f"class-{stack.namespace}")
+    for volume in (f"{stack.namespace}-{name}" for name in ("object-store", "back-data")):
+        with contextlib.suppress(ApiError):
+            client.delete(PersistentVolume, volume)
+
+
+def classed(client: Client, name: str, mode: str) -> str:
+    made = StorageClass(
+        metadata=ObjectMeta(name=name), provisioner="nobody.example.com", volumeBindingMode=mode
+    )
+    client.create(made)
+    return name
+
+
+def told(client: Client, claim: str, reason: str) -> bool:
+    """Whether an event of this reason is there of the claim that is there."""
+    uid = client.get(PersistentVolumeClaim, claim).metadata.uid  # type: ignore[union-attr]
+    return any(e.reason == reason and e.involvedObject.uid == uid for e in client.list(ClusterEvent))
+
+
+def bind(client: Client, stack: SmallStack, claim: str) -> None:
+    spec = PersistentVolumeSpec(
+        accessModes=["ReadWriteOnce"],
+        capacity={"storage": "100Gi"},
+        claimRef=ObjectReference(name=claim, namespace=stack.namespace),
+        hostPath=HostPathVolumeSource(path="/nowhere"),
+        storageClassName=stack.options["storage_class"],
+    )
+    name = f"{stack.namespace}-{claim}"
+    client.create(PersistentVolume(metadata=ObjectMeta(name=name), spec=spec))
+    until(lambda: _phase(client, claim) == "Bound", 60)
+
+
+def _phase(client: Client, claim: str) -> str:
+    status = client.get(PersistentVolumeClaim, claim).status
+    return (status.phase if status else None) or ""
+
+
+FULL = "0/1 nodes are available: 1 Insufficient cpu"
+
+
+@pytest.mark.parametrize("is_bound", [True, False], ids=["bound", "not bound"])
+def test_a_full_cluster_is_not_taken_for_a_volume_that_is_waited_for(
+    stack: SmallStack, waiting: Client, node: Kubelet, monkeypatch: pytest.MonkeyPatch, is_bound: bool
+) -> None:
+    """The event of a claim that waits for its volume outlives the wait by an hour."""
+    stack.provision()
+    until(lambda: told(waiting, "back-data", "ExternalProvisioning"), 60)
+    if is_bound:
+        bind(waiting, stack, "back-data")
+    monkeypatch.setattr(raising, "HARDLY", 2.0)
+    monkeypatch.setattr(raising, "PATIENCE", 10.0)
+    monkeypatch.setattr(raising, "EVENTS", 0.1)
+    node.says["back"] = unscheduled(f"{FULL}.")
+    waiting.delete(Pod, "back-0")
+    until(lambda: f"no node takes it: {FULL}" in stack.details()["small"], 30)
+    with pytest.raises(ComponentFailed) as failed:
+        stack.provision()
+    assert failed.value.message == f"back did not come up: no node takes it: {FULL}."
+
+
+def test_status_says_what_only_events_say(stack: SmallStack, waiting: Client, node: Kubelet) -> None:
+    stack.provision()
+    until(lambda: told(waiting, "back-data", "ExternalProvisioning"), 60)
+    node.says["back"] = lambda _: {"phase": "Pending"}
+    waiting.delete(Pod, "back-0")
+    until(lambda: "its volume back-data is not there yet: " in stack.details()["small"], 30)
+    assert "nobody.example.com" in stack.details()["small"]
+
+
+def test_an_event_of_a_claim_that_was_made_anew_says_nothing_of_it(
+    stack: SmallStack, waiting: Client, node: Kubelet
+) -> None:
+    """A failure stays in the events for an hour; the claim that it was about is gone."""
+    kind = stack.options["storage_class"]
+    stack.options["storage_class"] = "there-is-none"
+    stack.provision()
+    until(lambda: told(waiting, "back-data", "ProvisioningFailed"), 60)
+    stack.destroy()
+    waiting.delete(StorageClass, kind)  # it cannot be changed
+    stack.options["storage_class"] = classed(waiting, kind, "WaitForFirstConsumer")
+    stack.provision()
+    node.says["back"] = unscheduled(f"{FULL}.")
+    waiting.delete(Pod, "back-0")
+    until(lambda: FULL in stack.details()["small"], 30)
+    assert stack.details()["small"] == f"no node takes it: {FULL}"
+
+
+def test_a_cluster_that_has_ipv6_first_is_refused_before_anything_is_made(
+    api_server: Path, stack: SmallStack, proxy: FaultyProxy
+) -> None:
+    shown = json.dumps({"spec": {"clusterIP": "fd00::1", "clusterIPs": ["fd00::1", "10.96.0.1"]}})
+    answer = Fault("GET", "/services/kubernetes", times=9, status=200, body=shown)
+    answer.content_type = "application/json"
+    proxy.add(answer)
+    for refused in (stack.plan, stack.provision):
+        with pytest.raises(MatchaError, match="IPv6 addresses first") as told:
+            refused()
+        assert told.value.resolution.startswith("Use a cluster with IPv4")
+    assert there(api_server, stack.namespace) == set()
+    proxy.heal()
 
 
 # -- doctor -------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from lightkube.resources.storage_v1 import StorageClass
 
 from matcha.targets.kubernetes.cluster import ClusterError
 from support.matcha import until
+from support.rights import limit_volumes
 from support.small_stack import SmallStack
 from support.stores import cluster
 
@@ -86,6 +87,21 @@ def test_a_volume_neither_shrinks_nor_changes_its_class(
     stack.options = kept
     stack.provision()
     assert not stack.plan().steps
+
+
+@pytest.mark.parametrize("bound", [True], indirect=True)
+def test_a_limit_range_is_not_taken_for_a_class_that_cannot_grow(
+    api_server: Path, stack: SmallStack, bound: bool
+) -> None:
+    limit_volumes(api_server, stack.namespace, max="20Gi")
+    stack.options["volume_size"] = "30Gi"
+    told = refused(stack)
+    assert told.message.startswith("A limit range of the namespace does not allow to apply Persistent")
+    assert told.resolution.startswith("Change targets.kubernetes.volume-size in matcha.yaml")
+    assert size(api_server, stack) == "10Gi"
+    stack.options["volume_size"] = "20Gi"
+    stack.provision()
+    assert size(api_server, stack) == "20Gi"
 
 
 def refused(stack: SmallStack) -> ClusterError:

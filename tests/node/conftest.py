@@ -13,6 +13,9 @@ import pytest
 
 from support.cluster import ClusterMatcha
 from support.killing import Provisioned, provision_killed_at_every_step
+from support.outside import Outside
+from support.package_index import wheel
+from support.stores import close_all
 from support.sweep import is_whole
 
 SCRIPTS = Path(__file__).resolve().parents[1] / "e2e" / "cluster"
@@ -73,3 +76,22 @@ def provisioned(kubeconfig: Path, tmp_path_factory: pytest.TempPathFactory) -> I
 @pytest.fixture(scope="session")
 def stack(provisioned: Provisioned) -> ClusterMatcha:
     return provisioned.matcha
+
+
+@pytest.fixture(autouse=True)
+def _closed() -> Iterator[None]:
+    yield
+    close_all()
+
+
+@pytest.fixture(scope="session")
+def outside(kubeconfig: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outside]:
+    """Servers that no stack made."""
+    folder = tmp_path_factory.mktemp("outside")
+    namespace = f"matcha-outside-{secrets.token_hex(3)}"
+    made = Outside(ClusterMatcha(folder / "project", folder / "home", kubeconfig, namespace))
+    try:
+        made.start({"shiny-1.0-py3-none-any.whl": wheel("shiny")})
+        yield made
+    finally:
+        made.remove()

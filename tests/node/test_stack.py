@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
-from support.clients import LOG_MODELS, PIPELINE, workspace
+from support.clients import LOG_MODELS, PIPELINE, client
 from support.cluster import ClusterMatcha
 from support.killing import Provisioned
 from support.matcha import until
@@ -46,23 +46,6 @@ TRACKER = """
 from zenml.client import Client
 print(Client().active_stack.experiment_tracker.config.tracking_uri)
 """
-
-
-def client(stack: ClusterMatcha, code: str, *, timeout: float = 300) -> str:
-    """Stock clients with the variables that `matcha env` gives."""
-    variables = stack.json("env", "--show-sensitive")
-    (stack.project / "job.py").write_text(code)  # a pipeline has to stand in a file
-    done = subprocess.run(
-        [workspace(), "job.py"],
-        env={**stack.env, **variables},
-        cwd=stack.project,
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-    return done.stdout
 
 
 def runs(stack: ClusterMatcha) -> int:
@@ -121,6 +104,21 @@ def test_pods_run_locked_down_and_nothing_is_exposed(stack: ClusterMatcha) -> No
     assert {s["spec"]["type"] for s in stack.objects("services")} == {"ClusterIP"}
     names = {p["metadata"]["labels"]["app.kubernetes.io/name"] for p in stack.objects("pods")}
     assert SERVICES | {"mysql", "object-store"} <= names
+
+
+def test_status_has_the_memory_of_every_pod(stack: ClusterMatcha) -> None:
+    """Which the cluster measures some seconds after a pod's start."""
+
+    def measured() -> set[str]:
+        found = stack.json("status")
+        parts = {
+            **{c["role"]: c for c in found["components"]},
+            **{f["name"]: f for f in found["foundations"]},
+        }
+        return {name for name, part in parts.items() if part["memory"] > 2**20}
+
+    every = {"experiment-tracker", "pipeline", "model-deployer", "monitoring", "mysql", "object-store"}
+    until(lambda: measured() == every, 90, every=2)
 
 
 def test_pages_and_logs_are_found(stack: ClusterMatcha) -> None:

@@ -10,6 +10,7 @@ import subprocess
 import time
 import uuid
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,21 @@ class Bench:
         assert self.process is not None
         return self.process.pid
 
+    def workers(self) -> list[int]:
+        found = subprocess.run(["ps", "-Ao", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
+        pairs = [tuple(map(int, row.split())) for row in found.splitlines()]
+        return [child for child, parent in pairs if parent == self.pid]
+
+    def kill(self, victim: str) -> None:
+        """The `service`, which is started again, or its `worker`s."""
+        if victim == "service":
+            self.end(signal.SIGKILL)
+            self.start()
+            return
+        for worker in self.workers():
+            with suppress(ProcessLookupError):
+                os.kill(worker, signal.SIGKILL)
+
     # what a sender and a person do
 
     def send(self, body: bytes, **headers: str) -> httpx.Response:
@@ -130,6 +146,11 @@ class Bench:
         for start in range(0, len(lines), batch):
             answer = self.send(b"\n".join(lines[start : start + batch]))
             assert answer.status_code == 202, answer.text
+
+    def ask_for_window(self) -> None:
+        """Whatever comes of it."""
+        with suppress(httpx.HTTPError, AssertionError):
+            self.window()
 
     def window(self, name: str = "movie", take_in: bool = True) -> dict[str, Any]:
         answer = self.client.post(f"/v1/deployments/{name}/windows", json={"take_in": take_in})

@@ -1,4 +1,7 @@
-"""Measures the thresholds of the monitoring environment's `calibration`; runs in it. Prints JSON."""
+"""Measures the thresholds of the monitoring environment's `calibration`; runs in it.
+
+Arguments: a folder, kinds of data. Prints JSON.
+"""
 
 from __future__ import annotations
 
@@ -66,6 +69,6 @@ def agreement(folder: Path) -> dict[str, list[float]]:
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
     found: dict[str, object] = {"agreement": agreement(Path(sys.argv[1]))}
-    for kind in MAKERS:
+    for kind in sys.argv[2:]:
         found[kind] = alarms(kind, 3000, 100)
     print(json.dumps(found))

@@ -411,7 +411,7 @@ def setup_process(access: FolderAccess, url: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, "-c", SETUP, str(access.root), urls], env=env)
 
 
-@pytest.mark.sweep
+@pytest.mark.sweep(sample=("1-before", "4-after", "7-before", "7-after", "10-before", "13-after"))
 @pytest.mark.parametrize("moment", ["before", "after"])
 @pytest.mark.parametrize("at", range(1, REQUESTS + 1))
 def test_a_setup_killed_at_any_request_is_finished_by_the_next(

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
-from typing import Any
 
 import httpx
 import pytest
@@ -100,10 +96,10 @@ def test_a_take_in_that_is_killed_loses_and_doubles_nothing(make: Make, victim: 
     for seed, delay in enumerate(random.Random(victim).uniform(0.2, 1.5) for _ in range(times)):
         bench.feed(traffic(4000, 3, seed=seed))
         sent += 4000
-        asking = threading.Thread(target=_try, args=(bench.window,))
+        asking = threading.Thread(target=bench.ask_for_window)
         asking.start()
         time.sleep(delay)
-        _kill(bench, victim)
+        bench.kill(victim)
         asking.join(60)
     window = bench.window()
     assert window["window"]["rows"] == sent
@@ -112,32 +108,11 @@ def test_a_take_in_that_is_killed_loses_and_doubles_nothing(make: Make, victim: 
     assert not list(bench.data.rglob("*.tmp"))
 
 
-def _try(ask: Callable[[], Any]) -> None:
-    with suppress(httpx.HTTPError, AssertionError):
-        ask()
-
-
-def _kill(bench: Bench, victim: str) -> None:
-    if victim == "service":
-        bench.end(signal.SIGKILL)
-        bench.start()
-        return
-    for child in _children(bench.pid):
-        with suppress(ProcessLookupError):
-            os.kill(child, signal.SIGKILL)
-
-
-def _children(pid: int) -> list[int]:
-    found = subprocess.run(["ps", "-Ao", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
-    pairs = [tuple(map(int, row.split())) for row in found.splitlines()]
-    return [child for child, parent in pairs if parent == pid]
-
-
 def test_nothing_outlives_the_service(alone: Bench) -> None:
     alone.feed(traffic(4000, 20, seed=1))
-    asking = threading.Thread(target=_try, args=(alone.window,))
+    asking = threading.Thread(target=alone.ask_for_window)
     asking.start()
-    children = until(lambda: _children(alone.pid), 60, every=0.01)
+    children = until(alone.workers, 60, every=0.01)
     alone.end(signal.SIGKILL)
     asking.join(120)
     until(lambda: not any(_alive(child) for child in children), 60)

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
-import subprocess
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 import trustme
 from monitoring_bench import Bench, traffic
@@ -98,6 +94,16 @@ STEPS = [
 ]
 
 
+# Before, during and after what is stored last, and an answer that is lost.
+SAMPLE = (
+    "hold-PUT-/captures/-0-worker",
+    "hold-PUT-/captures/-1-service",
+    "lose answer-PUT-/captures/-0-service",
+    "hold-PUT-/reports/-0-worker",
+)
+
+
+@pytest.mark.sweep(sample=SAMPLE)
 @pytest.mark.parametrize("victim", ["service", "worker"])
 @pytest.mark.parametrize(("action", "method", "part", "skip"), STEPS)
 def test_a_kill_at_any_step_loses_and_doubles_nothing(
@@ -117,10 +123,10 @@ def test_a_kill_at_any_step_loses_and_doubles_nothing(
     bench.feed(lines)
     until(lambda: _brought(meddler), 60)
     trouble = meddler.add(action, method, part, skip=skip)
-    asking = threading.Thread(target=_try, args=(bench.window,))
+    asking = threading.Thread(target=bench.ask_for_window)
     asking.start()
     assert trouble.came.wait(60)
-    _kill(bench, victim)
+    bench.kill(victim)
     trouble.let_go.set()
     asking.join(60)
     assert bench.about()["rows"] == 300
@@ -139,23 +145,6 @@ def test_a_kill_at_any_step_loses_and_doubles_nothing(
 
 def _brought(meddler: Meddler) -> bool:
     return any("list-type" in target for _, target, _ in meddler.requests)
-
-
-def _try(ask: Callable[[], Any]) -> None:
-    with suppress(httpx.HTTPError, AssertionError):
-        ask()
-
-
-def _kill(bench: Bench, victim: str) -> None:
-    if victim == "service":
-        bench.end(signal.SIGKILL)
-        bench.start()
-        return
-    found = subprocess.run(["ps", "-Ao", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
-    for child, parent in (map(int, row.split()) for row in found.splitlines()):
-        if parent == bench.pid:
-            with suppress(ProcessLookupError):
-                os.kill(child, signal.SIGKILL)
 
 
 def test_captures_are_kept_while_the_store_is_away(make: Make, store: ObjectStore) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 from matcha import components
 from matcha.component import Environment
+from support.cluster import ClusterMatcha
 from support.serving import interpreter
 
 WORKSPACE = Environment(
@@ -70,3 +72,20 @@ if __name__ == "__main__":
 def workspace() -> Path:
     """The interpreter of a user's environment."""
     return interpreter(WORKSPACE)
+
+
+def client(stack: ClusterMatcha, code: str, *, timeout: float = 300) -> str:
+    """Stock clients with the variables that `matcha env` gives."""
+    variables = stack.json("env", "--show-sensitive")
+    (stack.project / "job.py").write_text(code)  # a pipeline has to stand in a file
+    done = subprocess.run(
+        [workspace(), "job.py"],
+        env={**stack.env, **variables},
+        cwd=stack.project,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    return done.stdout

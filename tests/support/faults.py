@@ -17,6 +17,8 @@ from urllib.parse import urlsplit
 
 from lightkube import KubeConfig
 
+from support.interposed import Interposed
+
 HELD = 60.0  # seconds that a held request waits at most
 _HOP = {"host", "connection", "transfer-encoding", "accept-encoding", "keep-alive"}
 
@@ -68,27 +70,8 @@ class FaultyProxy:
         self._faults: list[Fault] = []
         self._mutex = threading.RLock()  # a strike may add a fault
         self._connect = _connector(kubeconfig)
-        proxy = self
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_GET(self) -> None:
-                proxy._serve(self)
-
-            do_POST = do_PUT = do_PATCH = do_DELETE = do_GET  # noqa: N815
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        class Server(http.server.ThreadingHTTPServer):
-            daemon_threads = True
-
-            def handle_error(self, *_: Any) -> None:
-                """A client that went away is nobody's error."""
-
-        self.server = Server(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
+        self.server = Interposed(self._serve)
+        self.url = self.server.url
 
     def add(self, fault: Fault) -> Fault:
         with self._mutex:
@@ -177,12 +160,8 @@ def _refuse(handler: http.server.BaseHTTPRequestHandler, fault: Fault) -> None:
 def faulty(kubeconfig: Path, folder: Path) -> Iterator[tuple[FaultyProxy, Path]]:
     """A proxy, and in `folder` a kubeconfig that leads the user of `kubeconfig` through it."""
     proxy = FaultyProxy(kubeconfig)
-    threading.Thread(target=proxy.server.serve_forever, args=(0.02,), daemon=True).start()
     server = json.dumps(KubeConfig.from_file(kubeconfig).get().cluster.server)  # type: ignore[union-attr]
     through = folder / f"through-{proxy.server.server_address[1]}.kubeconfig"
     through.write_text(kubeconfig.read_text().replace(server, json.dumps(proxy.url)))
-    try:
+    with proxy.server.running():
         yield proxy, through
-    finally:
-        proxy.server.shutdown()
-        proxy.server.server_close()

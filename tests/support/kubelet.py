@@ -54,6 +54,12 @@ def crashing(said: str, code: int = 3) -> Says:
     return status
 
 
+def unscheduled(said: str) -> Says:
+    """As the scheduler leaves a pod that no node takes."""
+    reason = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": said}
+    return lambda _: {"phase": "Pending", "conditions": [reason]}
+
+
 def _container(name: str, image: str, state: dict[str, Any]) -> dict[str, Any]:
     return {
         "name": name,

@@ -19,6 +19,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from support.interposed import Interposed
+
 ACCESS_KEY, SECRET_KEY = "matcha-test", "a/secret+with=signs"
 PATIENCE = 60.0  # seconds until it listens, on a busy machine
 STARTS = 5  # another program may take the port between its choice and its use
@@ -136,28 +138,8 @@ class Meddler:
         self._host = urlsplit(target).netloc
         self._troubles: list[Trouble] = []
         self._mutex = threading.Lock()
-        meddler = self
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_GET(self) -> None:
-                self.close_connection = True
-                meddler._serve(self)
-
-            do_HEAD = do_POST = do_PUT = do_DELETE = do_GET  # noqa: N815
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        class Server(http.server.ThreadingHTTPServer):
-            daemon_threads = True
-
-            def handle_error(self, *_: Any) -> None:
-                """A client that went away is nobody's error."""
-
-        self.server = Server(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
+        self.server = Interposed(self._serve)
+        self.url = self.server.url
 
     def add(self, action: Action, method: str, part: str = "", **more: Any) -> Trouble:
         trouble = Trouble(action, method, part, **more)
@@ -165,6 +147,7 @@ class Meddler:
         return trouble
 
     def _serve(self, handler: http.server.BaseHTTPRequestHandler) -> None:
+        handler.close_connection = True
         headers = {name.lower(): value for name, value in handler.headers.items()}
         with self._mutex:
             self.requests.append((handler.command, handler.path, headers))
@@ -225,14 +208,12 @@ def _spoiled(content: bytes) -> bytes:
 @contextlib.contextmanager
 def meddling(target: str) -> Iterator[Meddler]:
     meddler = Meddler(target)
-    threading.Thread(target=meddler.server.serve_forever, args=(0.02,), daemon=True).start()
-    try:
-        yield meddler
-    finally:
-        for trouble in meddler._troubles:
-            trouble.let_go.set()
-        meddler.server.shutdown()
-        meddler.server.server_close()
+    with meddler.server.running():
+        try:
+            yield meddler
+        finally:
+            for trouble in meddler._troubles:
+                trouble.let_go.set()
 
 
 def _free_port() -> int:

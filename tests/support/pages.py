@@ -31,7 +31,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-LANGUAGES = {"bash", "python", "text", "json", "yaml", "toml"}
+LANGUAGES = {"bash", "python", "text", "json", "yaml", "toml", "sql"}
 PATTERNS = (
     "*.md",
     "benchmarks/README.md",

@@ -12,10 +12,10 @@ from unittest import mock
 import msgspec
 from lightkube.resources.core_v1 import Namespace
 
-from matcha.api import _recorded, inspect, lifecycle, upkeep
+from matcha.api import _recorded, inspect, lifecycle, serving, upkeep
 from matcha.api._project import Project
 from matcha.api.types import Destroyed, Finding, Provisioned, StackStatus
-from matcha.component import Component, Database, Environment, Service
+from matcha.component import Component, Database, Environment, Output, Service
 from matcha.events import Emit, silent
 from matcha.planning import Plan
 from matcha.spec import Stack
@@ -34,13 +34,13 @@ class Small(Component):
     role, flavor, title = "small", "plain", "Small"
     Options = msgspec.Struct
 
-    def __init__(self, services: Sequence[Service], environment: Environment) -> None:
+    def __init__(self, services: Sequence[Service], *environments: Environment) -> None:
         super().__init__(msgspec.Struct())
         self._services = tuple(services)
-        self._environment = environment
+        self._environments = environments
 
     def environments(self) -> tuple[Environment, ...]:
-        return (self._environment,)
+        return self._environments
 
     def services(self, deployments: Sequence[Any]) -> tuple[Service, ...]:
         return self._services
@@ -48,7 +48,7 @@ class Small(Component):
 
 class SmallStack:
     """The project in `folder`, as somebody with `kubeconfig` has it. `archive`: its environment has no image
-    and is built in the cluster.
+    and is built in the cluster. `images`: of other environments, by name.
     """
 
     def __init__(
@@ -59,6 +59,7 @@ class SmallStack:
         self.services: Sequence[Service] = services or usual()
         self.options: dict[str, Any] = {}
         self.archive = archive
+        self.images: dict[str, str] = {}
         self.pauses: list[float] = []
         self.folder = folder / "project"
         self.folder.mkdir(exist_ok=True)
@@ -89,6 +90,14 @@ class SmallStack:
         with self._opened():
             return lifecycle.provision(self.folder, force=force, emit=emit, lock_wait=60)
 
+    def undeploy(self, name: str) -> None:
+        with self._opened():
+            serving.undeploy(name, project=self.folder, lock_wait=60)
+
+    def stop(self) -> None:
+        with self._opened():
+            lifecycle.stop(self.folder, lock_wait=60)
+
     def destroy(self, *, delete_data: bool = True, emit: Emit = silent) -> Destroyed:
         with self._opened():
             return lifecycle.destroy(self.folder, delete_data=delete_data, emit=emit, lock_wait=60)
@@ -96,6 +105,10 @@ class SmallStack:
     def status(self) -> StackStatus:
         with self._opened():
             return inspect.status(self.folder)
+
+    def get(self) -> dict[str, dict[str, Output]]:
+        with self._opened():
+            return inspect.get(project=self.folder)
 
     def details(self) -> dict[str, str]:
         """What `matcha status` has to say of the services, and of what they stand on."""
@@ -116,7 +129,9 @@ class SmallStack:
     @contextlib.contextmanager
     def _opened(self) -> Iterator[None]:
         """No file names these services: the project is what opening one would give."""
-        small = Small(self.services, self.environment)
+        lock = self.environment.lock
+        others = [Environment(name=name, lock=lock, image=image) for name, image in self.images.items()]
+        small = Small(self.services, self.environment, *others)
         stack = Stack(
             name="small",
             target="kubernetes",
@@ -130,6 +145,7 @@ class SmallStack:
             mock.patch.object(lifecycle, "open_project", lambda *_: opened),
             mock.patch.object(_recorded, "open_project", lambda *_: opened),
             mock.patch.object(inspect, "open_project", lambda *_: opened),
+            mock.patch.object(serving, "open_project", lambda *_: opened),
             mock.patch.object(upkeep, "open_project", lambda *_: opened),
         ):
             yield

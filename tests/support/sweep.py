@@ -7,3 +7,14 @@ import pytest
 
 def is_whole(config: pytest.Config) -> bool:
     return bool(config.getoption("markexpr") == "sweep")
+
+
+def not_sampled(items: list[pytest.Item]) -> list[pytest.Item]:
+    """Those whose parameters, as a test's name has them, are not in the sample of `sweep(sample=[...])`."""
+    return [item for item in items if isinstance(item, pytest.Function) and _is_left_out(item)]
+
+
+def _is_left_out(item: pytest.Function) -> bool:
+    marker = item.get_closest_marker("sweep")
+    sample = marker.kwargs.get("sample") if marker else None
+    return sample is not None and item.callspec.id not in sample

@@ -1,16 +1,23 @@
 """The engine: order, independence, failure, and the journal under a lock that was lost."""
 
 import threading
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 
-from matcha.engine import Journal, locked, run
+from matcha import planning
+from matcha.component import Access, Component, Environment, Service
+from matcha.engine import Journal, Work, locked, run
 from matcha.errors import ComponentFailed, Locked, NotServed
 from matcha.events import Event, silent
 from matcha.planning import Plan, Step
 from matcha.state import Record, State
+from matcha.targets.fake import FakeTarget
 from matcha.targets.fake.store import FakeStore
+from support.plain import web
 
 
 def plan(*steps: tuple[str, ...]) -> Plan:
@@ -134,3 +141,81 @@ def test_a_held_lock_names_its_owner(tmp_path: Path) -> None:
         pytest.raises(Locked, match=r"pid \d+ \(provision\)"),
     ):
         store.acquire("another", wait=0.1, emit=silent)
+
+
+# -- what has to be set up in a running service --------------------------------------------------------------
+
+
+class Wired(Component):
+    """A service that is set up once it runs; `broken` says why that does not work now."""
+
+    role, flavor, title = "role-of-web", "plain", "Wired"
+    Options = msgspec.Struct
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(msgspec.Struct())
+        (folder / "plain.lock").touch()
+        self.lock = folder / "plain.lock"
+        self.broken = ""
+        self.version = "1"
+        self.done: list[str] = []
+
+    def environments(self) -> tuple[Environment, ...]:
+        return (Environment(name="plain", lock=self.lock),)
+
+    def services(self, deployments: Sequence[Any]) -> tuple[Service, ...]:
+        return (msgspec.structs.replace(web("web"), env={"VERSION": self.version}),)
+
+    def setup_digest(self) -> str:
+        return "1"
+
+    def setup(self, access: Access) -> None:
+        if self.broken:
+            raise ComponentFailed(self.broken)
+        self.done.append(self.version)
+
+
+class Bench:
+    """Provisions one `Wired` on the fake target, as often as asked."""
+
+    def __init__(self, folder: Path) -> None:
+        self.component, self.target = Wired(folder), FakeTarget(folder)
+        self.state = State(stack_id="s", stack="default", target="fake")
+
+    def plan(self) -> Plan:
+        self.wanted = planning.want([self.component], ())
+        seen = self.target.observe(self.state, self.wanted.services)
+        return planning.make("default", "fake", self.wanted, seen, self.state)
+
+    def provision(self) -> None:
+        plan = self.plan()
+        with locked(self.target.store(), "provision", wait=1, emit=silent) as token:
+            state = self.target.begin(self.state, self.wanted.services)
+            journal = Journal(self.target.store(), state, token)
+            journal.change(lambda s: s.next())
+            try:
+                run(plan, Work(self.target, [self.component], self.wanted, journal, silent).do, silent)
+            finally:
+                self.state = journal.state
+
+
+def test_a_setup_that_failed_is_not_taken_for_done(tmp_path: Path) -> None:
+    """Also where an earlier one of the same description had been: the service that it was in is another."""
+    bench = Bench(tmp_path)
+    bench.component.broken = "no answer"
+    for _ in range(2):
+        with pytest.raises(ComponentFailed, match="no answer"):
+            bench.provision()
+    bench.component.broken = ""
+    bench.provision()
+    assert not bench.plan().steps
+    bench.component.version, bench.component.broken = "2", "no answer"
+    with pytest.raises(ComponentFailed, match="no answer"):
+        bench.provision()
+    assert [(s.key, s.reason) for s in bench.plan().steps] == [
+        ("setup/role-of-web", "the last change was not finished")
+    ]
+    bench.component.broken = ""
+    bench.provision()
+    assert bench.component.done == ["1", "2"]
+    assert not bench.plan().steps

@@ -23,7 +23,11 @@ def test_shared_records_get_the_port_that_is_the_same_everywhere(tmp_path: Path)
     wanted = planning.want([MLflow(MLflow.Options())], ())
     found = setting(options, wanted.services, wanted.environments)
     access = ClusterAccess(
-        found, roles_of(found.services), Secrets(Cluster(options)), lambda: {"mlflow/http": 6002}, tmp_path
+        found,
+        roles_of(found.services),
+        Secrets(Cluster(options)),
+        lambda: {"mlflow/http": 6002},
+        tmp_path.joinpath,
     )
     assert isinstance(access, SharedAccess)
     assert access.url("experiment-tracker") == "http://127.0.0.1:6002"

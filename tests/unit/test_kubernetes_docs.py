@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import ast
+import functools
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
+import pytest
 from ruamel.yaml import YAML
 
 from matcha import planning, registry
+from matcha.cli import commands
 from matcha.targets.kubernetes import KubernetesOptions, permissions
 from matcha.targets.kubernetes.target import KubernetesTarget
 from support.pages import ROOT, blocks
@@ -29,6 +34,43 @@ def test_the_sizes_on_the_page_are_those_of_the_pods() -> None:
     asked = dict(map(_asked, _workloads()))
     asked["all"] = (round(sum(c for c, _ in asked.values()), 3), sum(m for _, m in asked.values()))
     assert shown == asked
+
+
+CASES = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8").partition("\n## On a cluster\n")[2]
+
+
+@pytest.mark.parametrize("message", re.findall(r'\*\*"(.+?)"\*\*', CASES, re.DOTALL))
+def test_a_message_in_the_cases_is_one_that_is_said(message: str) -> None:
+    """Between its dots it is some line of code, word for word."""
+    said = [part.strip() for part in re.split(r"\.\.\.", " ".join(message.split()))]
+    parts = [part for part in said if re.search(r"\w", part)]
+    assert parts
+    for part in parts:
+        assert any(part in code for code in _texts()), part
+
+
+@functools.cache
+def _texts() -> list[str]:
+    """Every string of the code, without what is put into it."""
+    files = [*(ROOT / "src/matcha/targets/kubernetes").glob("*.py"), *(ROOT / "src/matcha/api").glob("*.py")]
+    trees = [
+        ast.parse(file.read_text(encoding="utf-8")) for file in (*files, ROOT / "src/matcha/host/leases.py")
+    ]
+    nodes = [node for tree in trees for node in ast.walk(tree)]
+    return [node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+
+
+@pytest.mark.parametrize("command", sorted(set(re.findall(r"`(matcha [^`]+)`", CASES))))
+def test_a_command_in_the_cases_parses(command: str) -> None:
+    words = shlex.split(command)
+    found = commands.load(words[1])
+    with found.make_context(words[1], words[2:], obj={"debug": False}) as context:
+        assert context.command is found
+
+
+@pytest.mark.parametrize("option", re.findall(r"`([a-z-]+)(?:: [a-z]+)?` under", CASES))
+def test_an_option_in_the_cases_is_one(option: str) -> None:
+    assert option.replace("-", "_") in KubernetesOptions.__struct_fields__
 
 
 def _workloads() -> list[dict[str, Any]]:

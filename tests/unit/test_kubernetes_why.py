@@ -63,7 +63,7 @@ def pod(case: dict[str, Any]) -> Pod:
 
 def event(case: dict[str, Any]) -> Event:
     said = {"reason": case["reason"], "message": case["message"]}
-    about = {"kind": case.get("kind", "Pod"), "name": case["about"]}
+    about = {"kind": case.get("kind", "Pod"), "name": case["about"], "uid": case.get("uid")}
     when = f"2026-01-01T00:00:0{case.get('at', 0)}Z"
     return Event.from_dict({"metadata": {}, "involvedObject": about, "lastTimestamp": when, **said})
 

@@ -155,7 +155,7 @@ RUNNER = """
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_signals_reach_the_job_and_end_it(tmp_path: Path, number: signal.Signals) -> None:
     runner = subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(RUNNER), str(tmp_path)],

@@ -53,9 +53,28 @@ def test_the_sweep_is_every_moment_of_a_deploy(sweep: list[str]) -> None:
     assert [t.partition("[")[2].removesuffix("]") for t in swept] == moments
 
 
+def test_the_sweep_has_what_only_it_runs_on_a_node(sweep: list[str]) -> None:
+    assert sum("test_options.py" in test for test in sweep) == 1
+
+
 def test_by_default_a_sample_runs() -> None:
     assert len(collected("tests/e2e/test_kill.py")) < 12
     assert len(collected("tests/e2e/test_killed_deploys.py")) == 2
     on_a_node = collected("tests/node")
     assert sum("test_contract.py" in test for test in on_a_node) == 3
     assert sum("test_a_killed_provision" in test for test in on_a_node) == 1
+    assert not any("test_options.py" in test for test in on_a_node)
+
+
+def test_every_sample_is_of_its_sweep() -> None:
+    """A name in a sample that no test has would leave that test out, or the sample smaller."""
+    whole, default = collected("-m", "sweep", "tests/stack"), collected("tests/stack")
+    sizes: dict[str, int] = {}
+    for test in {test.partition("[")[0] for test in whole}:
+        sizes[test.rpartition("::")[2]] = sum(found.partition("[")[0] == test for found in default)
+    assert sizes == {
+        "test_a_setup_killed_at_any_request_is_finished_by_the_next": 6,
+        "test_a_kill_at_any_step_loses_and_doubles_nothing": 4,
+        "test_few_windows_without_drift_ring": 2,
+        "test_most_small_windows_would_ring_by_fixed_thresholds": 2,
+    }

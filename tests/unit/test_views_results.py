@@ -511,6 +511,11 @@ def test_destroy_names_what_goes_and_what_is_lost() -> None:
     ("result", "said"),
     [
         (Destroyed(nothing=True), "There is nothing to destroy.\n"),
+        (
+            Destroyed(nothing=True, kept=("Secret a",)),
+            "There is nothing else to destroy.\n\n"
+            "Kept, with all data (matcha destroy --delete-data removes it):\n  - Secret a\n",
+        ),
         (Destroyed(cancelled=True), "Nothing was removed.\n"),
         (
             Destroyed(removed=("a", "b")),

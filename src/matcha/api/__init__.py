@@ -5,7 +5,7 @@ from __future__ import annotations
 from matcha.api.inspect import get, logs, status, url
 from matcha.api.lifecycle import destroy, force_unlock, init, manifests, plan, provision, start, stop
 from matcha.api.serving import deploy, models, monitor, predict, undeploy
-from matcha.api.training import connect, env, run
+from matcha.api.training import connect, env, run, runs_jobs
 from matcha.api.upkeep import doctor, example, examples
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "predict",
     "provision",
     "run",
+    "runs_jobs",
     "start",
     "status",
     "stop",

@@ -35,6 +35,16 @@ def made(target: Target, state: State, digest: str, make: Callable[[Path], None]
         target.share(_name(digest), path.read_text(encoding="utf-8"))
 
 
+def drop_unused(target: Target, state: State) -> None:
+    """Those that were for everybody, and that no deployment needs any more, go. Under the stack's lock."""
+    if not isinstance(target, Sharing):
+        return
+    needed = {_name(d.environment) for d in state.deployments.values() if d.environment}
+    for name in target.shares():
+        if name.startswith(_name("")) and name not in needed:
+            target.unshare(name)
+
+
 def _path(target: Target, state: State, digest: str) -> Path:
     return target.access(state).folder("locks") / f"{digest}.lock"
 

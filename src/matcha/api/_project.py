@@ -27,6 +27,7 @@ from matcha.state import State
 from matcha.target import StateStore, Target
 
 Folder = Path | str
+MOST_LISTED = 12
 
 
 class Project:
@@ -57,16 +58,23 @@ class Project:
         return state
 
     def _unknown(self) -> NotProvisioned:
-        """Says what is there of a stack whose record is not."""
+        """Says what is there of a stack whose record is not; of one that was destroyed that is its data."""
         left: Sequence[str] = ()
+        kept: Sequence[str] = ()
         with contextlib.suppress(MatchaError):
-            left = self.target.belongings()
-        if not left:
-            return NotProvisioned()
-        return NotProvisioned(
-            "The record of this project's stack is gone, and parts of the stack are still here.",
-            details="\n".join((*left, "matcha provision takes them over; matcha destroy removes them.")),
-        )
+            left = self.target.belongings(delete_data=False)
+            kept = self.target.kept()
+        if left:
+            return NotProvisioned(
+                "The record of this project's stack is gone, and parts of the stack are still here.",
+                details=_listed(
+                    (*left, *kept), "matcha provision takes them over; matcha destroy removes them."
+                ),
+            )
+        if kept:
+            told = "matcha provision goes on with it; matcha destroy --delete-data removes it."
+            return NotProvisioned("The stack was destroyed, and its data kept.", details=_listed(kept, told))
+        return NotProvisioned()
 
     def new_state(self) -> State:
         return State(
@@ -132,6 +140,11 @@ class Project:
         raise BadInput(
             f"This stack has no {role}.", resolution=f"Add {role} under components: in {spec.FILE}."
         )
+
+
+def _listed(things: Sequence[str], then: str) -> str:
+    more = [f"and {len(things) - MOST_LISTED} more"] if len(things) > MOST_LISTED else []
+    return "\n".join((*things[:MOST_LISTED], *more, then))
 
 
 def open_project(project: Folder, target: str | None) -> Project:

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from matcha import engine, planning, spec
-from matcha.api import _given, _recorded, _served, _whereabouts
+from matcha.api import _given, _locks, _recorded, _served, _whereabouts
 from matcha.api._project import Folder, Project, open_project
 from matcha.api._template import default as default_file
 from matcha.api.inspect import outputs_of
@@ -154,6 +154,7 @@ def _ways_out(error: NotServed) -> str:
 
 def _finish(opened: Project, journal: engine.Journal) -> None:
     opened.target.settle()  # first: whoever is killed here is not done, and the next run goes on
+    _locks.drop_unused(opened.target, journal.state)
     journal.change(lambda s: s.next(phase="ready"))
 
 
@@ -219,7 +220,7 @@ def destroy(
     if state is None and not belongings:
         _whereabouts.drop(opened.root)
         gone = tuple(opened.target.forget()) if isinstance(opened.target, Forgetful) else ()
-        return Destroyed(removed=gone, nothing=not gone)
+        return Destroyed(removed=gone, nothing=not gone, kept=tuple(opened.target.kept()) if keeps else ())
     held = () if keeps else _recorded.holdings(opened, state)
     going = Destruction(belongings=belongings, holdings=tuple(_counted(holding) for holding in held))
     if going.holdings and not delete_data and confirm is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import msgspec
 
 from matcha import engine, inference, spec
-from matcha.api import _given, _models, _switching
+from matcha.api import _given, _locks, _models, _switching
 from matcha.api import rows as reading
 from matcha.api._project import Folder, Project, open_project
 from matcha.api.lifecycle import LOCK_WAIT
@@ -61,7 +62,10 @@ def deploy(
         deployment, notes = _describe(opened, journal.state, version, model, chosen, sensitive, emit)
         emit(Event("deployment", "note", RUNS_CODE))
         emit(Event("deployment", "progress", f"serving {deployment.uri}"))
-        others = _others(_switching.switch(opened, journal, deployment, emit))
+        try:
+            others = _others(_switching.switch(opened, journal, deployment, emit))
+        finally:
+            _drop_unused(opened, journal)
     emit(Event("deployment", "done", f"{chosen} serves {deployment.uri}"))
     return _result(opened, deployment, version.example, (*notes, *others))
 
@@ -164,6 +168,13 @@ def undeploy(
         journal.change(lambda s: s.without_deployment(name))
         for said in _others(_switching.converge(opened, journal, emit)):
             emit(Event("deployment", "note", said))
+        _drop_unused(opened, journal)
+
+
+def _drop_unused(opened: Project, journal: engine.Journal) -> None:
+    """Where that fails, the next one does it, or `provision`."""
+    with contextlib.suppress(MatchaError):
+        _locks.drop_unused(opened.target, journal.state)
 
 
 def _others(unserved: Mapping[str, str]) -> tuple[str, ...]:

@@ -136,6 +136,11 @@ def run(
     return code
 
 
+def runs_jobs(project: Folder = ".", *, target: str | None = None) -> bool:
+    """Whether `run` is of use there."""
+    return isinstance(open_project(project, target).target, JobRunner)
+
+
 def _inside(opened: Project, folder: Folder | None) -> Path:
     """Raises BadInput for a folder that is not in the project."""
     where = opened.root if folder is None else Path(folder).resolve()

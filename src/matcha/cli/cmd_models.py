@@ -24,4 +24,4 @@ def command(
     if output == Output.json:
         screen.show_json(found)
     else:
-        screen.show(models_lines(found, screen.paper(), first_step(folder)))
+        screen.show(models_lines(found, screen.paper(), first_step(folder, target)))

@@ -70,7 +70,7 @@ def _provision(folder: Path, target: str | None, yes: bool, force: bool, output:
     if output == Output.json:
         screen.show_json(documents.provisioned(result))
     else:
-        screen.show(provisioned_lines(result, titles(), screen.paper(), first_step(folder)))
+        screen.show(provisioned_lines(result, titles(), screen.paper(), first_step(folder, target)))
 
 
 def _agree(plan: Plan, display: Display, yes: bool) -> bool:

@@ -25,4 +25,4 @@ def command(
     if output == Output.json:
         screen.show_json(documents.provisioned(result))
     else:
-        screen.show(provisioned_lines(result, titles(), screen.paper(), first_step(folder)))
+        screen.show(provisioned_lines(result, titles(), screen.paper(), first_step(folder, target)))

@@ -70,11 +70,18 @@ def run() -> None:
     """What the `matcha` command calls."""
     streams.settle()
     signal.signal(signal.SIGTERM, _terminated)
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as nohup has it
+        signal.signal(signal.SIGHUP, _terminated)
     sys.exit(main(sys.argv[1:]))
 
 
 def _terminated(number: int, _: object) -> None:
-    """Ends through every `finally`: locks are released, the cursor is shown again."""
+    """Ends through every `finally`: locks are released, the cursor is shown again.
+
+    A terminal that is closed says so more than once, by itself and by its shell.
+    """
+    if number == signal.SIGHUP:
+        signal.signal(number, signal.SIG_IGN)
     sys.exit(128 + number)
 
 

@@ -52,8 +52,14 @@ def folder_to_change(asked: Path | None) -> Path:
     return folder
 
 
-def first_step(folder: Path) -> str:
-    """What to type in a project that has a stack and no model: its own code, or an example."""
+def first_step(folder: Path, target: str | None) -> str:
+    """What to type in a project that has a stack and no model: its own code, or an example. Where no jobs are
+    run, what such code needs.
+    """
+    from matcha import api
+
+    if not api.runs_jobs(folder, target=target):
+        return "matcha env"
     code = next((name for name in CODE if (folder / name).is_file()), "")
     return f"matcha run -- python {code}" if code else "matcha example get recommendation"
 

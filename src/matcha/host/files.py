@@ -30,6 +30,13 @@ def private_folder(path: Path) -> Path:
     return path
 
 
+def hide_from_git(folder: Path) -> None:
+    """Git takes nothing that is in it."""
+    ignore = folder / ".gitignore"
+    if not ignore.exists():
+        write_private(ignore, b"*\n")
+
+
 def write_private(path: Path, data: bytes, *, durable: bool = False) -> None:
     """Replaces `path` at once, mode 0600. `durable` also survives the machine losing power.
 

@@ -83,21 +83,24 @@ def _condensed(kind: str, alike: Sequence[str]) -> str:
 
 def destroyed_lines(result: Destroyed, *, listed: bool = False) -> list[Line]:
     """What was removed, unless it was `listed` before, and that it is gone."""
-    if result.nothing:
-        return [line("There is nothing to destroy.")]
     if result.cancelled:
         return [line("Nothing was removed.")]
-    kept = [line(f"  - {each}") for each in condensed(result.kept)]
+    kept = _kept_lines(result.kept)
+    if result.nothing:
+        return [line(f"There is nothing {'else ' if kept else ''}to destroy."), *kept]
     end = "nothing else of the stack is left." if kept else "nothing of the stack is left."
     return [
         *(line(f"  - {each}") for each in condensed(result.removed) if not listed),
         line(Span(f"Removed, and checked: {end}", "green")),
-        *(
-            [line(), line("Kept, with all data (matcha destroy --delete-data removes it):"), *kept]
-            if kept
-            else []
-        ),
+        *kept,
     ]
+
+
+def _kept_lines(kept: Sequence[str]) -> list[Line]:
+    if not kept:
+        return []
+    said = "Kept, with all data (matcha destroy --delete-data removes it):"
+    return [line(), line(said), *(line(f"  - {each}") for each in condensed(kept))]
 
 
 def example_lines(examples: Sequence[ExampleDocument], paper: Paper) -> list[Line]:

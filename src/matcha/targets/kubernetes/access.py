@@ -7,7 +7,6 @@ from pathlib import Path
 
 from matcha.component import Output, Service
 from matcha.errors import NotProvisioned
-from matcha.host.files import private_folder
 from matcha.host.ports import HOST
 from matcha.targets.kubernetes.names import STORE
 from matcha.targets.kubernetes.resolve import resolve
@@ -19,7 +18,7 @@ class ClusterAccess:
     """`matcha.component.Access` and `SharedAccess`.
 
     `ports` gives the loopback port of every `service/port`, and has the forwards running; it is asked only
-    where an address is.
+    where an address is. `folder` makes the folder of a name.
     """
 
     def __init__(
@@ -28,7 +27,7 @@ class ClusterAccess:
         roles: Mapping[str, str],
         secrets: Secrets,
         ports: Callable[[], Mapping[str, int]],
-        folder: Path,
+        folder: Callable[[str], Path],
     ) -> None:
         self._setting = setting
         self._roles = roles
@@ -96,7 +95,7 @@ class ClusterAccess:
         return None
 
     def folder(self, name: str) -> Path:
-        return private_folder(self._folder / name)
+        return self._folder(name)
 
 
 def roles_of(services: Sequence[Service]) -> dict[str, str]:

@@ -9,18 +9,25 @@ from typing import Any
 import msgspec
 from lightkube.models.meta_v1 import ObjectMeta
 from lightkube.resources.coordination_v1 import Lease
-from lightkube.resources.core_v1 import ConfigMap, LimitRange, Namespace, ResourceQuota, Secret
+from lightkube.resources.core_v1 import (
+    ConfigMap,
+    LimitRange,
+    Namespace,
+    ResourceQuota,
+    Secret,
+)
 from lightkube.resources.storage_v1 import StorageClass
 
 from matcha.errors import MatchaError, StateUnreadable
 from matcha.host.findings import Finding
 from matcha.host.probe import says
 from matcha.state import State
-from matcha.targets.kubernetes import look, ownership, permissions, quotas
+from matcha.targets.kubernetes import given, look, ownership, passwords, permissions, quotas
 from matcha.targets.kubernetes.cluster import Cluster, ClusterError, Forbidden
 from matcha.targets.kubernetes.links import Links, strays
 from matcha.targets.kubernetes.names import LOCK, NOTES, SECRETS, STATE
 from matcha.targets.kubernetes.options import KubernetesOptions
+from matcha.targets.kubernetes.setting import Setting
 from matcha.targets.kubernetes.store import ClusterStore
 
 OPENSHIFT = "security.openshift.io"  # the group of its rules for pods
@@ -32,11 +39,14 @@ DEFAULT_CLASS = "storageclass.kubernetes.io/is-default-class"
 
 
 class Patient(msgspec.Struct, frozen=True, kw_only=True):
+    """`recorded` is what the stack consists of as far as the record says, None without one."""
+
     cluster: Cluster
     store: ClusterStore
     options: KubernetesOptions
     state: State | None
     wanted: Callable[[], Sequence[Any]] = tuple  # every object of the stack
+    recorded: Setting | None = None
 
 
 def examine(patient: Patient, *, fix: bool) -> list[Finding]:
@@ -95,8 +105,18 @@ def _parts(number: str) -> tuple[int, ...]:
     return tuple(int(part) for part in number.split("."))
 
 
+_API = "/api/v1/namespaces/default/services/kubernetes"
+
+
 def _addresses(patient: Patient) -> Iterator[Finding]:
-    yield addresses(patient.cluster.raw("/api/v1/namespaces/default/services/kubernetes"))
+    yield addresses(patient.cluster.raw(_API))
+
+
+def refuse_addresses(cluster: Cluster) -> None:
+    """Raises MatchaError for a cluster where the stack's servers could not be reached."""
+    found = addresses(cluster.raw(_API))
+    if not found.ok:
+        raise MatchaError(found.message, resolution=found.fix)
 
 
 def addresses(service: Any) -> Finding:
@@ -246,33 +266,18 @@ def _storage(patient: Patient) -> Iterator[Finding]:
 
 
 def _secrets(patient: Patient) -> Iterator[Finding]:
-    """Those that the user makes, and pods cannot start without."""
-    options = patient.options
-    wanted = {
-        "pull-secret": (options.pull_secret, (".dockerconfigjson",)),
-        "storage-secret": (options.storage and options.storage_secret, ("access-key", "secret-key")),
-        "database-secret": (options.database and options.database_secret, ("username", "password")),
-    }
-    for option, (name, keys) in wanted.items():
-        if name:
-            yield _secret(patient, option, name, keys)
+    for each in given.named(patient.options):
+        lack = each.lack(patient.cluster)
+        yield Finding(
+            check="secrets",
+            ok=not lack,
+            message=f"The Secret {each.name} ({each.option}) {lack or 'is there'}.",
+            fix=each.fix(patient.options.namespace) if lack else "",
+        )
 
 
-def _secret(patient: Patient, option: str, name: str, keys: tuple[str, ...]) -> Finding:
-    found = patient.cluster.get(Secret, name)
-    missing = [key for key in keys if key not in ((found.data if found else None) or {})]
-    if not missing:
-        return Finding(check="secrets", ok=True, message=f"The Secret {name} ({option}) is there.")
-    lack = f"lacks {', '.join(missing)}" if found else "is not there"
-    literals = " ".join(f"--from-literal={key}=..." for key in keys)
-    docker = "docker-registry", "--docker-server=... --docker-username=... --docker-password=..."
-    kind, what = docker if option == "pull-secret" else ("generic", literals)
-    return Finding(
-        check="secrets",
-        ok=False,
-        message=f"The Secret {name} ({option}) {lack}.",
-        fix=f"kubectl --namespace {patient.options.namespace} create secret {kind} {name} {what}",
-    )
+def _passwords(patient: Patient) -> Iterator[Finding]:
+    return passwords.findings(patient.cluster, patient.recorded)
 
 
 def _record(patient: Patient) -> Iterator[Finding]:
@@ -374,6 +379,7 @@ CHECKS: dict[str, Callable[[Patient], Iterator[Finding]]] = {
     "quotas": _quotas,
     "storage": _storage,
     "secrets": _secrets,
+    "passwords": _passwords,
     "lock": _lock,
     "forwards": _forwards,
     "record": _record,

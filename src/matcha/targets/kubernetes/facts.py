@@ -29,9 +29,10 @@ def environments(found: ConfigMap | None, where: str) -> dict[str, str]:
     return _of(found, ENVIRONMENT, where)
 
 
-def databases(found: ConfigMap | None, where: str) -> str:
-    """The digest of what set them up; empty where nothing did."""
-    return _of(found, DATABASES, where).get("", "")
+def databases(found: ConfigMap | None, where: str) -> tuple[str, str]:
+    """The digest of what set them up and the mark of its secrets; empty where nothing did."""
+    digest, _, mark = _of(found, DATABASES, where).get("", "").partition(".")
+    return digest, mark
 
 
 def place(claim: PersistentVolumeClaim | None, outside: str = "") -> str:
@@ -68,8 +69,8 @@ def keep_environment(
     keep(cluster, made | {f"{MACHINES}{name}": ",".join(sorted(built_on))})
 
 
-def keep_databases(cluster: Cluster, digest: str, where: str) -> None:
-    keep(cluster, {DATABASES: f"{digest} {where}"})
+def keep_databases(cluster: Cluster, digest: str, mark: str, where: str) -> None:
+    keep(cluster, {DATABASES: f"{digest}.{mark} {where}"})
 
 
 def _of(found: ConfigMap | None, prefix: str, where: str) -> dict[str, str]:

@@ -4,6 +4,7 @@ DATA/links/ID/              0700, in the user's data folder; every checkout of t
   forward.json              what the forwarder does: the ports of this stack on this machine
   plugin.json               environment of the kubeconfig's credential plugin
   note.json                 where the supervisor's socket is, and which context was meant
+  projects                  folders of those that it was used from
   supervisor/  logs/  work/
 
 Anything may be killed at any moment: `ensure` compares what is with what should be, and repairs.
@@ -60,19 +61,21 @@ class Note(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Links:
-    """The forwards of one stack on this machine. Making one reads and writes nothing."""
+    """The forwards of one stack on this machine, used from `project`. Making one reads and writes nothing."""
 
-    def __init__(self, stack_id: str, options: KubernetesOptions) -> None:
+    def __init__(self, stack_id: str, options: KubernetesOptions, project: Path | None = None) -> None:
         if not is_stack_id(stack_id):  # it comes from the cluster, and will name a folder
             raise BadInput(
                 f"The stack's id cannot name a folder: {stack_id!r}",
                 details="It stands in the record that the namespace holds, which somebody changed.",
                 resolution="matcha doctor",
             )
+        self.stack_id = stack_id
         self.home = user_data() / "links" / stack_id
         # Another data folder of the same user has forwards of its own, and may share the folder of sockets.
         self._owner = f"links-{stack_id}-{digest_of(str(self.home))[:8]}"
         self._options = options
+        self._project = project
         self._book = PortBook(cache_root() / "ports.json", lambda other: Path(other).is_dir())
 
     def ports(self) -> dict[str, int]:
@@ -100,6 +103,7 @@ class Links:
         note = self._meant(self._note())
         private_folder(self.home).chmod(0o700)
         self._keep_plugin_environment()
+        self._keep_project()
         if not self._is_well(forwards, note):
             with guarded(self.home / "lock", wait=4 * START_SECONDS):
                 self._mend(forwards, note)
@@ -131,9 +135,21 @@ class Links:
 
     def leads_here(self) -> bool:
         """Whether the forwards go to the namespace that the options mean."""
+        return self.used_in() == self.here()
+
+    def here(self) -> tuple[str, str, str]:
+        """As the options mean now: kubeconfig, context, namespace. Raises BadInput."""
+        return self._place(self._meant(Note()))
+
+    def used_in(self) -> tuple[str, str, str]:
+        """As last used: kubeconfig, context, namespace; empty where it never was."""
         config, _ = self._config()
-        here = self._place(self._meant(Note()))
-        return config is not None and (config.kubeconfig, config.context, config.namespace) == here
+        return (config.kubeconfig, config.context, config.namespace) if config else ("", "", "")
+
+    def projects(self) -> list[str]:
+        with contextlib.suppress(OSError):
+            return (self.home / "projects").read_text(encoding="utf-8").splitlines()
+        return []
 
     # -- what should be --------------------------------------------------------------------------------
 
@@ -208,6 +224,12 @@ class Links:
         with contextlib.suppress(OSError, msgspec.DecodeError):
             kept = msgspec.json.decode(path.read_bytes(), type=dict[str, str])
         write_changed(path, msgspec.json.encode(plugin_environment(os.environ, kept)))
+
+    def _keep_project(self) -> None:
+        known = self.projects()
+        if self._project is not None and str(self._project) not in known:
+            text = "".join(f"{each}\n" for each in [*known, str(self._project)])
+            write_changed(self.home / "projects", text.encode())
 
     def _mend(self, forwards: tuple[Forward, ...], note: Note) -> None:
         """Under the lock."""
@@ -300,10 +322,27 @@ def strays(options: KubernetesOptions, keep: str) -> list[Links]:
 
     Raises BadInput for a kubeconfig that is of no use.
     """
+    return [links for links in _known(options) if links.home.name != keep and links.leads_here()]
+
+
+def elsewhere(options: KubernetesOptions, project: Path) -> dict[str, str]:
+    """Namespaces of the same cluster whose stack this project was used with on this machine -> its id."""
+    found = {}
+    for links in _known(options):
+        *there, namespace = links.used_in()
+        if (
+            namespace != options.namespace
+            and str(project) in links.projects()
+            and there == [*links.here()[:2]]
+        ):
+            found[namespace] = links.home.name
+    return found
+
+
+def _known(options: KubernetesOptions) -> list[Links]:
     parent = user_data() / "links"
     homes = sorted(parent.iterdir()) if parent.is_dir() else []
-    found = [Links(home.name, options) for home in homes if is_stack_id(home.name) and home.name != keep]
-    return [links for links in found if links.leads_here()]
+    return [Links(home.name, options) for home in homes if is_stack_id(home.name)]
 
 
 class _Own:

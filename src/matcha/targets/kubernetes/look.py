@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import msgspec
@@ -10,6 +12,7 @@ from lightkube.resources.apps_v1 import Deployment, StatefulSet
 from lightkube.resources.batch_v1 import CronJob, Job
 from lightkube.resources.core_v1 import (
     ConfigMap,
+    Event,
     PersistentVolumeClaim,
     Pod,
     Secret,
@@ -20,13 +23,14 @@ from lightkube.resources.networking_v1 import NetworkPolicy
 from lightkube.resources.policy_v1 import PodDisruptionBudget
 
 from matcha.component import service_digest
+from matcha.state import State
 from matcha.target import Seen, Snapshot
-from matcha.targets.kubernetes import admission, desired, facts, foundations, why
+from matcha.targets.kubernetes import admission, desired, facts, foundations, happened, rotation, why
 from matcha.targets.kubernetes.archives import has_image
-from matcha.targets.kubernetes.cluster import Cluster
+from matcha.targets.kubernetes.cluster import Cluster, ClusterError
 from matcha.targets.kubernetes.compare import last_editor
 from matcha.targets.kubernetes.names import DATABASE, DIGEST, MANAGER, NAME, NOTES, SECRETS, STORE
-from matcha.targets.kubernetes.secrets import values
+from matcha.targets.kubernetes.rotation import Held
 from matcha.targets.kubernetes.setting import Setting
 
 WORKLOADS = (Deployment, StatefulSet)
@@ -46,9 +50,10 @@ KINDS: tuple[type[Any], ...] = (
 
 
 class Found(msgspec.Struct, frozen=True):
-    """Everything of Matcha's in the namespace, by kind and name."""
+    """Everything of Matcha's in the namespace, by kind and name. `held` are the values of Secrets."""
 
     objects: Mapping[desired.Ref, Any]
+    held: Held = Held()
 
     def get(self, kind: type[Any], name: str) -> Any:
         return self.objects.get((kind.__name__, name))
@@ -65,13 +70,37 @@ def everything(cluster: Cluster, kinds: Iterable[type[Any]] = KINDS) -> Found:
     return Found({desired.ref(obj): obj for objects in owned.values() for obj in objects})
 
 
-def snapshot(found: Found, setting: Setting, machines: frozenset[str] = frozenset()) -> Snapshot:
+def of_stack(cluster: Cluster, names: Iterable[str]) -> Found:
+    """Everything, with the Secrets of these `names`; without any for who may not read them."""
+    with ThreadPoolExecutor(1) as pool:
+        held = pool.submit(rotation.read, cluster, names)
+        found = everything(cluster, [kind for kind in KINDS if kind is not Secret])
+        return Found(found.objects, held.result())
+
+
+def told(cluster: Cluster, claims: Sequence[PersistentVolumeClaim] | None = None) -> Sequence[Event]:
+    """Events that still say something: reasons that stand nowhere else. Whoever may not read them does
+    without, as the plan says. `claims`: those that are there, where they are known.
+    """
+    try:
+        events = cluster.found(Event, {})
+    except ClusterError:
+        return []
+    if claims is None:
+        with contextlib.suppress(ClusterError):
+            claims = cluster.found(PersistentVolumeClaim)
+    return happened.timely(events, claims or ())
+
+
+def snapshot(
+    found: Found, setting: Setting, machines: frozenset[str] = frozenset(), state: State | None = None
+) -> Snapshot:
     """As `Target.observe`. `machines`: the kinds of node that pods may come to."""
     notes = found.get(ConfigMap, NOTES)
     stored = facts.place(found.get(PersistentVolumeClaim, STORE), setting.storage.url)
     environments = {**facts.environments(notes, ""), **facts.environments(notes, stored)}
     shown = {
-        **{f"secret/{name}": Seen("present") for name in values(found.get(Secret, SECRETS))},
+        **{f"secret/{name}": Seen("present") for name in _secrets(found.held, setting, state)},
         **{f"store/{area}": Seen("present") for area in facts.areas(notes, stored)},
         **{f"environment/{n}": Seen("present", d) for n, d in environments.items()},
         **{f"environment/{n}": s for n, s in _unbuilt(notes, environments, setting, machines)},
@@ -82,11 +111,9 @@ def snapshot(found: Found, setting: Setting, machines: frozenset[str] = frozense
         digests[f"service/{service.name}"] = service_digest(service, setting.environment(service.environment))
     for key, objects in desired.steps(setting).items():
         shown[key] = _seen(key, objects, found, pods, digests[key])
-    if not _has_databases(found, setting):
+    if lack := _databases(found, setting):
         bare = shown[f"foundation/{DATABASE}"]
-        shown[f"foundation/{DATABASE}"] = Seen(
-            bare.condition, "", bare.detail or "its databases are not made"
-        )
+        shown[f"foundation/{DATABASE}"] = Seen(bare.condition, "", bare.detail or lack)
     return Snapshot({k: s for k, s in {**shown, **_unknown(found, shown)}.items() if s.condition != "absent"})
 
 
@@ -102,12 +129,26 @@ def _unbuilt(
             yield name, Seen("present", "", f"not built for {', '.join(sorted(missing))} nodes")
 
 
-def _has_databases(found: Found, setting: Setting) -> bool:
-    """Whether the Job that makes them came to its end. Its own traces go soon after."""
+def _secrets(held: Held, setting: Setting, state: State | None) -> Iterable[str]:
+    """Those of the stack. Who may not read them goes by the record."""
+    if held.is_open:
+        return held.get(SECRETS)
+    made = state is not None and "secrets" in state.resources
+    return {name for service in setting.services for name in service.secrets.values()} if made else ()
+
+
+def _databases(found: Found, setting: Setting) -> str:
+    """Why the Job that makes them has to run, where its last one did not come to its end with the passwords
+    of now. Its own traces go soon after.
+    """
     if not foundations.needs_database(setting):
-        return True
+        return ""
     where = facts.place(found.get(PersistentVolumeClaim, DATABASE))
-    return facts.databases(found.get(ConfigMap, NOTES), where) == foundations.setup_digest(setting)
+    digest, mark = facts.databases(found.get(ConfigMap, NOTES), where)
+    if digest != foundations.setup_digest(setting):
+        return "its databases are not made"
+    *_, job = foundations.database_setup(setting)
+    return rotation.told(job.spec.template, mark, found.held)
 
 
 def _seen(key: str, objects: list[Any], found: Found, pods: Mapping[str, list[Pod]], digest: str) -> Seen:
@@ -129,7 +170,8 @@ def _condition(name: str, found: Found, pods: Mapping[str, list[Pod]]) -> why.Ve
 
 
 def changed(objects: Iterable[Any], found: Found, digest: str | None = None) -> str:
-    """The first difference between what is there and what is wanted, and who made it; empty: none.
+    """The first difference between what is there and what is wanted, and who made it; empty: none. Values of
+    secrets that pods read count.
 
     `digest`: of the service that is wanted; None where it is known to be that of what is there.
     """
@@ -137,16 +179,17 @@ def changed(objects: Iterable[Any], found: Found, digest: str | None = None) -> 
     stopped = _is_stopped(found.objects.get(desired.ref(obj)) for obj in objects)
     for obj in objects:
         kind, name = desired.ref(obj)
-        there = found.objects.get((kind, name))
-        if there is None:
+        one = found.objects.get((kind, name))
+        if one is None:
             return f"{kind} {name} is missing"
-        live = there.to_dict()
+        live = one.to_dict()
         if isinstance(obj, WORKLOADS) and digest is not None and marked(live) not in (None, digest):
             return "changed in matcha.yaml"
         if path := next(iter(_differing(obj.to_dict(), live, stopped)), ""):
             editor = last_editor(live, MANAGER)
             return f"{kind} {name} was changed{f' by {editor}' if editor else ''}: {path}"
-    return ""
+    there = [found.objects.get(desired.ref(obj)) for obj in objects]
+    return rotation.change(objects, there, found.held)
 
 
 def marked(live: Mapping[str, Any]) -> str | None:

@@ -9,6 +9,7 @@ COMPONENT = "app.kubernetes.io/component"
 MINE = {MANAGED_BY: MANAGER}
 DIGEST = "matcha-ml/digest"  # annotation: of the description a resource was made from
 FILES_DIGEST = "matcha-ml/files"  # annotation of pods: their files are read at start
+SECRETS_MARK = "matcha-ml/secrets"  # annotation of pods: a keyed mark of the values that they read
 ADMITTED = "matcha-ml/admitted"  # annotation: what the cluster's admission makes of what was applied
 PLACE = "matcha-ml/place"  # annotation of a Job: the volume that its work is in
 COPY_OF = "matcha-ml/copy-of"  # label of what was kept of an unreadable record

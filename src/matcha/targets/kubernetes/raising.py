@@ -13,7 +13,7 @@ from lightkube.resources.core_v1 import PersistentVolumeClaim, Pod
 
 from matcha.errors import ComponentFailed
 from matcha.events import Emit, Event
-from matcha.targets.kubernetes import admission, desired, ownership, volumes, why
+from matcha.targets.kubernetes import admission, desired, look, ownership, volumes, why
 from matcha.targets.kubernetes.cluster import Cluster, ClusterError, Conflict
 from matcha.targets.kubernetes.compare import extras
 from matcha.targets.kubernetes.fencing import Fenced
@@ -119,7 +119,7 @@ class Raiser:
         """`error`, or what the volume's size and class are where the cluster refuses to change them."""
         assert claim.metadata and claim.metadata.name
         there = self._cluster.get(PersistentVolumeClaim, claim.metadata.name)
-        return volumes.unchanged(claim, there, error) if there is not None else error
+        return volumes.unmade(claim, error) if there is None else volumes.unchanged(claim, there, error)
 
     def wait(self, name: str, key: str, kind: type[Any], seconds: float, emit: Emit) -> None:
         """Until the newest pods of the workload are ready; `seconds` for its own start.
@@ -216,7 +216,7 @@ class Raiser:
         told = [verdict.detail or verdict.condition, verdict.log.strip()]
         said, words = Secrets(self._cluster).redact(told)
         return ComponentFailed(
-            f"{name} did not come up{late}: {said}.",
+            f"{name} did not come up{late}: {said.rstrip('.')}.",
             details=words or "Its pods left no last words.",
             resolution=f"matcha logs {name}" if spoke else "Mend what it names, then: matcha provision",
         )
@@ -233,11 +233,7 @@ class Raiser:
         return self._cluster.found(Pod, selector(name))
 
     def _events(self) -> Sequence[ClusterEvent]:
-        """Reasons that stand nowhere else. Whoever may not read events does without, as the plan says."""
-        try:
-            return self._cluster.found(ClusterEvent, {})
-        except ClusterError:
-            return []
+        return look.told(self._cluster)
 
 
 class _Now:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import httpx2
@@ -11,6 +12,32 @@ from matcha.errors import MatchaError
 
 BUSY = (429, 500, 502, 503, 504)  # the same call may work in a moment
 LONGEST = 30.0  # seconds that a server's wish to be left alone is heeded
+
+
+_RIGHTS = re.compile(r"\bcannot \S+ (resource|path)\b")  # by an authorizer, of whatever kind
+# What says no by 403 to whoever has the right: its words, who it is, and what to do.
+_BARS = (
+    (
+        re.compile("exceeded quota"),
+        "A quota of the namespace does not allow to {}.",
+        "Ask an administrator for a larger quota, then: matcha provision",
+    ),
+    (
+        re.compile(r"(maximum|minimum) \S+ usage per |limit to request ratio per "),
+        "A limit range of the namespace does not allow to {}.",
+        "Ask an administrator to change the limit range, then: matcha provision",
+    ),
+    (
+        re.compile("violates PodSecurity|denied (the )?request"),
+        "A policy of the cluster does not allow to {}.",
+        "Ask an administrator to change the policy that is named, then: matcha provision",
+    ),
+    (
+        re.compile("being terminated"),
+        "The namespace is being removed, and does not allow to {}.",
+        "Repeat the command once it is gone.",
+    ),
+)
 
 
 class ClusterError(MatchaError):
@@ -66,15 +93,8 @@ def refused(error: httpx2.HTTPStatusError, doing: str) -> ClusterError:
             owners=_owners(error) if isinstance(error, ApiError) else (),
             details=said,
         )
-    if status == 403 and "exceeded quota" in said:
-        return Forbidden(
-            f"A quota of the namespace does not allow to {doing}.",
-            status=403,
-            details=said,
-            resolution="Ask an administrator for a larger quota, then: matcha provision",
-        )
     if status == 403:
-        return Forbidden(f"You may not {doing}.", status=403, details=said)
+        return _forbidden(said, doing, by_cluster=isinstance(error, ApiError))
     if status == 404:
         return Gone(f"The cluster could not {doing}.", status=404, details=said)
     if status == 401:
@@ -85,6 +105,16 @@ def refused(error: httpx2.HTTPStatusError, doing: str) -> ClusterError:
             resolution="Sign in again (as kubectl would need it too), then repeat the command.",
         )
     return ClusterError(f"The cluster refused to {doing}.", status=status, details=said)
+
+
+def _forbidden(said: str, doing: str, *, by_cluster: bool) -> Forbidden:
+    """What the cluster's admission refuses is nothing that a right would help with."""
+    if not by_cluster or _RIGHTS.search(said):
+        return Forbidden(f"You may not {doing}.", status=403, details=said)
+    for words, message, resolution in _BARS:
+        if words.search(said):
+            return Forbidden(message.format(doing), status=403, details=said, resolution=resolution)
+    return Forbidden(f"The cluster does not allow to {doing}, whoever asks.", status=403, details=said)
 
 
 def is_immutable(error: ClusterError) -> bool:

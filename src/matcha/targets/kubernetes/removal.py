@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -139,6 +139,11 @@ def belongings(cluster: Cluster, delete_data: bool) -> list[str]:
     found = [o for o in listed(cluster) if not isinstance(o, (Pod, ReplicaSet))]
     going = [o for o in found if delete_data or not _keeps(o)]
     return [f"{type(o).__name__} {o.metadata.name}" for o in going if desired.ref(o) not in RECORD]
+
+
+def volumes(objects: Iterable[Any]) -> list[str]:
+    """Names of the volumes with data among them."""
+    return [desired.ref(o)[1] for o in objects if isinstance(o, PersistentVolumeClaim) and _keeps(o)]
 
 
 def kept(cluster: Cluster) -> list[str]:

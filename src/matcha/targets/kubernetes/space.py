@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from lightkube.resources.core_v1 import Namespace
@@ -90,6 +90,24 @@ def security_note(cluster: Cluster) -> str:
         f"The namespace {name} does not enforce Pod Security {LEVEL}; Matcha's own pods keep to it anyway. "
         f"An administrator can: kubectl label namespace {name} {ENFORCED}={LEVEL}"
     )
+
+
+def takeover_notes(name: str, going: Sequence[str], volumes: Sequence[str]) -> Iterator[str]:
+    """For a plan: that services go, and that volumes are used which were there without a record.
+
+    The stack of another project cannot be told from this one's former self.
+    """
+    if going:
+        yield (
+            f"A namespace holds one stack. What {name} has of it and matcha.yaml does not name is removed. "
+            "Where that is another project's, do not go on: set targets.kubernetes.namespace to another one "
+            "in matcha.yaml."
+        )
+    if volumes:
+        yield (
+            f"Data of an earlier stack is here and is used again: {', '.join(volumes)}. "
+            "To begin without it: matcha destroy --delete-data"
+        )
 
 
 def removal_note(cluster: Cluster, others: Iterable[str]) -> str:

@@ -12,15 +12,16 @@ from typing import Any
 import msgspec
 from lightkube.resources.apps_v1 import Deployment, StatefulSet
 from lightkube.resources.batch_v1 import Job
-from lightkube.resources.core_v1 import Pod, Secret
+from lightkube.resources.core_v1 import Event, PersistentVolumeClaim, Pod, Secret
 
 from matcha.component import service_digest
+from matcha.errors import MatchaError
 from matcha.host.ports import HOST
 from matcha.target import ServiceStatus
-from matcha.targets.kubernetes import desired, look, why, workloads
+from matcha.targets.kubernetes import desired, look, rotation, volumes, why, workloads
 from matcha.targets.kubernetes.cluster import Cluster, Forbidden
 from matcha.targets.kubernetes.compare import amount
-from matcha.targets.kubernetes.names import NAME
+from matcha.targets.kubernetes.names import DATABASE, NAME, SECRETS
 from matcha.targets.kubernetes.network import DATABASE_DUMP
 from matcha.targets.kubernetes.setting import Setting
 
@@ -30,12 +31,15 @@ KINDS = tuple(kind for kind in look.KINDS if kind is not Secret)
 
 
 class Seen(msgspec.Struct, frozen=True):
-    """`used` is memory by pod; `hidden` are kinds that this user may not list."""
+    """`used` is memory by pod; `hidden` are kinds that this user may not list. `told`: events, where they are
+    needed to say what is wrong.
+    """
 
     found: look.Found
     pods: Mapping[str, list[Pod]]
     used: Mapping[str, int]
     hidden: frozenset[str]
+    told: Sequence[Event]
 
 
 def statuses(
@@ -45,7 +49,10 @@ def statuses(
     where the stack was made by the same options and the same Matcha (`comparable`). `ports`: loopback port of
     each `service/port`.
     """
-    seen = _seen(cluster)
+    seen = _seen(cluster, recorded)
+    lost = _lost(seen)
+    if lost:  # nothing is made anew with secrets that are others now, before that is settled
+        seen = msgspec.structs.replace(seen, found=look.Found(seen.found.objects))
     wanted = wanted if comparable else None
     services = [_status(s.name, _of_service(wanted, s.name, seen), seen, ports) for s in recorded.services]
     laid = desired.laid(recorded).items()
@@ -53,10 +60,28 @@ def statuses(
         msgspec.structs.replace(_status(name, parts, seen, {}, comparable), foundation=True)
         for name, parts in laid
     ]
-    return [*services, *foundations, *_dumps(seen)]
+    return [*services, *(_keyless(f, lost) for f in foundations), *_dumps(seen)]
 
 
-def _seen(cluster: Cluster) -> Seen:
+def _lost(seen: Seen) -> MatchaError | None:
+    """That the passwords of the database are gone: what runs does so until it is started anew."""
+    held = seen.found.held
+    claim = seen.found.get(PersistentVolumeClaim, DATABASE)
+    return volumes.lost_key(claim, held.get(SECRETS)) if held.is_open else None
+
+
+def _keyless(status: ServiceStatus, lost: MatchaError | None) -> ServiceStatus:
+    if lost is None or status.name != DATABASE:
+        return status
+    return msgspec.structs.replace(
+        status,
+        condition="unhealthy" if status.condition == "running" else status.condition,
+        detail=f"{lost.message} {lost.details}",
+        resolution=lost.resolution,
+    )
+
+
+def _seen(cluster: Cluster, recorded: Setting) -> Seen:
     hidden = []
 
     def of(kind: type[Any]) -> list[Any]:
@@ -68,11 +93,21 @@ def _seen(cluster: Cluster) -> Seen:
             hidden.append(kind.__name__)
             return []
 
-    with ThreadPoolExecutor(8) as pool:
+    with ThreadPoolExecutor(9) as pool:
         used = pool.submit(memory, cluster)
+        held = pool.submit(rotation.read, cluster, rotation.names(recorded))
         listed = [obj for objects in pool.map(of, KINDS) for obj in objects]
-    found = look.Found({desired.ref(obj): obj for obj in listed})
-    return Seen(found, why.by_owner(found.of(Pod)), used.result(), frozenset(hidden))
+    found = look.Found({desired.ref(obj): obj for obj in listed}, held.result())
+    pods = why.by_owner(found.of(Pod))
+    return Seen(found, pods, used.result(), frozenset(hidden), _told(cluster, found, pods))
+
+
+def _told(cluster: Cluster, found: look.Found, pods: Mapping[str, list[Pod]]) -> Sequence[Event]:
+    """One call more, where only events say why something does not run."""
+    names = [w.metadata.name for kind in look.WORKLOADS for w in found.of(kind)]
+    starting = [n for n in names if why.judge(found.workload(n), pods.get(n, ())).condition == "starting"]
+    unexplained = any(why.is_unexplained(pods.get(n, ())) for n in starting)
+    return look.told(cluster, found.of(PersistentVolumeClaim)) if unexplained else ()
 
 
 def _of_service(wanted: Setting | None, name: str, seen: Seen) -> Sequence[Any]:
@@ -95,7 +130,7 @@ def _status(
     """`objects`: what it should consist of, where that is known; to compare with only where `comparable`."""
     workload, pods = seen.found.workload(name), seen.pods.get(name, [])
     runs = workload is not None or not objects or any(isinstance(o, look.WORKLOADS) for o in objects)
-    verdict = why.judge(workload, pods) if runs else why.Verdict("present")
+    verdict = why.judge(workload, pods, seen.told) if runs else why.Verdict("present")
     if comparable and verdict.condition != "absent":
         verdict = _with_changes(verdict, objects, seen)
     of_pods = [seen.used[n] for n in (p.metadata.name or "" for p in pods if p.metadata) if n in seen.used]

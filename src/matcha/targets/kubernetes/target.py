@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator, Sequence
 from functools import cached_property, partial
 from pathlib import Path
@@ -13,8 +12,8 @@ import msgspec
 from lightkube.resources.apps_v1 import StatefulSet
 from lightkube.resources.core_v1 import ConfigMap, PersistentVolumeClaim
 
-from matcha.component import Access, Database, Environment, Service
-from matcha.errors import BadInput, NotProvisioned, StateUnreadable, Unfit
+from matcha.component import Access, Environment, Service
+from matcha.errors import BadInput, MatchaError, NotProvisioned, StateUnreadable, Unfit
 from matcha.events import Emit, Event
 from matcha.host.ports import refuse_unknown
 from matcha.state import State
@@ -26,10 +25,13 @@ from matcha.targets.kubernetes import (
     desired,
     facts,
     foundations,
+    given,
+    leaving,
     look,
     ownership,
     proof,
     removal,
+    rotation,
     space,
     statuses,
     volumes,
@@ -37,10 +39,12 @@ from matcha.targets.kubernetes import (
 )
 from matcha.targets.kubernetes.access import ClusterAccess, roles_of
 from matcha.targets.kubernetes.cluster import Cluster
+from matcha.targets.kubernetes.described import described, recorded
 from matcha.targets.kubernetes.fencing import Fenced
+from matcha.targets.kubernetes.folders import Folders
 from matcha.targets.kubernetes.logs import pod_lines
 from matcha.targets.kubernetes.machines import hidden, machines
-from matcha.targets.kubernetes.names import DATABASE, MANAGER, SHARED, STORE, TOUCHED
+from matcha.targets.kubernetes.names import DATABASE, MANAGER, MINE, NAME, SHARED, STORE, TOUCHED
 from matcha.targets.kubernetes.options import KubernetesOptions
 from matcha.targets.kubernetes.raising import Raiser
 from matcha.targets.kubernetes.secrets import Secrets
@@ -57,10 +61,8 @@ from matcha.targets.kubernetes.store import ClusterStore
 if TYPE_CHECKING:
     from matcha.targets.kubernetes.links import Links
 
-DESCRIPTION = "services"  # in the state's facts: what the stack was last made from, for those who only look
 MADE_BY = "made-by"  # digest of what else the objects were rendered from
 FOUNDATION_SECONDS = 360.0
-NO_LOCK = Path(os.devnull)  # of an environment that is known by its name only
 
 
 class KubernetesTarget:
@@ -79,8 +81,11 @@ class KubernetesTarget:
         self._secrets = Secrets(self._writing)
         self._insist = False
         self._mine: set[desired.Ref] = set()  # objects that were seen with Matcha's label
+        self._former: list[str] = []  # volumes that were seen without a record
         self._setting: Setting | None = None
+        self._reads_secrets = True
         self._gone: Links | None = None  # of the stack that was destroyed: to prove it
+        self._folders = Folders(self._project)
 
     @cached_property
     def _store(self) -> ClusterStore:
@@ -119,9 +124,12 @@ class KubernetesTarget:
         environments: Sequence[Environment] = (),
     ) -> Snapshot:
         found = self._set(services, environments)
-        there = look.everything(self._cluster)
+        there = look.of_stack(self._cluster, rotation.names(found))
         self._mine |= set(there.objects)
-        return look.snapshot(there, found, machines(self._cluster))
+        self._reads_secrets = there.held.is_open
+        if state is None:
+            self._former = removal.volumes(there.objects.values())
+        return look.snapshot(there, found, machines(self._cluster), state)
 
     def foundations(
         self, services: Sequence[Service], environments: Sequence[Environment]
@@ -140,14 +148,14 @@ class KubernetesTarget:
     def status(
         self, state: State, services: Sequence[Service] = (), environments: Sequence[Environment] = ()
     ) -> Sequence[ServiceStatus]:
-        if DESCRIPTION not in state.facts:
+        if recorded(state.facts) is None:
             return []
-        recorded, ports = self._remembered(state), self._links(state).ports()
+        made, ports = self._remembered(state), self._links(state).ports()
         wanted, comparable = None, False
         if services:
             wanted = setting(self._options, services, environments, self._trust)
             comparable = state.facts.get(MADE_BY) == made_by(self._options, self._trust)
-        return statuses.statuses(self._cluster, recorded, wanted, ports, comparable=comparable)
+        return statuses.statuses(self._cluster, made, wanted, ports, comparable=comparable)
 
     def access(self, state: State) -> Access:
         found = self._setting or self._remembered(state)
@@ -156,7 +164,7 @@ class KubernetesTarget:
             roles_of(found.services),
             self._secrets,
             lambda: self._forwards(state, found),
-            self._project / ".matcha" / "stack" / "folders",
+            partial(self._folders.make, self._links(state).stack_id),
         )
 
     def logs(self, service: str, *, lines: int, follow: bool) -> Iterator[str]:
@@ -165,43 +173,44 @@ class KubernetesTarget:
 
     def loud(self, state: State) -> Sequence[str]:
         """The foundations, and the Jobs that make things."""
-        return desired.loud(self._remembered(state)) if DESCRIPTION in state.facts else ()
+        return desired.loud(self._remembered(state)) if recorded(state.facts) else ()
 
     # -- before the first step -------------------------------------------------------------------------
 
     def preflight(self, environments: Sequence[Environment], snapshot: Snapshot) -> Sequence[str]:
         """Where it goes, and what is built there first. Raises Conflict where something of somebody else has
-        the name of what is to be made.
+        the name of what is to be made, MatchaError for a cluster without IPv4.
         """
+        from matcha.targets.kubernetes import doctor  # noqa: PLC0415 - not for what only looks
+
+        doctor.refuse_addresses(self._cluster)
         known = self._known()
         planned = [o for step in desired.steps(known).values() for o in step]
-        planned += filter(None, [desired.placeholders(planned)])
+        if self._reads_secrets:
+            planned += filter(None, [desired.placeholders(planned)])
+        if foundations.needs_database(known) and self._reads_secrets:
+            volumes.refuse_lost_key(self._cluster)
         ownership.refuse_planned(self._cluster, [o for o in planned if desired.ref(o) not in self._mine])
         missing = [
             e.name
             for e in environments
             if not archives.has_image(e) and f"environment/{e.name}" not in snapshot.resources
         ]
+        names = {f"service/{service.name}" for service in known.services}
+        going = [key for key in snapshot.resources if key.startswith("service/") and key not in names]
         where = f"Cluster {self._cluster.config.context_name}, namespace {self._options.namespace}."
         for environment in environments:
             if environment.name in missing:
                 base.check(self._options, environment)
         built = f"Environments built in the cluster, once: {', '.join(missing)}." if missing else ""
-        shared, unseen = self._shared(known, snapshot), hidden(self._cluster, environments)
-        notes = (where, shared, built, space.security_note(self._cluster), *unseen)
+        taken = space.takeover_notes(self._options.namespace, going, self._former)
+        unseen = hidden(self._cluster, environments)
+        closed = "" if self._reads_secrets else rotation.CLOSED
+        behind = leaving.notes(self._options, self._project)
+        secrets = given.notes(self._cluster, self._options)
+        secure = space.security_note(self._cluster)
+        notes = (where, *behind, *taken, built, *secrets, secure, *unseen, closed)
         return [line for line in notes if line]
-
-    def _shared(self, wanted: Setting, snapshot: Snapshot) -> str:
-        """The namespace has one stack: that of another project cannot be told from this one's former self."""
-        names = {f"service/{service.name}" for service in wanted.services}
-        going = [key for key in snapshot.resources if key.startswith("service/") and key not in names]
-        if not going:
-            return ""
-        return (
-            f"A namespace holds one stack. What {self._options.namespace} has of it and matcha.yaml does not "
-            "name is removed; the stack of another project belongs in another namespace "
-            "(targets.kubernetes.namespace)."
-        )
 
     def begin(
         self, state: State, services: Sequence[Service], environments: Sequence[Environment] = ()
@@ -209,9 +218,7 @@ class KubernetesTarget:
         self._set(services, environments)
         self._forget(state.stack_id)  # whose ports are this stack's
         ports = {f"{s.name}/{p.name}": p.preferred for s in services for p in s.ports}
-        kept = _Kept(tuple(map(_remember, services)), {e.name: e.image for e in environments})
-        described = msgspec.json.encode(kept, enc_hook=str).decode()
-        facts = {DESCRIPTION: described, MADE_BY: made_by(self._options, self._trust)}
+        facts = {**described(services, environments), MADE_BY: made_by(self._options, self._trust)}
         return msgspec.structs.replace(state, ports=ports, facts={**state.facts, **facts})
 
     # -- the steps -------------------------------------------------------------------------------------
@@ -225,13 +232,14 @@ class KubernetesTarget:
             return
         if foundation == DATABASE:
             volumes.refuse_lost_key(self._cluster)
-        self._secrets.ensure(foundations.secret_names(found))
-        raiser.apply(desired.laid(found)[foundation])
+        self._secrets.ensure([*foundations.secret_names(found), rotation.KEY])
+        raiser.apply(self._marked(desired.laid(found)[foundation]))
         raiser.wait(foundation, key, StatefulSet, FOUNDATION_SECONDS, emit)
         if foundation == DATABASE:
-            job, place = list(foundations.database_setup(found)), self._place(DATABASE)
-            raiser.run_job(job, key, FOUNDATION_SECONDS, emit, place=place)
-            facts.keep_databases(self._writing, foundations.setup_digest(found), place)
+            parts, place = self._marked(list(foundations.database_setup(found))), self._place(DATABASE)
+            raiser.run_job(parts, key, FOUNDATION_SECONDS, emit, place=place)
+            mark = rotation.marked(parts[-1])
+            facts.keep_databases(self._writing, foundations.setup_digest(found), mark, place)
 
     def install(self, environment: Environment, emit: Emit) -> None:
         key = f"environment/{environment.name}"
@@ -256,10 +264,13 @@ class KubernetesTarget:
         found = with_service(with_environment(self._known(), environment), service)
         raiser = self._raiser()
         objects = list(desired.unique(list(workloads.objects(found, service))))
-        raiser.apply(objects)
+        raiser.apply(self._marked(objects))
         kind = type(objects[-1])
         raiser.wait(service.name, f"service/{service.name}", kind, workloads.start_seconds(service), emit)
         return {p.name: p.preferred for p in service.ports}
+
+    def _marked(self, objects: Sequence[Any]) -> Sequence[Any]:
+        return rotation.put(objects, self._known(), self._cluster, self._secrets)
 
     def refresh(self, service: Service) -> None:
         """The pods see the change within seconds: a kubelet looks at a pod's volumes when the pod changes."""
@@ -288,6 +299,13 @@ class KubernetesTarget:
         found = self._cluster.get(ConfigMap, f"{SHARED}-{name}")
         return (found.data or {}).get(name) if found else None
 
+    def shares(self) -> Sequence[str]:
+        found = self._cluster.found(ConfigMap, {**MINE, NAME: SHARED})
+        return [str(each.metadata.name).removeprefix(f"{SHARED}-") for each in found]
+
+    def unshare(self, name: str) -> None:
+        self._writing.delete(ConfigMap, f"{SHARED}-{name}")
+
     def examine(
         self,
         state: State | None,
@@ -304,6 +322,7 @@ class KubernetesTarget:
             store=self._store,
             options=self._options,
             state=state,
+            recorded=self._remembered(state) if state and recorded(state.facts) else None,
             wanted=lambda: desired.whole(self._render(services, environments)),
         )
         return doctor.examine(patient, fix=fix)
@@ -331,10 +350,11 @@ class KubernetesTarget:
         if state:
             self._gone = self._links(state)
             self._gone.remove()
+            self._folders.remove(state.stack_id)
         self._forget("")
 
     def leftovers(self, *, delete_data: bool = True) -> Sequence[str]:
-        links = self._gone.leftovers() if self._gone else ()
+        links = [*self._gone.leftovers(), *self._folders.left(self._gone.stack_id)] if self._gone else ()
         left = removal.leftovers(self._cluster, delete_data) or proof.remaining(self._cluster, delete_data)
         return [*left, *removal.namespace_left(self._cluster), *links]
 
@@ -352,11 +372,14 @@ class KubernetesTarget:
 
     def _forget(self, keep: str) -> list[str]:
         """What this machine has of stacks of this namespace other than `keep`."""
-        from matcha.targets.kubernetes.links import strays  # noqa: PLC0415 - not for plans and manifests
+        from matcha.targets.kubernetes.links import Links, strays  # noqa: PLC0415 - not for plans and manifests
 
         gone = strays(self._options, keep)
         for links in gone:
             links.remove()
+        for stack_id in self._folders.stacks():  # without forwards it is in no use here
+            if stack_id != keep and not Links(stack_id, self._options).home.exists():
+                self._folders.remove(stack_id)
         return [f"forwards to a stack that is gone ({links.home})" for links in gone]
 
     def kept(self) -> Sequence[str]:
@@ -392,9 +415,12 @@ class KubernetesTarget:
     def _links(self, state: State) -> Links:
         from matcha.targets.kubernetes.links import Links  # noqa: PLC0415 - not for plans and manifests
 
-        return Links(state.stack_id, self._options)
+        return Links(state.stack_id, self._options, self._project)
 
     def _forwards(self, state: State, found: Setting) -> dict[str, int]:
+        """Raises MatchaError for a stopped stack: nothing is there to be reached."""
+        if state.phase == "stopped":
+            raise MatchaError("The stack is stopped.", resolution="matcha start")
         wanted = {f"{s.name}/{p.name}": p.preferred for s in found.services for p in s.ports}
         if found.storage.own:
             wanted[f"{STORE}/http"] = STORE_PORT
@@ -402,24 +428,7 @@ class KubernetesTarget:
 
     def _remembered(self, state: State, trust: str = "") -> Setting:
         """From the record, for commands that only look; `trust` is for what is made by it."""
-        raw = state.facts.get(DESCRIPTION)
-        if raw is None:
+        kept = recorded(state.facts)
+        if kept is None:
             raise NotProvisioned
-        kept = msgspec.json.decode(raw, type=_Kept, dec_hook=lambda kind, value: kind(value))
-        environments = [Environment(name=n, lock=NO_LOCK, image=i) for n, i in kept.images.items()]
-        return setting(self._options, kept.services, environments, trust)
-
-
-class _Kept(msgspec.Struct):
-    """`images` of the environments by name; empty for those that are archives."""
-
-    services: tuple[Service, ...] = ()
-    images: dict[str, str] = {}
-
-
-def _remember(service: Service) -> Service:
-    """As much of a service as what others reach it by, and it reaches others."""
-    databases = tuple(Database(d.name) for d in service.databases)
-    return msgspec.structs.replace(
-        service, command=(), env={}, files={}, live={}, code=(), databases=databases
-    )
+        return setting(self._options, *kept, trust)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
+import re
+from collections.abc import Mapping
 
 from lightkube.resources.core_v1 import PersistentVolume, PersistentVolumeClaim, Secret
 
@@ -15,20 +16,36 @@ from matcha.targets.kubernetes.refusals import ClusterError, Forbidden
 from matcha.targets.kubernetes.secrets import values
 
 SIZES = {STORE: "storage-size", DATABASE: "database-size"}
+VOLUMES_SIZE = "volume-size"  # the option for all others
+_BOUND = re.compile(r"usage per PersistentVolumeClaim|exceeded quota")
+_TOO_MUCH = re.compile(r"usage per PersistentVolumeClaim|exceeded quota: .*requests\.storage")
 _REFUSALS = (403, 422)  # its storage class cannot grow volumes; no volume shrinks, or changes its class
+
+
+def unmade(claim: PersistentVolumeClaim, error: ClusterError) -> ClusterError:
+    """`error`, with the option that asks for as much as the namespace does not allow one claim, or all."""
+    if _TOO_MUCH.search(error.details):
+        option = SIZES.get(str(claim.metadata and claim.metadata.name), VOLUMES_SIZE)
+        error.resolution = (
+            f"Change targets.kubernetes.{option} in matcha.yaml to what is allowed, "
+            "or ask an administrator for more. Then: matcha provision"
+        )
+    return error
 
 
 def unchanged(
     wanted: PersistentVolumeClaim, there: PersistentVolumeClaim, error: ClusterError
 ) -> ClusterError:
-    """`error` itself where it is about something else, such as a quota."""
+    """`error` itself where it is about something else, such as a quota or a limit range."""
     asked, has = _told(wanted), _told(there)
-    if error.status not in _REFUSALS or asked == has or "exceeded quota" in error.details:
+    if error.status not in _REFUSALS or asked == has:
         return error
+    if _BOUND.search(error.details):
+        return unmade(wanted, error)
     assert there.metadata and there.metadata.name
     name = there.metadata.name
     size, kind = has
-    kept = f"{SIZES.get(name, 'volume-size')}: {size}" if asked[0] != size else f"storage-class: {kind}"
+    kept = f"{SIZES.get(name, VOLUMES_SIZE)}: {size}" if asked[0] != size else f"storage-class: {kind}"
     return ClusterError(
         f"The volume {name} has {size} of class {kind}, and the cluster does not make that "
         f"{asked[0]} of class {asked[1] or 'default'}.",
@@ -48,9 +65,7 @@ def _told(claim: PersistentVolumeClaim) -> tuple[str, str]:
 
 def staying(cluster: Cluster, options: KubernetesOptions) -> list[str]:
     """What keeps the stack's data although every object of it goes. Ask while the claims are still there."""
-    found: list[str] = []
-    with contextlib.suppress(Forbidden):
-        found = [_retained(cluster, claim) for claim in cluster.found(PersistentVolumeClaim)]
+    found = _outliving(cluster)
     if options.storage:
         found.append(f"Objects of the stack stay in {options.storage.partition('?')[0]}: they are yours.")
     if options.database:
@@ -58,13 +73,17 @@ def staying(cluster: Cluster, options: KubernetesOptions) -> list[str]:
     return [said for said in found if said]
 
 
-def _retained(cluster: Cluster, claim: PersistentVolumeClaim) -> str:
-    """Of a volume whose class has it outlive its claim; empty where it goes, or may not be looked at."""
-    name = (claim.spec.volumeName if claim.spec else None) or ""
+def _outliving(cluster: Cluster) -> list[str]:
     try:
-        volume = cluster.get_global(PersistentVolume, name) if name else None
+        return [_retained(cluster, claim) for claim in cluster.found(PersistentVolumeClaim)]
     except Forbidden:
-        return ""
+        return ["You may not see PersistentVolumes: whether any keeps data of the stack was not checked."]
+
+
+def _retained(cluster: Cluster, claim: PersistentVolumeClaim) -> str:
+    """Of a volume whose class has it outlive its claim; empty where it goes. Raises Forbidden."""
+    name = (claim.spec.volumeName if claim.spec else None) or ""
+    volume = cluster.get_global(PersistentVolume, name) if name else None
     if volume is None or volume.spec.persistentVolumeReclaimPolicy != "Retain":
         return ""
     assert claim.metadata
@@ -75,12 +94,19 @@ def _retained(cluster: Cluster, claim: PersistentVolumeClaim) -> str:
 
 
 def refuse_lost_key(cluster: Cluster) -> None:
-    """Raises MatchaError where the database's volume is there, and the password that opens it is not."""
+    """Raises what `lost_key` tells."""
     claim = cluster.get(PersistentVolumeClaim, DATABASE)
-    if claim is None or ROOT_PASSWORD in values(cluster.get(Secret, SECRETS)):
-        return
-    raise MatchaError(
+    if claim is not None and (lost := lost_key(claim, values(cluster.get(Secret, SECRETS)))):
+        raise lost
+
+
+def lost_key(claim: PersistentVolumeClaim | None, own: Mapping[str, str]) -> MatchaError | None:
+    """Where the database's volume is there, and the password that opens it is not among the stack's `own`."""
+    if claim is None or claim.metadata is None or ROOT_PASSWORD in own:
+        return None
+    return MatchaError(
         "The passwords that open the stack's database are gone; its volume is still there.",
-        details=f"They stood in the Secret {SECRETS} of the namespace {cluster.namespace}.",
+        details=f"They stood in the Secret {SECRETS} of the namespace {claim.metadata.namespace}. "
+        "Pods that run have them still; none starts without.",
         resolution=f"Put the Secret {SECRETS} back, or start anew: matcha destroy --delete-data",
     )

@@ -30,6 +30,7 @@ _WRONG = {
 _PULLS = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull")
 
 
+_NODES = ("TriggeredScaleUp", "Nominated", "NotTriggerScaleUp")  # of pods: whether a node is added for them
 REVISIONS = ("controller-revision-hash", "pod-template-hash")  # labels of pods
 AGAIN = 2  # restarts after which a container does not come up by itself
 
@@ -53,8 +54,8 @@ def judge(
     events: Sequence[Event] = (),
     before: Restarts = _NONE,
 ) -> Verdict:
-    """`pods` are those of the workload, whatever their age. `events`: of the namespace. What ended `before`
-    says little of how it ends now.
+    """`pods` are those of the workload, whatever their age. `events`: of the namespace (`happened.timely`).
+    What ended `before` says little of how it ends now.
     """
     if workload is None:
         return Verdict("absent")
@@ -193,11 +194,16 @@ def _unscheduled(pod: Pod, events: Sequence[Event]) -> Verdict | None:
     reasons = [c.message for c in conditions if c.type == "PodScheduled" and c.status == "False"]
     if not reasons:
         return None
-    if happened.newest(events, "Pod", _name(pod), ("TriggeredScaleUp", "Nominated")):
-        return Verdict("starting", f"waiting for a new node: {reasons[0]}")
-    if waiting := _claim(pod, events):
-        return waiting
-    return Verdict("starting", f"no node takes it: {reasons[0]}", "hardly")
+    said = (reasons[0] or "").rstrip(".")
+    last = happened.newest(events, "Pod", _name(pod), _NODES, _uid(pod))
+    if last and last.reason != "NotTriggerScaleUp":
+        return Verdict("starting", f"waiting for a new node: {said}")
+    claim = _claim(pod, events)
+    if claim and "unbound immediate PersistentVolumeClaims" in said:  # no node is looked for before
+        return claim
+    tells = claim and (claim.hope == "hardly" or "volume" in said)
+    detail = f"no node takes it: {said}" + (f"; {claim.detail}" if claim and tells else "")
+    return Verdict("starting", detail, "hardly")
 
 
 def _volumes(pod: Pod, events: Sequence[Event]) -> Verdict | None:
@@ -208,7 +214,7 @@ def _volumes(pod: Pod, events: Sequence[Event]) -> Verdict | None:
     if not (pod.spec and pod.spec.nodeName):
         return _claim(pod, events)
     mounts = ("FailedMount", "FailedAttachVolume", "SuccessfulAttachVolume", "Pulling", "Pulled")
-    last = happened.newest(events, "Pod", _name(pod), mounts)
+    last = happened.newest(events, "Pod", _name(pod), mounts, _uid(pod))
     if not last or not (last.reason or "").startswith("Failed"):
         return None
     said = last.message or ""

@@ -21,7 +21,7 @@ import msgspec
 from matcha import state as states
 from matcha.errors import MatchaError, StateUnreadable
 from matcha.events import Emit
-from matcha.host.files import NoRoom, drop_half_written, guarded, remove_empty, write_private
+from matcha.host.files import NoRoom, drop_half_written, guarded, hide_from_git, remove_empty, write_private
 from matcha.host.leases import (
     LEASE,
     Lease,
@@ -116,17 +116,12 @@ class FileStore:
             lease = new_lease(operation, self._clock(), where())
             try:
                 self._write_lock(lease)
-                self._write_ignore()
+                hide_from_git(self._root)
             except NoRoom:
                 if operation not in MAKING_ROOM:
                     raise
                 self._unwritten, self._whole = lease, guard.pop_all()
             return Mine(lease)
-
-    def _write_ignore(self) -> None:
-        ignore = self._root / ".gitignore"
-        if not ignore.exists():
-            write_private(ignore, b"*\n")
 
     def _guarded(self) -> AbstractContextManager[object]:
         return contextlib.nullcontext() if self._unwritten else guarded(self._guard)

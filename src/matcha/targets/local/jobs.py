@@ -149,7 +149,8 @@ def environment(job: Job, inherited: Mapping[str, str]) -> dict[str, str]:
 def run(job: Job) -> int:
     """Run the job to its end in its own process group; 128 + N where signal N ended it.
 
-    Ctrl-C and SIGTERM are passed on to the whole group, which is killed if it outlives the grace period.
+    Ctrl-C, SIGTERM and SIGHUP are passed on to the whole group, which is killed if it outlives the grace
+    period.
     Raises NoCommand for a command that does not exist, CannotRun for one that is no program.
     """
     variables = environment(job, os.environ)
@@ -226,7 +227,7 @@ def _in_folder(job: Job) -> str | None:
 
 
 class _Forwarding:
-    """Passes SIGINT and SIGTERM on to a job while it runs.
+    """Passes SIGINT, SIGTERM and SIGHUP on to a job while it runs; what is ignored (nohup) stays so.
 
     On a terminal the job shares our process group, so that it can read from it, and Ctrl-C reaches it from
     the terminal itself; the second one kills.
@@ -239,8 +240,9 @@ class _Forwarding:
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._before[number] = signal.signal(number, self._pass_on)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) != signal.SIG_IGN:
+                self._before[number] = signal.signal(number, self._pass_on)
 
     def __exit__(self, *_: object) -> None:
         signal.setitimer(signal.ITIMER_REAL, 0)

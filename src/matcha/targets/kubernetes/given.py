@@ -1,0 +1,52 @@
+"""Secrets that the user makes, and pods cannot start without."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import msgspec
+from lightkube.resources.core_v1 import Secret
+
+from matcha.targets.kubernetes.cluster import Cluster, Forbidden
+from matcha.targets.kubernetes.options import KubernetesOptions
+
+
+class Named(msgspec.Struct, frozen=True):
+    """A Secret by the option that names it, and the `keys` it has to have."""
+
+    option: str
+    name: str
+    keys: tuple[str, ...]
+
+    def lack(self, cluster: Cluster) -> str:
+        """What the cluster has not of it; empty where all is there. Raises Forbidden."""
+        found = cluster.get(Secret, self.name)
+        missing = [key for key in self.keys if key not in ((found.data if found else None) or {})]
+        if not missing:
+            return ""
+        return f"lacks {', '.join(missing)}" if found else "is not there"
+
+    def fix(self, namespace: str) -> str:
+        literals = " ".join(f"--from-literal={key}=..." for key in self.keys)
+        docker = "docker-registry", "--docker-server=... --docker-username=... --docker-password=..."
+        kind, what = docker if self.option == "pull-secret" else ("generic", literals)
+        return f"kubectl --namespace {namespace} create secret {kind} {self.name} {what}"
+
+
+def named(options: KubernetesOptions) -> list[Named]:
+    found = (
+        Named("pull-secret", options.pull_secret, (".dockerconfigjson",)),
+        Named("storage-secret", options.storage and options.storage_secret, ("access-key", "secret-key")),
+        Named("database-secret", options.database and options.database_secret, ("username", "password")),
+    )
+    return [each for each in found if each.name]
+
+
+def notes(cluster: Cluster, options: KubernetesOptions) -> Iterator[str]:
+    """For a plan: what pods would wait for. Nothing of what the user may not see."""
+    for each in named(options):
+        with contextlib.suppress(Forbidden):
+            if lack := each.lack(cluster):
+                fix = each.fix(options.namespace)
+                yield f"The Secret {each.name} ({each.option}) {lack}, and pods wait for it: {fix}"
