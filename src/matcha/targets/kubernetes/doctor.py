@@ -45,7 +45,7 @@ class Patient(msgspec.Struct, frozen=True, kw_only=True):
     store: ClusterStore
     options: KubernetesOptions
     state: State | None
-    wanted: Callable[[], Sequence[Any]]  # every object of the stack
+    wanted: Callable[[], Sequence[Any]] = tuple  # every object of the stack
     recorded: Setting | None = None
 
 
