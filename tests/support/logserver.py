@@ -99,7 +99,8 @@ class Logs:
         found = self.logs.get((url.path.split("/")[-2], query["container"], query.get("previous") == "true"))
         if self.refuse or found is None:
             status = self.refuse or 400
-            _say(handler, status, {"kind": "Status", "status": "Failure", "message": "no", "code": status})
+            said = 'pods is forbidden: User "ada" cannot get resource "pods/log"' if status == 403 else "no"
+            _say(handler, status, {"kind": "Status", "status": "Failure", "message": said, "code": status})
             return
         handler.send_response(200)
         handler.send_header("Transfer-Encoding", "chunked")

@@ -114,7 +114,7 @@ def _forbidden(said: str, doing: str, *, by_cluster: bool) -> Forbidden:
     for words, message, resolution in _BARS:
         if words.search(said):
             return Forbidden(message.format(doing), status=403, details=said, resolution=resolution)
-    return Forbidden(f"The cluster does not allow to {doing}, whoever asks.", status=403, details=said)
+    return Forbidden(f"The cluster does not allow to {doing}.", status=403, details=said)
 
 
 def is_immutable(error: ClusterError) -> bool:
