@@ -1,5 +1,5 @@
 """What cannot be seen on the cluster's objects, kept in one ConfigMap: areas and databases made, environments
-at hand.
+at hand, a bucket that works.
 
 Each holds for one volume, by the uid of its claim: what was made in a volume that is gone is gone, too.
 """
@@ -14,7 +14,8 @@ from lightkube.resources.core_v1 import ConfigMap, PersistentVolumeClaim
 from matcha.targets.kubernetes.cluster import Cluster, Conflict
 from matcha.targets.kubernetes.names import MANAGER, NOTES, labels
 
-AREA, ENVIRONMENT, DATABASES = "area.", "environment.", "databases"
+AREA, ENVIRONMENT = "area.", "environment."
+DATABASES, BUCKET = "databases", "bucket"  # what a Job brought about
 MACHINES = "machines."
 MADE = "made"
 
@@ -29,9 +30,9 @@ def environments(found: ConfigMap | None, where: str) -> dict[str, str]:
     return _of(found, ENVIRONMENT, where)
 
 
-def databases(found: ConfigMap | None, where: str) -> tuple[str, str]:
-    """The digest of what set them up and the mark of its secrets; empty where nothing did."""
-    digest, _, mark = _of(found, DATABASES, where).get("", "").partition(".")
+def brought(found: ConfigMap | None, what: str, where: str) -> tuple[str, str]:
+    """The digest of what brought it about and the mark of its secrets; empty where nothing did."""
+    digest, _, mark = _of(found, what, where).get("", "").partition(".")
     return digest, mark
 
 
@@ -69,8 +70,8 @@ def keep_environment(
     keep(cluster, made | {f"{MACHINES}{name}": ",".join(sorted(built_on))})
 
 
-def keep_databases(cluster: Cluster, digest: str, mark: str, where: str) -> None:
-    keep(cluster, {DATABASES: f"{digest}.{mark} {where}"})
+def keep_brought(cluster: Cluster, what: str, digest: str, mark: str, where: str) -> None:
+    keep(cluster, {what: f"{digest}.{mark} {where}"})
 
 
 def _of(found: ConfigMap | None, prefix: str, where: str) -> dict[str, str]:
