@@ -86,6 +86,18 @@ def test_a_bucket_is_tried_again_where_it_or_its_keys_are_others(
     assert tried(client) > second and steps(based) == {}
 
 
+def test_what_is_in_the_store_of_matcha_is_not_in_a_bucket(based: SmallStack) -> None:
+    """Its volume stays, and says nothing of what is elsewhere."""
+    outside, based.options, based.archive = based.options, {}, True
+    based.provision()
+    assert steps(based) == {}
+    based.options = outside
+    found = steps(based)
+    assert found["stores"] == found["environment/plain"] == "not there yet"
+    based.provision()
+    assert steps(based) == {}
+
+
 def test_who_has_the_store_of_matcha_has_nothing_tried(stack: SmallStack) -> None:
     assert STEP not in steps(stack)
     stack.options |= {"storage": "s3://b", "storage_secret": "keys"}

@@ -13,6 +13,7 @@ from lightkube.resources.core_v1 import ConfigMap, PersistentVolumeClaim
 
 from matcha.targets.kubernetes.cluster import Cluster, Conflict
 from matcha.targets.kubernetes.names import MANAGER, NOTES, labels
+from matcha.targets.kubernetes.setting import Storage
 
 AREA, ENVIRONMENT = "area.", "environment."
 DATABASES, BUCKET = "databases", "bucket"  # what a Job brought about
@@ -36,11 +37,14 @@ def brought(found: ConfigMap | None, what: str, where: str) -> tuple[str, str]:
     return digest, mark
 
 
-def place(claim: PersistentVolumeClaim | None, outside: str = "") -> str:
-    """Of a claim, or of a store that is not Matcha's."""
-    if claim is None or claim.metadata is None:
-        return outside
-    return str(claim.metadata.uid)
+def place(claim: PersistentVolumeClaim | None) -> str:
+    """The volume; empty where there is none."""
+    return str(claim.metadata.uid) if claim and claim.metadata else ""
+
+
+def stored(claim: PersistentVolumeClaim | None, storage: Storage) -> str:
+    """`claim`: of Matcha's own store, which is there also where another bucket is used in its place."""
+    return (place(claim) if storage.own else "") or storage.url
 
 
 def machines(found: ConfigMap | None) -> dict[str, frozenset[str]]:

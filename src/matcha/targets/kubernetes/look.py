@@ -106,7 +106,7 @@ def snapshot(
 ) -> Snapshot:
     """As `Target.observe`. `machines`: the kinds of node that pods may come to."""
     notes = found.get(ConfigMap, NOTES)
-    stored = facts.place(found.get(PersistentVolumeClaim, STORE), setting.storage.url)
+    stored = facts.stored(found.get(PersistentVolumeClaim, STORE), setting.storage)
     environments = {**facts.environments(notes, ""), **facts.environments(notes, stored)}
     shown = {
         **{f"secret/{name}": Seen("present") for name in _secrets(found.held, setting, state)},

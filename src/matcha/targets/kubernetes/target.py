@@ -416,7 +416,7 @@ class KubernetesTarget:
     def _place(self, foundation: str) -> str:
         """Of its volume, or of the store that is used in its place."""
         claim = self._cluster.get(PersistentVolumeClaim, foundation)
-        return facts.place(claim, self._known().storage.url if foundation == STORE else "")
+        return facts.stored(claim, self._known().storage) if foundation == STORE else facts.place(claim)
 
     # -- which stack -----------------------------------------------------------------------------------
 
