@@ -14,6 +14,7 @@ from lightkube.types import PatchType
 
 from matcha.errors import ComponentFailed
 from matcha.targets.kubernetes import rotation
+from support.faults import Fault, FaultyProxy
 from support.kubelet import Kubelet, failing
 from support.small_stack import SmallStack, usual, with_env
 from support.stores import cluster
@@ -46,7 +47,7 @@ def tried(client: Client) -> set[str]:
 
 
 def test_a_bucket_that_is_missing_is_told_before_anything_is_started(
-    based: SmallStack, client: Client, node: Kubelet
+    based: SmallStack, client: Client, node: Kubelet, proxy: FaultyProxy
 ) -> None:
     node.says["bucket-check"] = failing(NO_BUCKET, 13)
     with pytest.raises(ComponentFailed, match="bucket-check did not come up") as told:
@@ -56,6 +57,9 @@ def test_a_bucket_that_is_missing_is_told_before_anything_is_started(
     assert told.value.resolution.endswith("then: matcha provision")
     assert not list(client.list(Deployment)) and not list(client.list(StatefulSet))
     assert steps(based)[STEP] == "the bucket has not been tried"
+    answer = {"status": 200, "body": f"2026-01-01T00:00:00Z {NO_BUCKET}\n", "content_type": "text/plain"}
+    proxy.add(Fault("GET", "/log", times=99, **answer))  # type: ignore[arg-type]
+    assert ("bucket-check", NO_BUCKET) in based.logs("bucket-check")
     node.says.clear()
     based.provision()
     assert steps(based) == {} and based.status().healthy
