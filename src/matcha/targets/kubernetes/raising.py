@@ -222,7 +222,7 @@ class Raiser:
         )
 
     def _tried_anew(self, name: str, kind: type[Any]) -> why.Restarts:
-        """Of the pods that stay. The nodes of the others would wait up to five minutes before they try again."""
+        """Of the pods that stay. The others' nodes would wait up to five minutes before they try again."""
         workload, pods = self._cluster.get(kind, name), self._pods(name)
         given_up = list(why.given_up(workload, pods)) if workload else []
         for pod in given_up:
