@@ -77,6 +77,25 @@ def test_what_is_said_of_a_workload(case: dict[str, Any]) -> None:
     assert found == msgspec.convert(case["verdict"], why.Verdict)
 
 
+@pytest.mark.parametrize(
+    ("kind", "status"),
+    [
+        ("Deployment", {"observedGeneration": 2}),
+        ("Deployment", {"updatedReplicas": 0}),
+        ("StatefulSet", {"observedGeneration": 2}),
+        ("StatefulSet", {"updateRevision": "old"}),
+    ],
+)
+def test_what_ended_before_the_workload_knew_of_its_pod_counts(kind: str, status: dict[str, Any]) -> None:
+    """A slow controller makes a pod first and says so later; the pod may have given up by then."""
+    crashed = {"name": "web", "restarts": 3, "state": {"waiting": {"reason": "CrashLoopBackOff"}}}
+    crashed["last"] = {"exitCode": 3}
+    pods = [pod({"containers": [crashed]})]
+    slow, known = workload({"kind": kind, "status": status}), workload({"kind": kind})
+    assert why.judge(known, pods, before=why.restarts(slow, pods)).hope == "never"
+    assert why.judge(known, pods, before=why.restarts(known, pods)).hope == "hardly"
+
+
 SAME = [
     ({"cpu": "100m"}, {"cpu": "100m", "memory": "1Gi"}),
     ({"requests": {"memory": "1024Mi"}}, {"requests": {"memory": "1Gi"}}),

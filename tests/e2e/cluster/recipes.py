@@ -181,7 +181,7 @@ IMAGES = {
         "docker.io/library/python:3.11-slim-bookworm",
         (PYTHON,),
         {"Cmd": ["python3"]},
-        aliases=(official("options.py", "image: str"),),
+        aliases=(official("options.py", "image: _Image"),),
     ),
     "mlflow": Image(
         f"ghcr.io/mlflow/mlflow:v{version('mlflow')}-full",

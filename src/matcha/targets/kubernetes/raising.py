@@ -127,7 +127,7 @@ class Raiser:
         Raises ComponentFailed with the reason, and the last lines of its log. Pods that were given up before
         are tried anew at once: what they needed may be there by now.
         """
-        events, before = _Now(self._events, self._clock), why.restarts(self._tried_anew(name, kind))
+        events, before = _Now(self._events, self._clock), self._tried_anew(name, kind)
 
         def look() -> why.Verdict:
             workload, pods = self._cluster.get(kind, name), self._pods(name)
@@ -232,13 +232,13 @@ class Raiser:
             else "Mend what it names, then: matcha provision",
         )
 
-    def _tried_anew(self, name: str, kind: type[Any]) -> list[Pod]:
-        """The pods that stay. Their nodes would wait up to five minutes before they try again."""
+    def _tried_anew(self, name: str, kind: type[Any]) -> why.Restarts:
+        """Of the pods that stay. The others' nodes would wait up to five minutes before they try again."""
         workload, pods = self._cluster.get(kind, name), self._pods(name)
         given_up = list(why.given_up(workload, pods)) if workload else []
         for pod in given_up:
             self._cluster.delete(Pod, str(pod.metadata.name if pod.metadata else ""))
-        return [pod for pod in pods if pod not in given_up]
+        return why.restarts(workload, pods, given_up)
 
     def _pods(self, name: str) -> list[Pod]:
         return self._cluster.found(Pod, selector(name))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -119,9 +119,15 @@ def is_ready(pod: Pod) -> bool:
     return any(c.type == "Ready" and c.status == "True" for c in conditions) and not is_leaving(pod)
 
 
-def restarts(pods: Iterable[Pod]) -> Restarts:
-    """As they are now, for `judge` to tell what comes after."""
-    return {(_uid(pod), status.name): status.restartCount for pod in pods for status in _statuses(pod)}
+def restarts(
+    workload: Deployment | StatefulSet | None, pods: Sequence[Pod], left_out: Collection[Pod] = ()
+) -> Restarts:
+    """As they are now, for `judge` to tell what comes after. Pods that the workload does not know of yet have
+    come after, even if they have ended since.
+    """
+    newest = _newest(workload, pods) if workload else []
+    staying = [pod for pod in newest if pod not in left_out]
+    return {(_uid(pod), status.name): status.restartCount for pod in staying for status in _statuses(pod)}
 
 
 def given_up(workload: Deployment | StatefulSet, pods: Sequence[Pod]) -> Iterator[Pod]:
