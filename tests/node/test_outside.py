@@ -138,6 +138,22 @@ def test_the_databases_certificate_and_name_are_checked(team: Team, outside: Out
     assert "certificate verify failed" in by_address and "mismatch" in by_address
 
 
+def test_a_bucket_that_is_missing_is_told(team: Team, outside: Outside) -> None:
+    assert not [key for key in outside.objects() if "probe-" in key]
+    file = team.ada.project / "matcha.yaml"
+    text = file.read_text()
+    file.write_text(text.replace(f"s3://{BUCKET}/", "s3://there-is-none/"))
+    try:
+        done = team.ada("provision", "--yes", code=1)
+    finally:
+        file.write_text(text)
+    said = " ".join(f"{done.stdout} {done.stderr}".split())
+    assert "bucket-check did not come up" in said
+    assert "refused GET s3://there-is-none/: it has no such bucket." in said
+    team.ada("provision", "--yes")
+    assert team.ada.is_healthy()
+
+
 def test_status_has_the_memory_of_pods(team: Team) -> None:
     """Which the cluster measures every some seconds."""
 

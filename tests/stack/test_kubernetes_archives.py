@@ -563,12 +563,13 @@ def test_what_is_spoiled_on_its_way_down_is_told(
         ({"AWS_SESSION_TOKEN": "", "AWS_REGION": "mars"}, ""),
     ],
 )
-@pytest.mark.parametrize("command", ["bucket", "build", "unpack", "upload"])
+@pytest.mark.parametrize("command", ["bucket", "probe", "build", "unpack", "upload"])
 def test_wrong_credentials_are_told_at_once(
     command: str, variables: dict[str, str], words: str, store: ObjectStore, files: Path, tmp_path: Path
 ) -> None:
     arguments = {
         "bucket": ["--at", f"s3://{BUCKET}"],
+        "probe": ["--at", f"s3://{BUCKET}/{PREFIX}"],
         "build": ["--lock", "x", "--path", tmp_path / "env", "--to", place("a.tar.gz")],
         "unpack": ["--from", place("a.tar.gz"), "--path", tmp_path / "env"],
         "upload": ["--from", files / "sub" / "noise", "--to", place("dump")],
@@ -831,6 +832,47 @@ def test_a_bucket_is_made_once(tmp_path: Path) -> None:
             done = pod(own.url, "bucket", "--at", f"s3://{BUCKET}", AWS_REGION="eu-west-9")
             assert done.code == 0, done.lines
         assert (own.folder / BUCKET).is_dir()
+
+
+@pytest.mark.parametrize("at", [BUCKET, f"{BUCKET}/{PREFIX}", f"{BUCKET}/{PREFIX}/"])
+def test_a_try_of_a_bucket_leaves_nothing_there(at: str, store: ObjectStore) -> None:
+    client(store.url).ask(Asked("PUT", place("there before"), body=b"1"))
+    done = pod(store.url, "probe", "--at", f"s3://{at}")
+    assert done.code == 0, done.lines
+    assert list(client(store.url).keys(Place(BUCKET, ""))) == [place("there before").key]
+
+
+def test_a_try_of_a_bucket_that_is_missing_names_it(store: ObjectStore) -> None:
+    done = pod(store.url, "probe", "--at", "s3://another/ml")
+    said = f"The object store at {store.url} refused GET s3://another/: it has no such bucket."
+    assert (done.code, done.last) == (Code.MISSING, said)
+
+
+@pytest.mark.parametrize(
+    ("method", "part", "named", "stays"),
+    [
+        ("GET", "list-type", f"s3://{BUCKET}/:", 0),
+        ("PUT", "probe-", f"s3://{BUCKET}/{PREFIX}/probe-", 0),
+        ("GET", "probe-", f"s3://{BUCKET}/{PREFIX}/probe-", 0),
+        ("DELETE", "probe-", f"s3://{BUCKET}/{PREFIX}/probe-", 1),
+    ],
+)
+def test_a_try_of_a_bucket_names_what_may_not_be_done(
+    method: str, part: str, named: str, stays: int, store: ObjectStore, meddler: Meddler
+) -> None:
+    meddler.add("refuse", method, part)
+    done = pod(meddler.url, "probe", "--at", f"s3://{BUCKET}/{PREFIX}")
+    assert done.code == Code.REFUSED
+    assert done.last.startswith(f"The object store at {meddler.url} refused {method} {named}")
+    assert done.last.endswith("these credentials have no right to do that.")
+    assert len(keys(store)) == stays
+
+
+def test_a_bucket_that_gives_out_another_content_does_not_pass(store: ObjectStore, meddler: Meddler) -> None:
+    meddler.add("spoil answer", "GET", "/probe-")
+    done = pod(meddler.url, "probe", "--at", f"s3://{BUCKET}/{PREFIX}")
+    assert done.code == Code.DAMAGED and "than was written" in done.last
+    assert keys(store) == []
 
 
 # -- other clients, other Pythons

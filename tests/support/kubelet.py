@@ -54,6 +54,18 @@ def crashing(said: str, code: int = 3) -> Says:
     return status
 
 
+def failing(said: str, code: int) -> Says:
+    """Has ended, as a pod of a Job that is not started again, with these last words."""
+
+    def status(pod: Pod) -> dict[str, Any]:
+        assert pod.spec
+        ended = {"terminated": {"exitCode": code, "message": said, "reason": "Error"}}
+        names = [(c.name, c.image or "") for c in pod.spec.containers]
+        return {"phase": "Failed", "containerStatuses": [_container(*name, ended) for name in names]}
+
+    return status
+
+
 def unscheduled(said: str) -> Says:
     """As the scheduler leaves a pod that no node takes."""
     reason = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": said}

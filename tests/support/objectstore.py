@@ -24,7 +24,10 @@ from support.interposed import Interposed
 ACCESS_KEY, SECRET_KEY = "matcha-test", "a/secret+with=signs"
 PATIENCE = 60.0  # seconds until it listens, on a busy machine
 STARTS = 5  # another program may take the port between its choice and its use
-SLOW_DOWN = b"<Error><Code>SlowDown</Code><Message>Reduce your request rate.</Message></Error>"
+ANSWERS = {
+    "slow": (503, b"<Error><Code>SlowDown</Code><Message>Reduce your request rate.</Message></Error>"),
+    "refuse": (403, b"<Error><Code>AccessDenied</Code><Message>Access Denied.</Message></Error>"),
+}
 
 
 def find_versitygw() -> Path:
@@ -99,16 +102,18 @@ def object_store(folder: Path, *options: str, scheme: str = "http") -> Iterator[
         store.stop()
 
 
-Action = Literal["slow", "cut request", "cut answer", "lose answer", "spoil request", "spoil answer", "hold"]
+Action = Literal[
+    "slow", "refuse", "cut request", "cut answer", "lose answer", "spoil request", "spoil answer", "hold"
+]
 
 
 @dataclass
 class Trouble:
     """What befalls the next `times` requests of this method whose target holds `part`, after `skip` of them.
 
-    `slow`: 503. `cut request`: the connection dies while the body comes. `cut answer`: while the answer's
-    body goes. `lose answer`: after the store has done it. `spoil`: one byte becomes another. `hold`: the
-    store does not have the request until `let_go`.
+    `slow`: 503. `refuse`: 403. `cut request`: the connection dies while the body comes. `cut answer`: while
+    the answer's body goes. `lose answer`: after the store has done it. `spoil`: one byte becomes another.
+    `hold`: the store does not have the request until `let_go`.
     """
 
     action: Action
@@ -160,8 +165,9 @@ class Meddler:
         body = handler.rfile.read(length)
         if trouble and action == "hold":
             trouble.let_go.wait(PATIENCE)
-        if action == "slow":
-            _respond(handler, 503, {"Content-Type": "application/xml"}, SLOW_DOWN, len(SLOW_DOWN))
+        if action in ANSWERS:
+            status, said = ANSWERS[action]
+            _respond(handler, status, {"Content-Type": "application/xml"}, said, len(said))
             return
         self._forward(handler, headers, _spoiled(body) if action == "spoil request" else body, action)
 

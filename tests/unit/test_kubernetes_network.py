@@ -180,7 +180,7 @@ def test_servers_outside_are_reached_on_their_ports_only() -> None:
     found = stack(OUTSIDE)
     own = {
         *out(with_database(found), 3307),
-        *out({"environment-builder", *with_storage(found)}, 443),
+        *out({"environment-builder", "bucket-check", *with_storage(found)}, 443),
         *out({"environment-builder"}, 8081),
     }
     assert without_dns(allowed(found)) == graph(found) | own

@@ -11,13 +11,14 @@ import kubernetes_validate
 import msgspec
 import pytest
 from lightkube.models.meta_v1 import ObjectMeta
+from lightkube.resources.batch_v1 import Job
 from lightkube.resources.core_v1 import ConfigMap
 from ruamel.yaml import YAML
 
 from matcha import planning, registry
 from matcha.component import Component, Deployment
 from matcha.errors import BadInput
-from matcha.targets.kubernetes import KubernetesOptions, archives, desired, doctor, foundations, look
+from matcha.targets.kubernetes import KubernetesOptions, archives, desired, doctor, foundations, look, outside
 from matcha.targets.kubernetes.compare import amount
 from matcha.targets.kubernetes.names import NOTES
 from matcha.targets.kubernetes.setting import Setting, setting
@@ -180,8 +181,9 @@ def test_the_manifests_are_whole(name: str) -> None:
     """Whoever applies them has what the pods wait for: databases, environments, and values to fill in."""
     found = documents(name)
     jobs = {d["metadata"]["labels"]["app.kubernetes.io/name"] for d in found if d["kind"] == "Job"}
-    outside = "database" in OPTIONS[name]
-    assert jobs == {"environment-builder"} | (set() if outside else {"mysql-setup"})
+    others = {"mysql-setup"} if "database" not in OPTIONS[name] else set()
+    others |= {"bucket-check"} if "storage" in OPTIONS[name] else set()
+    assert jobs == {"environment-builder"} | others
     there = {(d["kind"], d["metadata"]["name"]) for d in found}
     assert len(there) == len(found)
     given = {d["metadata"]["name"]: set(d["stringData"]) for d in found if d["kind"] == "Secret"}
@@ -289,6 +291,24 @@ def test_the_official_images_are_of_the_locked_versions() -> None:
                     rf"^{environment.name}(\[[a-z,]+\])?==(\S+)", environment.lock.read_text(), re.M
                 )
                 assert pin and pin[2] == version
+
+
+def test_a_bucket_is_tried_as_pods_will_use_it() -> None:
+    """By the same keys, and trusting the same certificates; once for each place, with or without archives."""
+    given = options("outside")
+    plain = [s for s in stack("outside").services if stack("outside").environment(s.environment).image]
+    images = [stack("outside").environment(s.environment) for s in plain]
+    found = setting(given, plain, images, "PEM")
+    [job] = [d for d in desired.whole(found) if isinstance(d, Job)]
+    pod = job.spec.template.spec  # type: ignore[union-attr]
+    [container], used = pod.containers, archives.variables(found)  # type: ignore[union-attr]
+    assert container.env == used and {"SSL_CERT_FILE", "AWS_ENDPOINT_URL"} <= {v.name for v in used}
+    assert archives.trust_mounts(found)[0] in (container.volumeMounts or ())
+    assert archives.trust_volumes(found)[0] in (pod.volumes or ())  # type: ignore[union-attr]
+    names = {outside.digest(found)}
+    for changed in ("s3://other/ml?endpoint=https://s3.example.org", "s3://company/ml"):
+        names.add(outside.digest(setting(msgspec.structs.replace(given, storage=changed), plain, images)))
+    assert len(names) == 3
 
 
 # -- options ------------------------------------------------------------------------------------------------

@@ -130,7 +130,7 @@ def _build(setting: Setting, environment: Environment) -> Container:
             *("--python", base.wanted(setting.options, environment)),
             *("--deadline", str(BUILD_SECONDS - 300)),  # before the Job's own, which would hide the reason
         ],
-        env=[*_variables(setting), *indexes],
+        env=[*variables(setting), *indexes],
         resources=resources(Resources(cpu=0.5, memory=512), memory_limit=2048, disk=BUILT),
         volumeMounts=[
             SCRATCH[1],
@@ -151,7 +151,7 @@ def unpacker(setting: Setting, environment: Environment) -> Container:
         image=setting.base_image,
         command=["python", "-m", "matcha_pod", "unpack"],
         args=["--from", address(setting, environment), "--path", ENVIRONMENT],
-        env=_variables(setting),
+        env=variables(setting),
         resources=resources(Resources(cpu=0.1, memory=64), memory_limit=512, disk=UNPACKED),
         volumeMounts=[
             SCRATCH[1],
@@ -169,7 +169,7 @@ def volumes(setting: Setting) -> list[Volume]:
     return [*pod_code(), empty(UNPACKER, DISK_LIMIT), *trust_volumes(setting)]
 
 
-def _variables(setting: Setting) -> list[EnvVar]:
+def variables(setting: Setting) -> list[EnvVar]:
     return [
         *storage_variables(setting),
         variable("PYTHONPATH", POD_CODE),

@@ -11,8 +11,8 @@ from lightkube.resources.core_v1 import Secret
 
 from matcha.component import digest_of
 from matcha.target import Foundation
-from matcha.targets.kubernetes import archives, foundations, network, workloads
-from matcha.targets.kubernetes.names import DATABASE, KEEPS, MANAGER, SECRETS, STORE, labels
+from matcha.targets.kubernetes import archives, foundations, network, outside, workloads
+from matcha.targets.kubernetes.names import BUCKET_CHECK, DATABASE, KEEPS, MANAGER, SECRETS, STORE, labels
 from matcha.targets.kubernetes.setting import Setting
 
 Ref = tuple[str, str]  # kind and name
@@ -24,6 +24,8 @@ def laid(setting: Setting) -> dict[str, list[Any]]:
     found = {foundations.NETWORK: list(foundations.network(setting))}
     if setting.storage.own:
         found[STORE] = list(foundations.object_store(setting))
+    else:
+        found[BUCKET_CHECK] = [outside.identity()]
     if foundations.needs_database(setting):
         found[DATABASE] = [*foundations.database(setting), *foundations.database_dump(setting)]
     return found
@@ -39,6 +41,8 @@ def steps(setting: Setting) -> dict[str, list[Any]]:
 
 def jobs(setting: Setting) -> Iterator[Any]:
     """Those that only bring something about, each after what it stands on."""
+    if not setting.storage.own:
+        yield from outside.check(setting)
     if foundations.needs_database(setting):
         yield from foundations.database_setup(setting)
     for environment in setting.environments:
@@ -86,6 +90,7 @@ def planned(setting: Setting) -> list[Foundation]:
     carries: dict[str, Any] = {
         foundations.NETWORK: ("secrets",),
         STORE: ("stores", "environments"),
+        BUCKET_CHECK: ("stores", "environments"),
         DATABASE: ("databases",),
     }
     return [

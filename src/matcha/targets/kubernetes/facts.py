@@ -1,5 +1,5 @@
 """What cannot be seen on the cluster's objects, kept in one ConfigMap: areas and databases made, environments
-at hand.
+at hand, a bucket that works.
 
 Each holds for one volume, by the uid of its claim: what was made in a volume that is gone is gone, too.
 """
@@ -13,8 +13,10 @@ from lightkube.resources.core_v1 import ConfigMap, PersistentVolumeClaim
 
 from matcha.targets.kubernetes.cluster import Cluster, Conflict
 from matcha.targets.kubernetes.names import MANAGER, NOTES, labels
+from matcha.targets.kubernetes.setting import Storage
 
-AREA, ENVIRONMENT, DATABASES = "area.", "environment.", "databases"
+AREA, ENVIRONMENT = "area.", "environment."
+DATABASES, BUCKET = "databases", "bucket"  # what a Job brought about
 MACHINES = "machines."
 MADE = "made"
 
@@ -29,17 +31,20 @@ def environments(found: ConfigMap | None, where: str) -> dict[str, str]:
     return _of(found, ENVIRONMENT, where)
 
 
-def databases(found: ConfigMap | None, where: str) -> tuple[str, str]:
-    """The digest of what set them up and the mark of its secrets; empty where nothing did."""
-    digest, _, mark = _of(found, DATABASES, where).get("", "").partition(".")
+def brought(found: ConfigMap | None, what: str, where: str) -> tuple[str, str]:
+    """The digest of what brought it about and the mark of its secrets; empty where nothing did."""
+    digest, _, mark = _of(found, what, where).get("", "").partition(".")
     return digest, mark
 
 
-def place(claim: PersistentVolumeClaim | None, outside: str = "") -> str:
-    """Of a claim, or of a store that is not Matcha's."""
-    if claim is None or claim.metadata is None:
-        return outside
-    return str(claim.metadata.uid)
+def place(claim: PersistentVolumeClaim | None) -> str:
+    """The volume; empty where there is none."""
+    return str(claim.metadata.uid) if claim and claim.metadata else ""
+
+
+def stored(claim: PersistentVolumeClaim | None, storage: Storage) -> str:
+    """`claim`: of Matcha's own store, which is there also where another bucket is used in its place."""
+    return (place(claim) if storage.own else "") or storage.url
 
 
 def machines(found: ConfigMap | None) -> dict[str, frozenset[str]]:
@@ -69,8 +74,8 @@ def keep_environment(
     keep(cluster, made | {f"{MACHINES}{name}": ",".join(sorted(built_on))})
 
 
-def keep_databases(cluster: Cluster, digest: str, mark: str, where: str) -> None:
-    keep(cluster, {DATABASES: f"{digest}.{mark} {where}"})
+def keep_brought(cluster: Cluster, what: str, digest: str, mark: str, where: str) -> None:
+    keep(cluster, {what: f"{digest}.{mark} {where}"})
 
 
 def _of(found: ConfigMap | None, prefix: str, where: str) -> dict[str, str]:

@@ -25,11 +25,20 @@ from lightkube.resources.policy_v1 import PodDisruptionBudget
 from matcha.component import service_digest
 from matcha.state import State
 from matcha.target import Seen, Snapshot
-from matcha.targets.kubernetes import admission, desired, facts, foundations, happened, rotation, why
+from matcha.targets.kubernetes import admission, desired, facts, foundations, happened, outside, rotation, why
 from matcha.targets.kubernetes.archives import has_image
 from matcha.targets.kubernetes.cluster import Cluster, ClusterError
 from matcha.targets.kubernetes.compare import last_editor
-from matcha.targets.kubernetes.names import DATABASE, DIGEST, MANAGER, NAME, NOTES, SECRETS, STORE
+from matcha.targets.kubernetes.names import (
+    BUCKET_CHECK,
+    DATABASE,
+    DIGEST,
+    MANAGER,
+    NAME,
+    NOTES,
+    SECRETS,
+    STORE,
+)
 from matcha.targets.kubernetes.rotation import Held
 from matcha.targets.kubernetes.setting import Setting
 
@@ -97,7 +106,7 @@ def snapshot(
 ) -> Snapshot:
     """As `Target.observe`. `machines`: the kinds of node that pods may come to."""
     notes = found.get(ConfigMap, NOTES)
-    stored = facts.place(found.get(PersistentVolumeClaim, STORE), setting.storage.url)
+    stored = facts.stored(found.get(PersistentVolumeClaim, STORE), setting.storage)
     environments = {**facts.environments(notes, ""), **facts.environments(notes, stored)}
     shown = {
         **{f"secret/{name}": Seen("present") for name in _secrets(found.held, setting, state)},
@@ -111,9 +120,9 @@ def snapshot(
         digests[f"service/{service.name}"] = service_digest(service, setting.environment(service.environment))
     for key, objects in desired.steps(setting).items():
         shown[key] = _seen(key, objects, found, pods, digests[key])
-    if lack := _databases(found, setting):
-        bare = shown[f"foundation/{DATABASE}"]
-        shown[f"foundation/{DATABASE}"] = Seen(bare.condition, "", bare.detail or lack)
+    lacks = {DATABASE: _databases(found, setting), BUCKET_CHECK: _bucket(found, setting)}
+    for key, lack in ((f"foundation/{name}", lack) for name, lack in lacks.items() if lack):
+        shown[key] = Seen(shown[key].condition, "", shown[key].detail or lack)
     return Snapshot({k: s for k, s in {**shown, **_unknown(found, shown)}.items() if s.condition != "absent"})
 
 
@@ -144,10 +153,21 @@ def _databases(found: Found, setting: Setting) -> str:
     if not foundations.needs_database(setting):
         return ""
     where = facts.place(found.get(PersistentVolumeClaim, DATABASE))
-    digest, mark = facts.databases(found.get(ConfigMap, NOTES), where)
+    digest, mark = facts.brought(found.get(ConfigMap, NOTES), facts.DATABASES, where)
     if digest != foundations.setup_digest(setting):
         return "its databases are not made"
     *_, job = foundations.database_setup(setting)
+    return rotation.told(job.spec.template, mark, found.held)
+
+
+def _bucket(found: Found, setting: Setting) -> str:
+    """As `_databases`, of the Job that tries a bucket that is not Matcha's."""
+    if setting.storage.own:
+        return ""
+    digest, mark = facts.brought(found.get(ConfigMap, NOTES), facts.BUCKET, setting.storage.url)
+    if digest != outside.digest(setting):
+        return "the bucket has not been tried"
+    *_, job = outside.check(setting)
     return rotation.told(job.spec.template, mark, found.held)
 
 

@@ -24,6 +24,7 @@ NOTES = "matcha-notes"
 SHARED = "shared"  # the name of what users of the stack share, and how its objects' names begin
 STORE = "object-store"
 DATABASE = "mysql"
+BUCKET_CHECK = "bucket-check"  # of a bucket that is not Matcha's
 
 
 def labels(name: str, component: str, version: str = "") -> dict[str, str]:

@@ -19,7 +19,7 @@ from lightkube.resources.networking_v1 import NetworkPolicy
 
 from matcha.component import Service
 from matcha.targets.kubernetes.archives import BUILDER, has_image
-from matcha.targets.kubernetes.names import DATABASE, MANAGER, STORE, labels, selector
+from matcha.targets.kubernetes.names import BUCKET_CHECK, DATABASE, MANAGER, STORE, labels, selector
 from matcha.targets.kubernetes.resolve import DATABASE_PORT
 from matcha.targets.kubernetes.setting import STORE_PORT, Setting
 
@@ -44,6 +44,8 @@ def flows(setting: Setting) -> list[Flow]:
     found = {flow for service in setting.services for flow in _of(setting, service)}
     if any(not has_image(e) for e in setting.environments):
         found |= {*_packages(setting), *_storage(setting, BUILDER)}
+    if not setting.storage.own:
+        found |= set(_storage(setting, BUCKET_CHECK))
     if setting.own_database and any(s.databases for s in setting.services):
         found |= {Flow(name, DATABASE, DATABASE_PORT) for name in (DATABASE_SETUP, DATABASE_DUMP)}
         found |= set(_storage(setting, DATABASE_DUMP))

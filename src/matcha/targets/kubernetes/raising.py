@@ -140,10 +140,18 @@ class Raiser:
         self._until(name, key, ("running",), look, PATIENCE + seconds, emit)
 
     def run_job(
-        self, objects: Sequence[Any], key: str, seconds: float, emit: Emit, *, place: str = ""
+        self,
+        objects: Sequence[Any],
+        key: str,
+        seconds: float,
+        emit: Emit,
+        *,
+        place: str = "",
+        advice: str = "",
     ) -> None:
         """Have the Job, the last of `objects`, done. One that failed before is made anew, and so is one
         whose work is not in `place` (`facts.place`): what it made is gone with another volume.
+        `advice`: what to do where it says why it failed; its log, where nothing is said.
         """
         *before, job = objects
         name, owner = job.metadata.name, job.metadata.labels["app.kubernetes.io/name"]
@@ -165,7 +173,7 @@ class Raiser:
                 raise
             self._remove(Job, name)  # it was made by other options, and a Job cannot be edited
             self.apply([job])
-        self._until(owner, key, ("present",), look, PATIENCE + seconds, emit)
+        self._until(owner, key, ("present",), look, PATIENCE + seconds, emit, advice)
 
     def _remove(self, kind: type[Any], name: str) -> None:
         """Its pods first, which may take all the time that they are given to end."""
@@ -190,6 +198,7 @@ class Raiser:
         look: Callable[[], why.Verdict],
         seconds: float,
         emit: Emit,
+        advice: str = "",
     ) -> None:
         began = self._clock()
         hopeless: float | None = None
@@ -197,9 +206,9 @@ class Raiser:
             now = self._clock()
             hopeless = None if verdict.hope == "yes" else (hopeless if hopeless is not None else now)
             if verdict.hope == "never" or (hopeless is not None and now - hopeless > HARDLY):
-                raise self._failed(name, verdict)
+                raise self._failed(name, verdict, advice=advice)
             if now - began > seconds:
-                raise self._failed(name, verdict, f" in {seconds:.0f} s")
+                raise self._failed(name, verdict, f" in {seconds:.0f} s", advice)
             emit(
                 Event(
                     key,
@@ -210,7 +219,7 @@ class Raiser:
             )
             self._pause(POLL)
 
-    def _failed(self, name: str, verdict: why.Verdict, late: str = "") -> ComponentFailed:
+    def _failed(self, name: str, verdict: why.Verdict, late: str = "", advice: str = "") -> ComponentFailed:
         """What has not run has no log to look at."""
         spoke = any(map(why.has_begun, self._pods(name)))
         told = [verdict.detail or verdict.condition, verdict.log.strip()]
@@ -218,7 +227,9 @@ class Raiser:
         return ComponentFailed(
             f"{name} did not come up{late}: {said.rstrip('.')}.",
             details=words or "Its pods left no last words.",
-            resolution=f"matcha logs {name}" if spoke else "Mend what it names, then: matcha provision",
+            resolution=(words and advice) or f"matcha logs {name}"
+            if spoke
+            else "Mend what it names, then: matcha provision",
         )
 
     def _tried_anew(self, name: str, kind: type[Any]) -> why.Restarts:

@@ -28,6 +28,7 @@ from matcha.targets.kubernetes import (
     given,
     leaving,
     look,
+    outside,
     ownership,
     proof,
     removal,
@@ -44,7 +45,16 @@ from matcha.targets.kubernetes.fencing import Fenced
 from matcha.targets.kubernetes.folders import Folders
 from matcha.targets.kubernetes.logs import pod_lines
 from matcha.targets.kubernetes.machines import hidden, machines
-from matcha.targets.kubernetes.names import DATABASE, MANAGER, MINE, NAME, SHARED, STORE, TOUCHED
+from matcha.targets.kubernetes.names import (
+    BUCKET_CHECK,
+    DATABASE,
+    MANAGER,
+    MINE,
+    NAME,
+    SHARED,
+    STORE,
+    TOUCHED,
+)
 from matcha.targets.kubernetes.options import KubernetesOptions
 from matcha.targets.kubernetes.raising import Raiser
 from matcha.targets.kubernetes.secrets import Secrets
@@ -230,16 +240,34 @@ class KubernetesTarget:
         if foundation == foundations.NETWORK:
             raiser.apply(desired.laid(found)[foundation])
             return
+        if foundation == BUCKET_CHECK:
+            parts = [*desired.laid(found)[foundation], *outside.check(found)]
+            made_from, where, advice = outside.digest(found), found.storage.url, outside.advice(found)
+            self._bring_about(facts.BUCKET, key, parts, made_from, where, emit, advice)
+            return
         if foundation == DATABASE:
             volumes.refuse_lost_key(self._cluster)
         self._secrets.ensure([*foundations.secret_names(found), rotation.KEY])
         raiser.apply(self._marked(desired.laid(found)[foundation]))
         raiser.wait(foundation, key, StatefulSet, FOUNDATION_SECONDS, emit)
         if foundation == DATABASE:
-            parts, place = self._marked(list(foundations.database_setup(found))), self._place(DATABASE)
-            raiser.run_job(parts, key, FOUNDATION_SECONDS, emit, place=place)
-            mark = rotation.marked(parts[-1])
-            facts.keep_databases(self._writing, foundations.setup_digest(found), mark, place)
+            parts, where = list(foundations.database_setup(found)), self._place(DATABASE)
+            self._bring_about(facts.DATABASES, key, parts, foundations.setup_digest(found), where, emit)
+
+    def _bring_about(
+        self,
+        what: str,
+        key: str,
+        parts: Sequence[Any],
+        made_from: str,
+        where: str,
+        emit: Emit,
+        advice: str = "",
+    ) -> None:
+        """By a Job, the last of `parts`; that it did is noted."""
+        parts = self._marked(parts)
+        self._raiser().run_job(parts, key, FOUNDATION_SECONDS, emit, place=where, advice=advice)
+        facts.keep_brought(self._writing, what, made_from, rotation.marked(parts[-1]), where)
 
     def install(self, environment: Environment, emit: Emit) -> None:
         key = f"environment/{environment.name}"
@@ -388,7 +416,7 @@ class KubernetesTarget:
     def _place(self, foundation: str) -> str:
         """Of its volume, or of the store that is used in its place."""
         claim = self._cluster.get(PersistentVolumeClaim, foundation)
-        return facts.place(claim, self._known().storage.url if foundation == STORE else "")
+        return facts.stored(claim, self._known().storage) if foundation == STORE else facts.place(claim)
 
     # -- which stack -----------------------------------------------------------------------------------
 

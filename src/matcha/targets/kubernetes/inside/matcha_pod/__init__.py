@@ -5,6 +5,7 @@
     python -m matcha_pod unpack  --from s3://BUCKET/KEY.tar.gz --path ENV
     python -m matcha_pod extract --from s3://BUCKET/KEY.tar.gz --path FOLDER
     python -m matcha_pod upload  --from FILE --to s3://BUCKET/KEY [--keep N] [--ends-with TEXT]
+    python -m matcha_pod probe   --at s3://BUCKET/PREFIX
     python -m matcha_pod delete  --at s3://BUCKET/PREFIX/
 
 Services with a database are started by `launch.py`, which is no part of the package.

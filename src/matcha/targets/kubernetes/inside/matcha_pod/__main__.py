@@ -21,6 +21,7 @@ SOURCE = "source"  # what `--from` is called in Python
 # Command -> its module and function, how many seconds it may take, its options.
 COMMANDS: dict[str, tuple[str, str, float, dict[str, dict[str, Any]]]] = {
     "bucket": ("store", "ensure_bucket", 300, {"at": PLACE}),
+    "probe": ("store", "probe", 60, {"at": PLACE}),
     "build": (
         "build",
         "build",

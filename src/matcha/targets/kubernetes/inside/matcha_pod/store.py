@@ -1,8 +1,9 @@
-"""Small jobs at the object store: a bucket, dumps of the database, a prefix that is no longer wanted."""
+"""Small jobs at the object store: a bucket, a try of it, dumps of the database, a prefix no longer wanted."""
 
 from __future__ import annotations
 
 import re
+import secrets
 import zlib
 from base64 import b64encode
 from collections.abc import Iterator, Sequence
@@ -37,6 +38,22 @@ def ensure_bucket(store: Store, at: Place) -> None:
     except Failed as error:
         if error.reason != "BucketAlreadyOwnedByYou":
             raise
+
+
+def probe(store: Store, at: Place) -> None:
+    """Lists, writes, reads and deletes below `at`, as a stack does. Nothing stays there."""
+    under = f"{at.key.rstrip('/')}/".lstrip("/")
+    store.ask(Asked("GET", Place(at.bucket, ""), {"list-type": "2", "max-keys": "1", "prefix": under}))
+    place = Place(at.bucket, f"{under}probe-{secrets.token_hex(8)}")
+    content = place.key.encode()
+    store.ask(Asked("PUT", place, body=content))
+    try:
+        if store.ask(Asked("GET", place)).body != content:
+            message = f"The object store at {store.endpoint} has another {place} than was written."
+            raise Failed(message, Code.DAMAGED)
+    finally:
+        store.ask(Asked("DELETE", place))
+    say(f"{at} can be listed, written, read and deleted from")
 
 
 def _location(region: str) -> bytes:
