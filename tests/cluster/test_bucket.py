@@ -84,10 +84,15 @@ def test_a_bucket_is_tried_again_where_it_or_its_keys_are_others(
     based.provision()
     second = tried(client)
     assert len(second) == 1 and second != first and steps(based) == {}
+    before = based.options["storage"]
     based.options["storage"] = "s3://company/ml?endpoint=https://other.example.org"
     assert steps(based)[STEP] == "the bucket has not been tried"
+    node.says["bucket-check"] = failing(NO_BUCKET, 13)
+    with pytest.raises(ComponentFailed):
+        based.provision()
+    based.options["storage"] = before
     based.provision()
-    assert tried(client) > second and steps(based) == {}
+    assert tried(client) > second and steps(based) == {} and based.status().healthy
 
 
 def test_what_is_in_the_store_of_matcha_is_not_in_a_bucket(based: SmallStack) -> None:
