@@ -41,7 +41,7 @@ PATTERNS = (
     "src/**/README.md",
 )
 MARKERS = {"run", "tested by", "fails", "not output", "starts"}
-SECONDS = 400.0
+SECONDS = 900.0
 
 _FENCE = re.compile(r"^(?P<indent> *)```(?P<language>[a-z]*)(?: title=\"(?P<title>[^\"]+)\")? *$")
 _COMMENT = re.compile(r"^ *<!-- (?P<name>[a-z ]+?)(?:: (?P<value>.+))? -->$")
