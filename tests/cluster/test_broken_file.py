@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from lightkube.resources.core_v1 import ConfigMap, Pod
+from lightkube.resources.core_v1 import Pod
 
 from matcha import api, spec
 from matcha.api import _whereabouts
 from matcha.api._project import Project
-from matcha.errors import MatchaError, StackFileError
+from matcha.errors import StackFileError
 from matcha.events import Event
-from matcha.targets.kubernetes import KubernetesOptions, KubernetesTarget, removal
+from matcha.targets.kubernetes import KubernetesOptions, KubernetesTarget
 from support.faults import Fault, FaultyProxy
 from support.small_stack import SmallStack, there
 from support.stores import RECORD, cluster, store, take
@@ -155,22 +155,6 @@ def test_of_two_stacks_a_broken_file_has_to_say_which_one(provisioned: SmallStac
     assert api.status(stack.folder, target="local").target == "local"
     api.destroy(stack.folder, target="local", delete_data=True)
     assert api.status(stack.folder).target == "kubernetes"
-
-
-def test_a_note_stays_until_nothing_is_left(
-    api_server: Path, provisioned: SmallStack, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    stack = provisioned
-    note = stack.folder / ".matcha" / "whereabouts.json"
-    monkeypatch.setattr(removal, "GONE_SECONDS", 5.0)
-    admin = cluster(api_server, stack.namespace)
-    admin.patch(ConfigMap, "front-files", {"metadata": {"finalizers": ["example.org/backup"]}})
-    with pytest.raises(MatchaError):
-        stack.destroy()
-    assert note.exists()
-    admin.patch(ConfigMap, "front-files", {"metadata": {"finalizers": None}})
-    stack.destroy()
-    assert not note.exists()
 
 
 def test_the_note_leads_there_whatever_kubeconfig_is_the_usual_one(
