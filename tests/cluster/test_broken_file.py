@@ -7,9 +7,13 @@ from pathlib import Path
 import pytest
 from lightkube.resources.core_v1 import Pod
 
-from matcha import api
+from matcha import api, spec
+from matcha.api import _whereabouts
+from matcha.api._project import Project
 from matcha.errors import StackFileError
 from matcha.events import Event
+from matcha.targets.kubernetes import KubernetesOptions, KubernetesTarget
+from support.faults import Fault, FaultyProxy
 from support.small_stack import SmallStack, there
 from support.stores import RECORD, cluster, store, take
 
@@ -112,6 +116,92 @@ def test_a_default_is_not_taken_for_what_cannot_be_read(
     token = take(another)
     another.delete(token)
     another.release(token)
+
+
+def test_a_note_stays_whatever_is_done_with_another_stack(provisioned: SmallStack) -> None:
+    stack, said = provisioned, list[Event]()
+    note = stack.folder / ".matcha" / "whereabouts.json"
+    before = note.read_bytes()
+    another = HEAD + f"targets: {{kubernetes: {{kubeconfig: {stack.kubeconfig}, namespace: another}}}}\n"
+    (stack.folder / "matcha.yaml").write_text(another)
+    assert api.destroy(stack.folder, emit=said.append).nothing
+    place = f"target kubernetes, kubeconfig {stack.kubeconfig}, namespace {stack.namespace}, context "
+    assert place in said[-1].message
+    local(stack.folder)
+    assert api.destroy(stack.folder, target="local", delete_data=True).removed
+    assert api.destroy(stack.folder, target="local", emit=said.append).nothing
+    assert place in said[-1].message
+    assert note.read_bytes() == before
+    broken(stack, BROKEN[0])
+    assert api.destroy(stack.folder, delete_data=True).removed
+    assert not note.exists()
+
+
+def local(folder: Path) -> None:
+    """A stack with nothing in it, provisioned in the project's folder."""
+    roles = ("pipeline", "model-deployer", "monitoring", "experiment-tracker", "data-version-control")
+    (folder / "matcha.yaml").write_text(f"components: {{{', '.join(f'{r}: null' for r in roles)}}}\n")
+    api.provision(folder, target="local")
+
+
+def test_of_two_stacks_a_broken_file_has_to_say_which_one(provisioned: SmallStack) -> None:
+    stack = provisioned
+    local(stack.folder)
+    broken(stack, BROKEN[0])
+    for act in (api.status, api.stop, api.force_unlock, api.destroy):
+        with pytest.raises(StackFileError):
+            act(stack.folder)
+    assert api.status(stack.folder, target="kubernetes").target == "kubernetes"
+    assert api.status(stack.folder, target="local").target == "local"
+    api.destroy(stack.folder, target="local", delete_data=True)
+    assert api.status(stack.folder).target == "kubernetes"
+
+
+def test_the_note_leads_there_whatever_kubeconfig_is_the_usual_one(
+    provisioned: SmallStack, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    stack = provisioned
+    monkeypatch.setenv("KUBECONFIG", str(stack.kubeconfig))
+    state = stack.target().store().read()
+    assert state
+    target = KubernetesTarget(stack.folder, KubernetesOptions(namespace=stack.namespace))
+    opened = Project(
+        stack.folder,
+        spec.Stack(
+            name="small", target="kubernetes", target_is_written=True, components={}, targets={}, models={}
+        ),
+        target,
+    )
+    _whereabouts.keep(opened, state)
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "another"))
+    (stack.folder / "matcha.yaml").write_text(BROKEN[0])
+    assert api.status(stack.folder).phase == "ready"
+
+
+def test_a_cluster_that_cannot_be_asked_does_not_hide_what_is_wrong_with_the_file(
+    provisioned: SmallStack, proxy: FaultyProxy, tmp_path: Path
+) -> None:
+    stack = provisioned
+    wrong = broken(stack, BROKEN[0])
+    proxy.add(Fault("GET", "/configmaps/matcha-state", status=401, times=1000))
+    with pytest.raises(StackFileError) as told:
+        api.status(stack.folder)
+    assert told.value.message == wrong
+    assert "What is recorded of the stack could not be asked for: The cluster" in told.value.details
+    lost = f"targets: {{kubernetes: {{kubeconfig: {tmp_path}/lost}}}}\nnonsense: 1\n"
+    (stack.folder / "matcha.yaml").write_text(HEAD + lost)
+    with pytest.raises(StackFileError, match="unknown key") as told:
+        api.destroy(stack.folder)
+    assert f"{tmp_path}/lost" in told.value.details
+
+
+def test_a_gitignore_of_the_user_s_stays(stack: SmallStack) -> None:
+    ignore = stack.folder / ".matcha" / ".gitignore"
+    ignore.parent.mkdir()
+    ignore.write_text("*\n!kept\n")
+    stack.provision()
+    assert (stack.folder / ".matcha" / "whereabouts.json").exists()
+    assert ignore.read_text() == "*\n!kept\n"
 
 
 def test_a_note_of_a_stack_that_is_gone_leads_nowhere(provisioned: SmallStack) -> None:

@@ -19,9 +19,10 @@ from matcha.errors import ComponentFailed, MatchaError
 from matcha.events import silent
 from matcha.state import State
 from matcha.targets.kubernetes.cluster import Conflict
-from matcha.targets.kubernetes.names import SECRETS
+from matcha.targets.kubernetes.names import SECRETS, SHARED
 from matcha.targets.kubernetes.raising import Raiser
 from matcha.targets.kubernetes.secrets import Secrets, values
+from support.faults import Fault, FaultyProxy
 from support.kubelet import Kubelet, crashing
 from support.matcha import until
 from support.small_stack import SmallStack, there, usual, with_database, with_env
@@ -203,6 +204,14 @@ def test_what_was_shared_for_models_goes_when_none_needs_it(stack: SmallStack) -
     stack.services = (usual()[0],)
     stack.provision()
     assert list(mine.shares()) == ["other"]
+
+
+def test_what_was_shared_stays_where_it_cannot_be_listed(stack: SmallStack, proxy: FaultyProxy) -> None:
+    """It is no reason for a provision to fail once all is done."""
+    forbidden = proxy.add(Fault("GET", f"name%3D{SHARED}", status=403, times=1000))
+    stack.provision()
+    assert forbidden.came.is_set()
+    assert stack.status().phase == "ready"
 
 
 def test_a_secret_of_somebody_else_is_left_alone(api_server: Path, stack: SmallStack) -> None:

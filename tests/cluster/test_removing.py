@@ -299,10 +299,15 @@ def test_a_stack_whose_record_is_lost_is_named_in_few_lines(api_server: Path, st
     cluster(api_server, stack.namespace).delete(ConfigMap, STATE)
     with pytest.raises(NotProvisioned, match="The record of this project's stack is gone") as told:
         stack.status()
-    *listed, more, then = told.value.details.splitlines()
-    assert len(listed) == 12
-    assert re.fullmatch(r"and \d+ more", more)
-    assert then == "matcha provision takes them over; matcha destroy removes them."
+    lines = told.value.details.splitlines()
+    then = lines.index("matcha provision takes them over; matcha destroy removes them.")
+    assert then == 13
+    assert re.fullmatch(r"and \d+ more", lines[12])
+    *kept, last = lines[then + 1 :]
+    assert last == "matcha destroy --delete-data removes it."
+    assert kept
+    assert kept == list(stack.target().kept())
+    assert not {*kept} & {*stack.target().belongings(delete_data=False)}
 
 
 def test_a_finalizer_that_hangs_is_named(

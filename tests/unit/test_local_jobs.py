@@ -149,23 +149,63 @@ RUNNER = """
     from pathlib import Path
     from matcha.target import Job
     from matcha.targets.local import jobs
-    child = "import time; open('up', 'w').close(); time.sleep(60)"
-    job = Job(command=("python", "-c", child), python=Path(sys.executable), folder=Path(sys.argv[1]))
+    folder, child, jobs.GRACE = Path(sys.argv[1]), sys.argv[2], float(sys.argv[3])
+    job = Job(command=("python", "-c", child), python=Path(sys.executable), folder=folder)
     sys.exit(jobs.run(job))
 """
+SLEEPER = "import time; open('up', 'w').close(); time.sleep(60)"
+# Makes a file of the signal's name when one comes, and ends well once it may.
+SAVER = """
+    import pathlib, signal, time
+    for name in ("SIGHUP", "SIGTERM"):
+        signal.signal(getattr(signal, name), lambda *_, name=name: pathlib.Path(name).touch())
+    pathlib.Path("up").touch()
+    while not pathlib.Path("may-end").exists():
+        time.sleep(0.05)
+    time.sleep(1)
+"""
+
+
+def running(folder: Path, child: str, *, grace: float = jobs.GRACE) -> subprocess.Popen[bytes]:
+    """`matcha run` of this Python code, which has made the file `up`."""
+    code = [textwrap.dedent(RUNNER), str(folder), textwrap.dedent(child), str(grace)]
+    runner = subprocess.Popen(
+        [sys.executable, "-c", *code], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    appears(folder / "up")
+    return runner
+
+
+def appears(path: Path) -> None:
+    deadline = time.monotonic() + 60
+    while not path.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_a_closed_terminal_leaves_the_job_its_time(tmp_path: Path) -> None:
+    """It says so more than once, and not every job ends by it."""
+    runner = running(tmp_path, SAVER, grace=0.2)
+    runner.send_signal(signal.SIGHUP)
+    appears(tmp_path / "SIGHUP")
+    runner.send_signal(signal.SIGHUP)
+    (tmp_path / "may-end").touch()
+    assert runner.wait(60) == 0
+
+
+def test_a_job_that_outlived_its_terminal_is_still_ended_when_asked(tmp_path: Path) -> None:
+    runner = running(tmp_path, SAVER, grace=60)
+    runner.send_signal(signal.SIGHUP)
+    appears(tmp_path / "SIGHUP")
+    runner.send_signal(signal.SIGTERM)
+    appears(tmp_path / "SIGTERM")
+    runner.send_signal(signal.SIGTERM)
+    assert runner.wait(60) == 128 + signal.SIGKILL
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_signals_reach_the_job_and_end_it(tmp_path: Path, number: signal.Signals) -> None:
-    runner = subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(RUNNER), str(tmp_path)],
-        stdin=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    deadline = time.monotonic() + 60
-    while not (tmp_path / "up").exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    runner = running(tmp_path, SLEEPER)
     [child] = psutil.Process(runner.pid).children()
     runner.send_signal(number)
     assert runner.wait(60) in (1, 128 + number)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -36,13 +37,17 @@ def made(target: Target, state: State, digest: str, make: Callable[[Path], None]
 
 
 def drop_unused(target: Target, state: State) -> None:
-    """Those that were for everybody, and that no deployment needs any more, go. Under the stack's lock."""
+    """Those that were for everybody, and that no deployment needs any more, go. Under the stack's lock.
+
+    Where that fails, the next one does it, or `provision`.
+    """
     if not isinstance(target, Sharing):
         return
     needed = {_name(d.environment) for d in state.deployments.values() if d.environment}
-    for name in target.shares():
-        if name.startswith(_name("")) and name not in needed:
-            target.unshare(name)
+    with contextlib.suppress(MatchaError):
+        for name in target.shares():
+            if name.startswith(_name("")) and name not in needed:
+                target.unshare(name)
 
 
 def _path(target: Target, state: State, digest: str) -> Path:

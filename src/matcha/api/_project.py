@@ -65,15 +65,15 @@ class Project:
             left = self.target.belongings(delete_data=False)
             kept = self.target.kept()
         if left:
+            told = [_listed(left, "matcha provision takes them over; matcha destroy removes them.")]
+            told += [_listed(kept, "matcha destroy --delete-data removes it.")] if kept else []
             return NotProvisioned(
                 "The record of this project's stack is gone, and parts of the stack are still here.",
-                details=_listed(
-                    (*left, *kept), "matcha provision takes them over; matcha destroy removes them."
-                ),
+                details="\n".join(told),
             )
         if kept:
-            told = "matcha provision goes on with it; matcha destroy --delete-data removes it."
-            return NotProvisioned("The stack was destroyed, and its data kept.", details=_listed(kept, told))
+            then = "matcha provision goes on with it; matcha destroy --delete-data removes it."
+            return NotProvisioned("The stack was destroyed, and its data kept.", details=_listed(kept, then))
         return NotProvisioned()
 
     def new_state(self) -> State:

@@ -16,7 +16,7 @@ from matcha.api import _whereabouts
 from matcha.api._project import Folder, Project, open_project
 from matcha.api._whereabouts import Whereabouts
 from matcha.component import Component, Holding
-from matcha.errors import NotProvisioned, StackFileError, StateUnreadable
+from matcha.errors import MatchaError, NotProvisioned, StackFileError, StateUnreadable
 from matcha.events import Emit, Event
 from matcha.stackfile import StackFile
 from matcha.state import State
@@ -26,12 +26,18 @@ from matcha.target import Elsewhere
 def open_recorded(project: Folder, target: str | None, emit: Emit) -> Project:
     """As `open_project`; but a stack file that is not understood is only said where a stack is there.
 
-    For what needs no file: looking at a stack, stopping it, removing it, breaking its lock.
+    For what needs no file: looking at a stack, stopping it, removing it, breaking its lock. Where its target
+    cannot be asked, the StackFileError says that, too.
     """
     try:
         return open_project(project, target)
     except StackFileError as error:
-        found = _by_record(Path(project).resolve(), target)
+        try:
+            found = _by_record(Path(project).resolve(), target)
+        except MatchaError as problem:
+            why = f"What is recorded of the stack could not be asked for: {problem.message}"
+            error.details = "\n".join(filter(None, [error.details, why, problem.details]))
+            raise error from problem
         if found is None:
             raise
         opened, place = found
@@ -44,7 +50,7 @@ def _by_record(root: Path, asked: str | None) -> tuple[Project, str] | None:
     the file would have to say which one.
     """
     file, note = _File(root), _whereabouts.read(root)
-    name = asked or file.target or (note.target if note else "local")
+    name = asked or file.target or _one_there(root, note)
     if name not in registry.target_names(third_party=True):
         return None
     found = _from_file(root, name, file.section(name))
@@ -65,6 +71,14 @@ def _by_record(root: Path, asked: str | None) -> tuple[Project, str] | None:
         models={},
     )
     return Project(root, stack, found, by_record=True), place
+
+
+def _one_there(root: Path, note: Whereabouts | None) -> str:
+    """The target where nobody says it. Empty where a note leads elsewhere and a stack is in the folder."""
+    if note is None:
+        return "local"
+    local = _from_file(root, "local", None)
+    return "" if _is_here(local, "local", _state(local)) else note.target
 
 
 def _from_file(root: Path, name: str, section: dict[str, Any] | None) -> Any:

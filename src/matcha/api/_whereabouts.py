@@ -14,7 +14,7 @@ import msgspec
 
 from matcha.api._project import Project
 from matcha.errors import MatchaError
-from matcha.host.files import write_changed
+from matcha.host.files import hide_from_git, write_changed
 from matcha.state import State
 from matcha.target import Elsewhere
 
@@ -43,9 +43,10 @@ class Whereabouts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def keep(opened: Project, state: State) -> None:
-    """A folder that cannot be written to goes without."""
+    """A folder that cannot be written to goes without. A stack in the folder itself needs no note, and leaves
+    that of another alone.
+    """
     if not isinstance(opened.target, Elsewhere):
-        drop(opened.root)
         return
     note = Whereabouts(
         target=opened.target.name,
@@ -54,7 +55,7 @@ def keep(opened: Project, state: State) -> None:
         pinned=opened.target.pinned(),
     )
     with contextlib.suppress(MatchaError):
-        write_changed(opened.root / FOLDER / IGNORE, b"*\n")
+        hide_from_git(opened.root / FOLDER)
         write_changed(opened.root / FOLDER / NOTE, msgspec.json.encode(note))
 
 
@@ -66,11 +67,31 @@ def read(root: Path) -> Whereabouts | None:
         return None
 
 
-def drop(root: Path) -> None:
+def drop(opened: Project, state: State | None) -> None:
+    """Once nothing is left of the stack of `state`; where no record told which one that was, of any there.
+
+    A note that leads to another one stays.
+    """
+    note = read(opened.root)
+    if note and (note.stack_id == state.stack_id if state else _is_there(opened, note)):
+        _remove(opened.root / FOLDER / NOTE)
+
+
+def elsewhere(opened: Project) -> str:
+    """Where the note leads, if that is not where `opened` is; empty otherwise."""
+    note = read(opened.root)
+    if note is None or _is_there(opened, note):
+        return ""
+    return f"target {note.target}, {note.told((*note.pinned,))}"
+
+
+def _is_there(opened: Project, note: Whereabouts) -> bool:
+    target = opened.target
+    return isinstance(target, Elsewhere) and target.name == note.target and target.pinned() == note.pinned
+
+
+def _remove(note: Path) -> None:
     """With the folder, where nothing else is in it."""
-    note = root / FOLDER / NOTE
-    if not note.exists():
-        return
     with contextlib.suppress(OSError):
         note.unlink()
         if [path.name for path in note.parent.iterdir()] == [IGNORE]:

@@ -29,6 +29,7 @@ from matcha.state import State
 from matcha.target import Contested, Forgetful, LockInfo, Manifests
 
 LOCK_WAIT = 600.0
+_ELSEWHERE = "The stack that was last provisioned from this folder is not here, and stays where it is"
 ATTEMPTS = 3  # of a provision that other programs take ports from
 
 
@@ -218,7 +219,9 @@ def destroy(
     keeps = opened.target.keeps_data and not delete_data
     belongings = tuple(opened.target.belongings(delete_data=not keeps))
     if state is None and not belongings:
-        _whereabouts.drop(opened.root)
+        _whereabouts.drop(opened, None)
+        if place := _whereabouts.elsewhere(opened):
+            emit(Event("stack", "note", f"{_ELSEWHERE} ({place})."))
         gone = tuple(opened.target.forget()) if isinstance(opened.target, Forgetful) else ()
         return Destroyed(removed=gone, nothing=not gone, kept=tuple(opened.target.kept()) if keeps else ())
     held = () if keeps else _recorded.holdings(opened, state)
@@ -230,11 +233,11 @@ def destroy(
     with engine.locked(opened.store, "destroy", wait=lock_wait, emit=emit) as token:
         opened.target.destroy(emit, delete_data=not keeps)
         opened.store.delete(token)
-    _whereabouts.drop(opened.root)
     if left := opened.target.leftovers(delete_data=not keeps):
         raise MatchaError(
             "Not everything could be removed.", details="\n".join(left), resolution="matcha destroy"
         )
+    _whereabouts.drop(opened, state)
     return Destroyed(removed=belongings, kept=tuple(opened.target.kept()) if keeps else ())
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -64,8 +63,10 @@ def deploy(
         emit(Event("deployment", "progress", f"serving {deployment.uri}"))
         try:
             others = _others(_switching.switch(opened, journal, deployment, emit))
-        finally:
-            _drop_unused(opened, journal)
+        except Exception:  # not when told to end: that is not the time to ask a cluster
+            _locks.drop_unused(opened.target, journal.state)
+            raise
+        _locks.drop_unused(opened.target, journal.state)
     emit(Event("deployment", "done", f"{chosen} serves {deployment.uri}"))
     return _result(opened, deployment, version.example, (*notes, *others))
 
@@ -168,12 +169,6 @@ def undeploy(
         journal.change(lambda s: s.without_deployment(name))
         for said in _others(_switching.converge(opened, journal, emit)):
             emit(Event("deployment", "note", said))
-        _drop_unused(opened, journal)
-
-
-def _drop_unused(opened: Project, journal: engine.Journal) -> None:
-    """Where that fails, the next one does it, or `provision`."""
-    with contextlib.suppress(MatchaError):
         _locks.drop_unused(opened.target, journal.state)
 
 

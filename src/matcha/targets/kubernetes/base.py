@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import re
-
 from matcha import pythons
 from matcha.component import Environment
 from matcha.errors import BadInput
+from matcha.targets.kubernetes import checks
 from matcha.targets.kubernetes.options import KubernetesOptions
-
-_TOLD = re.compile(r"(?:^|/)(python:|[^/]*py(?:thon)?-?)3\.([0-9]+)(?=[^0-9/][^/]*$|$)")
 
 
 def known(options: KubernetesOptions) -> str:
     """As "3.12"; empty where neither the options nor the image's name say it."""
-    found = _TOLD.search(options.image)
-    return options.python or (f"3.{found[2]}" if found else "")
+    found = checks.said(options.image)
+    return options.python or (found["version"] if found else "")
 
 
 def python(options: KubernetesOptions) -> str:
@@ -31,10 +28,10 @@ def python(options: KubernetesOptions) -> str:
 
 def way_to(options: KubernetesOptions, wanted: str) -> str:
     """What to set for the image to have this Python."""
-    found = _TOLD.search(options.image)
-    if found is None:
+    found = checks.said(options.image)
+    if found is None or options.python not in ("", found["version"]):
         return f"targets.kubernetes.image (and python) in matcha.yaml to one with Python {wanted}"
-    start, end = found.start(2) - 2, found.end(2)
+    start, end = found.span("version")
     return f"targets.kubernetes.image in matcha.yaml to {options.image[:start]}{wanted}{options.image[end:]}"
 
 

@@ -23,9 +23,10 @@ if TYPE_CHECKING:
 SMALLEST = "1Mi"  # of a volume: a number without a unit is of bytes
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?\.?")
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+# By an image's name: after "python:" for sure, elsewhere likely.
 _SAID = re.compile(
-    r"(?:^|[/:_-])py(?:thon)?[:-]?(\d+\.\d+)(?=[^0-9/][^/]*$|$)"
-)  # by an image's name, for sure
+    r"(?:(?P<sure>(?:^|/)python:)|(?:^|[/:_-])py(?:thon)?-?)(?P<version>3\.[0-9]+|2\.7)(?=[^0-9/][^/]*$|$)"
+)
 _S3 = "an S3 URL: s3://bucket/prefix?endpoint=https://host&region=eu-west-1"
 _MYSQL = "a MySQL server, without a database: mysql://host:3306"
 _INDEX = "a package index: https://host/simple"
@@ -70,17 +71,26 @@ def check(options: KubernetesOptions) -> None:
 
 
 def python(image: str, version: str) -> None:
-    """`version` may be empty."""
+    """`version` may be empty; it has the last word on an image whose name does not say it for sure."""
     found = _SAID.search(image)
-    if found and found[1] not in pythons.SUPPORTED:
+    if found is None or not found["sure"]:
+        return
+    if found["version"] not in pythons.SUPPORTED:
         known = f"{pythons.SUPPORTED[-1]} to {pythons.SUPPORTED[0]}"
         raise Unfit("image", f"image has to be one with Python {known}, found {quoted(image)}")
-    if found and version and found[1] != version:
+    inside = found["version"]
+    if version and inside != version:
         raise Unfit(
             "python",
-            f'python says "{version}", and the image is of Python {found[1]}: {quoted(image)}',
+            f'python says "{version}", and the image is of Python {inside}: {quoted(image)}',
             "Take python out, or name another image.",
         )
+
+
+def said(image: str) -> re.Match[str] | None:
+    """Where an image's name says its Python, as group `version`: one that Matcha supports."""
+    found = _SAID.search(image)
+    return found if found and found["version"] in pythons.SUPPORTED else None
 
 
 def size(key: str, quantity: str) -> None:

@@ -43,6 +43,7 @@ from matcha.targets.kubernetes.cluster import Cluster
 from matcha.targets.kubernetes.described import described, recorded
 from matcha.targets.kubernetes.fencing import Fenced
 from matcha.targets.kubernetes.folders import Folders
+from matcha.targets.kubernetes.kubefiles import joined, kubefiles
 from matcha.targets.kubernetes.logs import pod_lines
 from matcha.targets.kubernetes.machines import hidden, machines
 from matcha.targets.kubernetes.names import (
@@ -112,8 +113,12 @@ class KubernetesTarget:
             ) from error
 
     def pinned(self) -> dict[str, Any]:
-        """`matcha.target.Elsewhere`: another context may be the current one by then."""
-        return {"context": self._cluster.config.context_name, "namespace": self._options.namespace}
+        """`matcha.target.Elsewhere`: another context or kubeconfig may be the usual one by then."""
+        return {
+            "context": self._cluster.config.context_name,
+            "kubeconfig": joined(kubefiles(self._options.kubeconfig)),
+            "namespace": self._options.namespace,
+        }
 
     def _fence(self) -> None:
         self._store.fence()

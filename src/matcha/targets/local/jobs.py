@@ -150,7 +150,7 @@ def run(job: Job) -> int:
     """Run the job to its end in its own process group; 128 + N where signal N ended it.
 
     Ctrl-C, SIGTERM and SIGHUP are passed on to the whole group, which is killed if it outlives the grace
-    period.
+    period after one of the first two.
     Raises NoCommand for a command that does not exist, CannotRun for one that is no program.
     """
     variables = environment(job, os.environ)
@@ -230,7 +230,8 @@ class _Forwarding:
     """Passes SIGINT, SIGTERM and SIGHUP on to a job while it runs; what is ignored (nohup) stays so.
 
     On a terminal the job shares our process group, so that it can read from it, and Ctrl-C reaches it from
-    the terminal itself; the second one kills.
+    the terminal itself; the second one kills. SIGHUP never does: a closed terminal says it more than once,
+    and a job may go on without one (nohup).
     """
 
     def __init__(self, child: subprocess.Popen[bytes], *, own_group: bool) -> None:
@@ -250,6 +251,10 @@ class _Forwarding:
             signal.signal(number, handler)  # type: ignore[arg-type]
 
     def _pass_on(self, number: int, _: object) -> None:
+        if number == signal.SIGHUP:
+            signal.signal(number, signal.SIG_IGN)
+            self._send(number)
+            return
         self._asked += 1
         if self._own_group or number != signal.SIGINT:
             self._send(number)
