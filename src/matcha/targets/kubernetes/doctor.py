@@ -78,8 +78,10 @@ def _mended(finding: Finding) -> Finding:
     try:
         finding.mend()
     except (MatchaError, OSError) as error:
-        message = f"{finding.message} It could not be mended: {error}"
-        return msgspec.structs.replace(finding, message=message, mend=None)
+        details, fix = (error.details, error.resolution) if isinstance(error, MatchaError) else ("", "")
+        fix = finding.fix if fix in ("", "matcha doctor") else fix  # which is what runs here
+        message = f"{finding.message} It could not be mended: {error} {details}".strip()
+        return msgspec.structs.replace(finding, message=message, fix=fix, mend=None)
     return msgspec.structs.replace(finding, ok=True, fixed=True, mend=None)
 
 
@@ -283,7 +285,7 @@ def _secrets(patient: Patient) -> Iterator[Finding]:
             check="secrets",
             ok=not lack,
             message=f"The Secret {each.name} ({each.option}) {lack or 'is there'}.",
-            fix=each.fix(patient.options.namespace) if lack else "",
+            fix=each.fix(patient.cluster) if lack else "",
         )
 
 
