@@ -10,15 +10,19 @@ import msgspec
 import pytest
 from lightkube.models.core_v1 import LimitRangeItem, LimitRangeSpec, ResourceQuotaSpec
 from lightkube.models.meta_v1 import ObjectMeta
+from lightkube.models.rbac_v1 import PolicyRule
+from lightkube.resources.apps_v1 import Deployment
 from lightkube.resources.core_v1 import ConfigMap, LimitRange, Namespace, Pod, ResourceQuota, Secret
 from lightkube.resources.core_v1 import Service as ServiceObject
 
 from matcha.errors import BadInput, StateUnreadable
 from matcha.host.findings import Finding
+from matcha.targets.kubernetes import rotation
 from matcha.targets.kubernetes.cluster import Cluster
-from matcha.targets.kubernetes.names import STATE
+from matcha.targets.kubernetes.names import SECRETS, STATE
 from support.apiserver import as_user
 from support.matcha import until
+from support.rights import but, grant
 from support.small_stack import SmallStack
 from support.stores import cluster
 
@@ -161,6 +165,52 @@ def test_who_may_not_see_quotas_is_told_so(api_server: Path, stack: SmallStack) 
     target = mine.target()
     [found] = [f for f in target.examine(None, (), fix=False) if f.check == "quotas"]
     assert (found.ok, found.message) == (True, "Quotas of the namespace cannot be seen.")
+
+
+# -- who may not list Secrets -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def viewer(api_server: Path, stack: SmallStack, tmp_path: Path) -> SmallStack:
+    """May see quotas, and of Secrets read the stack's own alone, once it is there."""
+    role = but("secrets")
+    seen = PolicyRule(apiGroups=[""], resources=["resourcequotas", "limitranges"], verbs=["list"])
+    own = PolicyRule(apiGroups=[""], resources=["secrets"], resourceNames=[SECRETS], verbs=["get"])
+    role.rules = [*(role.rules or ()), seen, own]
+    grant(api_server, stack.namespace, role, "bob")
+    (tmp_path / "bob").mkdir()
+    return SmallStack(tmp_path / "bob", as_user(api_server, "bob"), stack.namespace)
+
+
+def test_names_are_checked_and_those_of_secrets_are_said_not_to_be(
+    stack: SmallStack, viewer: SmallStack, api_server: Path
+) -> None:
+    stack.provision()
+    unseen = "You may not list Secret: of these that was not checked."
+    said = f"No name that the stack needs is taken by others. {unseen}"
+    assert [(f.ok, f.message) for f in told(viewer, "names")] == [(True, said)]
+    port = {"ports": [{"port": 80}]}
+    theirs = cluster(api_server, stack.namespace).client
+    theirs.delete(ServiceObject, "back")
+    theirs.create(ServiceObject.from_dict({"metadata": {"name": "back"}, "spec": port}), field_manager="helm")
+    assert [m.partition(" exists")[0] for m in ill(viewer, "names")] == ["Service back"]
+
+
+def test_quotas_are_checked_without_secrets(stack: SmallStack, viewer: SmallStack, admin: Cluster) -> None:
+    stack.provision()
+    quota(admin, {"pods": "3", "secrets": "1"})
+    [found] = told(viewer, "quotas")
+    assert found.ok, found.message
+
+
+def test_who_may_read_the_stacks_own_secret_alone_plans(
+    stack: SmallStack, viewer: SmallStack, admin: Cluster
+) -> None:
+    stack.provision()
+    admin.delete(Deployment, "front")
+    plan = viewer.plan()
+    assert [step.key for step in plan.steps] == ["service/front"]
+    assert rotation.CLOSED not in plan.notes
 
 
 # -- before the first step ----------------------------------------------------------------------------------

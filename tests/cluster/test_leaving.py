@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from lightkube.models.meta_v1 import ObjectMeta
 from lightkube.resources.core_v1 import Namespace
 
+from matcha.host.runtime import user_data
 from support.small_stack import SmallStack
 from support.stores import cluster
 
@@ -44,3 +46,20 @@ def test_a_stack_that_is_left_behind_is_told_until_it_is_gone(
     stack.destroy()
     stack.namespace = another
     assert behind(stack) == []
+
+
+def test_a_stack_is_told_whatever_went_before_it_in_its_namespace(stack: SmallStack, another: str) -> None:
+    """What this machine has of stacks that somebody destroyed elsewhere, whose ids come before and after."""
+    first = stack.namespace
+    stack.provision()
+    target = stack.target()
+    state = target.store().read()
+    assert state
+    target.access(state).url("role-of-front")
+    home = user_data() / "links" / state.stack_id
+    for dead in ("0" * 12, "f" * 12):
+        shutil.copytree(home, home.with_name(dead), ignore=shutil.ignore_patterns("supervisor", "note.json"))
+    stack.namespace = another
+    assert len(behind(stack)) == 1
+    stack.namespace = first
+    stack.destroy()

@@ -13,6 +13,7 @@ from lightkube.models.meta_v1 import ObjectMeta
 from lightkube.resources.apps_v1 import Deployment, StatefulSet
 from lightkube.resources.batch_v1 import Job
 from lightkube.resources.core_v1 import PersistentVolumeClaim, Pod, Secret
+from lightkube.resources.core_v1 import Service as ServiceObject
 from lightkube.types import PatchType
 
 from matcha.errors import ComponentFailed, MatchaError
@@ -148,6 +149,11 @@ def test_pods_without_a_mark_are_as_they_should_be(stack: SmallStack, client: Cl
     assert mark_of(client, StatefulSet, "back") == ""
     until(lambda: steps(stack) == {}, 60)  # once the pods without it are up
     assert stack.details()["small"] == ""
+    before = pods(client)
+    client.delete(ServiceObject, "back")
+    stack.provision()
+    assert restarted(before, pods(client)) == set()
+    assert steps(stack) == {}
 
 
 def test_a_users_secret_that_is_gone_ends_no_pod(stack: SmallStack, client: Client) -> None:
@@ -162,6 +168,14 @@ def test_a_users_secret_that_is_gone_ends_no_pod(stack: SmallStack, client: Clie
     client.create(Secret(metadata=ObjectMeta(name="keys"), stringData=KEYS))
     assert steps(stack) == {}
     assert (mark_of(client, StatefulSet, "back"), pods(client)) == (mark, before)
+
+
+def test_a_users_secret_that_comes_late_starts_no_pod_anew(stack: SmallStack, client: Client) -> None:
+    """Pods wait for it, and start with it."""
+    stack.options |= {"storage": "s3://b/p", "storage_secret": "keys"}
+    stack.provision()
+    client.create(Secret(metadata=ObjectMeta(name="keys"), stringData=KEYS))
+    assert steps(stack) == {}
 
 
 def test_who_may_not_read_secrets_does_without(
@@ -222,6 +236,20 @@ def test_other_lost_secrets_are_told_and_made_anew_in_one_run(stack: SmallStack,
     assert steps(stack) == {} and stack.doctor()["passwords"].ok
     volume = client.get(PersistentVolumeClaim, "object-store")
     assert volume.metadata and not volume.metadata.deletionTimestamp
+
+
+def test_a_lost_key_of_the_object_store_reaches_all_its_readers_in_one_run(
+    stack: SmallStack, client: Client
+) -> None:
+    """Nothing that is in the plan is between the store and who reads its key."""
+    stack.provision()
+    lost = {"data": {"object-store-secret-key": None}}
+    client.patch(Secret, SECRETS, lost, patch_type=PatchType.MERGE)
+    before = pods(client)
+    assert steps(stack) == dict.fromkeys(["foundation/object-store", "service/back"], rotation.LOST)
+    stack.provision()
+    assert restarted(before, pods(client)) == {"object-store", "back"}
+    assert steps(stack) == {}
 
 
 # -- set-ups ------------------------------------------------------------------------------------------------

@@ -676,6 +676,41 @@ def test_a_corrupt_record_is_named_to_who_may_not_keep_it(api_server: Path, name
     assert "copy" not in told.value.details
 
 
+def test_a_corrupt_record_that_cannot_be_copied_is_not_set_aside(
+    api_server: Path, namespace: str, tmp_path: Path
+) -> None:
+    content = {CONTENT: "{"}
+    cluster(api_server, namespace).create(ConfigMap(metadata=ObjectMeta(name=STATE), data=content))
+    allow(api_server, namespace, "bob", {"configmaps": "get list delete", "leases": "get"})
+    bobs = SmallStack(tmp_path, as_user(api_server, "bob"), namespace)
+    found = bobs.doctor(fix=True)["record"]
+    assert (found.ok, found.fixed) == (False, False)
+    assert "could not be copied, and was left as it is. You may not create ConfigMap" in found.message
+    assert found.fix.startswith(f"kubectl --namespace {namespace} get configmap {STATE} --output yaml > ")
+    left = config_map(api_server, namespace)
+    assert left
+    assert left.data == content
+
+
+def test_a_copy_that_somebody_changed_is_none(api_server: Path, namespace: str) -> None:
+    admin = cluster(api_server, namespace)
+    admin.create(ConfigMap(metadata=ObjectMeta(name=STATE), data={CONTENT: "{"}))
+    held = store(api_server, namespace)
+    token = take(held)
+    with pytest.raises(StateUnreadable):
+        held.read()
+    held.release(token)
+    [copy] = [c for c in admin.found(ConfigMap) if c.metadata.name != STATE]
+    admin.patch(ConfigMap, copy.metadata.name, {"data": {CONTENT: "another"}})
+    with pytest.raises(MatchaError, match="could not be copied"):
+        held.set_aside()
+    assert config_map(api_server, namespace)
+    admin.delete(ConfigMap, copy.metadata.name)
+    held.set_aside()
+    assert config_map(api_server, namespace) is None
+    assert [c.data for c in admin.found(ConfigMap)] == [{CONTENT: "{"}]
+
+
 def test_who_may_not_make_the_namespace_is_told_whom_to_ask(api_server: Path, name: str) -> None:
     allow(api_server, "*", "bob", ENOUGH)
     try:

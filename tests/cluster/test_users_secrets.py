@@ -42,7 +42,7 @@ def test_a_plan_says_which_secrets_pods_would_wait_for(stack: SmallStack, api_se
     stack.options = OPTIONS
     admin = cluster(api_server, stack.namespace)
     for name, said in told(stack).items():
-        assert "-secret) is not there, and pods wait for it: kubectl " in said
+        assert "-secret) is not there, and pods wait for it: kubectl --namespace " in said
         assert f"--namespace {stack.namespace} create secret " in said and f" {name} --" in said
     for name, keys in KEYS.items():
         *has, _ = keys
@@ -53,3 +53,10 @@ def test_a_plan_says_which_secrets_pods_would_wait_for(stack: SmallStack, api_se
         admin.delete(Secret, name)
         admin.create(Secret(metadata=ObjectMeta(name=name), stringData=keys))
     assert set(told(stack).values()) == {""}
+
+
+def test_the_namespace_is_made_before_a_secret_in_it(api_server: Path, tmp_path: Path, name: str) -> None:
+    stack = SmallStack(tmp_path, api_server, name)
+    stack.options = OPTIONS
+    for said in told(stack).values():
+        assert f": kubectl create namespace {name} && kubectl --namespace {name} create secret " in said

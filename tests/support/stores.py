@@ -114,10 +114,13 @@ def allow(kubeconfig: Path, namespace: str, user: str, rights: dict[str, str]) -
 
 
 def wait_for(theirs: Cluster, rules: Iterable[PolicyRule], *, everywhere: bool = False) -> None:
-    """Until the API server has heard of the rights: it learns of roles as everybody does, by a watch."""
+    """Until the API server has heard of the rights: it learns of roles as everybody does, by a watch. Those
+    to single objects come with the others of their role.
+    """
     asked = [
         (g, r, v)
         for rule in rules
+        if not rule.resourceNames
         for g in rule.apiGroups or ()
         for r in rule.resources or ()
         for v in rule.verbs

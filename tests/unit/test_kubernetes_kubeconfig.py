@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import re
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -142,6 +144,20 @@ def test_a_proxy_that_is_of_no_use_is_named(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"socks5://127\.0\.0\.1") as refused:
         only(tmp_path / "config", cluster).ask("/version")
     assert "proxy-url" in refused.value.resolution
+
+
+@pytest.mark.parametrize(
+    ("start", "password"),
+    [
+        *itertools.product(["socks5://", "//", ""], ["hunter2", "hun/ter2", "hun@ter2", "hun://ter2"]),
+        *itertools.product(["http://", "https://"], ["hun/ter2", "hun#ter2"]),
+    ],
+)
+def test_a_password_of_a_proxy_is_not_told(tmp_path: Path, start: str, password: str) -> None:
+    cluster = {"server": "https://cluster", "proxy-url": f"{start}alice:{password}@proxy.example.org:1080"}
+    with pytest.raises(BadInput, match=r"proxy\.example\.org:1080$") as refused:
+        only(tmp_path / "config", cluster).ask("/version")
+    assert not {"hun", "ter2", "hunter2", "alice"} & {*re.findall(r"\w+", str(refused.value))}
 
 
 def test_a_context_without_a_user_signs_nothing(tmp_path: Path, answering: Answering) -> None:

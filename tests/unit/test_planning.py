@@ -3,11 +3,13 @@
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from ruamel.yaml import YAML
 
+from matcha.component import Component
 from matcha.errors import MatchaError
-from matcha.planning import Resource, Wanted, before, in_order, make, only_for, removals
+from matcha.planning import Resource, Wanted, before, in_order, make, only_for, removals, want
 from matcha.state import Record, State
 from matcha.target import Seen, Snapshot
 
@@ -60,6 +62,37 @@ def test_steps_wait_only_for_steps_of_the_plan() -> None:
     case = {"wanted": {"environment/a": "e1", "service/a": "d1 environment/a"}}
     plan = make("default", "fake", wanted(case), Snapshot({"environment/a": Seen("present", "e1")}), None)
     assert [(s.key, s.needs) for s in plan.steps] == [("service/a", ())]
+
+
+def test_steps_wait_for_what_is_under_a_resource_that_is_as_it_should_be() -> None:
+    """`stores` may be there, and what it stands on not."""
+    case = {"wanted": {"foundation/f": "f1", "stores": "s1 foundation/f", "service/a": "d1 stores"}}
+    plan = make("default", "fake", wanted(case), Snapshot({"stores": Seen("present", "s1")}), None)
+    assert [(s.key, s.needs) for s in plan.steps] == [
+        ("foundation/f", ()),
+        ("service/a", ("foundation/f",)),
+    ]
+
+
+class Wired(Component):
+    role = flavor = title = "tracker"
+
+    def secrets(self) -> tuple[str, ...]:
+        return ("key",)
+
+    def setup_digest(self) -> str:
+        return "s1"
+
+
+def test_a_setup_waits_for_the_secrets_that_have_it_done_again() -> None:
+    found = want([Wired(msgspec.defstruct("Options", [])())], [])
+    done = {"setup/tracker": Record(digest="s1")}
+    state = State(stack_id="s", stack="default", target="fake", resources=done)
+    plan = make("default", "fake", found, Snapshot({}), state)
+    assert [(s.key, s.reason, s.needs) for s in plan.steps] == [
+        ("secrets", "not there yet", ()),
+        ("setup/tracker", "secrets is made anew", ("secrets",)),
+    ]
 
 
 def test_parts_of_a_plan_are_what_a_resource_needs() -> None:

@@ -23,7 +23,7 @@ from matcha.host.findings import Finding
 from matcha.host.probe import says
 from matcha.state import State
 from matcha.targets.kubernetes import given, look, ownership, passwords, permissions, quotas
-from matcha.targets.kubernetes.cluster import Cluster, ClusterError, Forbidden
+from matcha.targets.kubernetes.cluster import Cluster, ClusterError, Conflict, Forbidden
 from matcha.targets.kubernetes.links import Links, strays
 from matcha.targets.kubernetes.names import LOCK, NOTES, SECRETS, STATE
 from matcha.targets.kubernetes.options import KubernetesOptions
@@ -78,8 +78,10 @@ def _mended(finding: Finding) -> Finding:
     try:
         finding.mend()
     except (MatchaError, OSError) as error:
-        message = f"{finding.message} It could not be mended: {error}"
-        return msgspec.structs.replace(finding, message=message, mend=None)
+        details, fix = (error.details, error.resolution) if isinstance(error, MatchaError) else ("", "")
+        fix = finding.fix if fix in ("", "matcha doctor") else fix  # which is what runs here
+        message = f"{finding.message} It could not be mended: {error} {details}".strip()
+        return msgspec.structs.replace(finding, message=message, fix=fix, mend=None)
     return msgspec.structs.replace(finding, ok=True, fixed=True, mend=None)
 
 
@@ -181,13 +183,15 @@ def _namespace(patient: Patient) -> Iterator[Finding]:
 
 def _names(patient: Patient) -> Iterator[Finding]:
     """Whether somebody else has what provision would make."""
-    found = list(ownership.refusals(patient.cluster, _all(patient)))
+    found, closed = ownership.refusals(patient.cluster, _all(patient))
     for error in found:
         yield Finding(
             check="names", ok=False, message=f"{error.message} {error.details}", fix=error.resolution
         )
+    unseen = f" You may not list {', '.join(closed)}: of these that was not checked." if closed else ""
     if not found:
-        yield Finding(check="names", ok=True, message="No name that the stack needs is taken by others.")
+        message = f"No name that the stack needs is taken by others.{unseen}"
+        yield Finding(check="names", ok=True, message=message)
 
 
 def _all(patient: Patient) -> list[Any]:
@@ -211,7 +215,7 @@ def _quotas(patient: Patient) -> Iterator[Finding]:
         return
     if not allowed:
         return
-    there = look.everything(patient.cluster).objects.values()
+    there = [*look.bare(patient.cluster).objects.values(), *_own_secret(patient.cluster)]
     found = quotas.room(allowed, _all(patient), there, defaults)
     larger, default = "a larger quota", "a LimitRange with a default for it"
     ways = {**dict.fromkeys(found.lacking, larger), **dict.fromkeys(found.unsaid, default)}
@@ -226,6 +230,15 @@ def _quotas(patient: Patient) -> Iterator[Finding]:
         yield Finding(
             check="quotas", ok=True, message=f"The namespace's quotas have room for the stack.{full}"
         )
+
+
+def _own_secret(cluster: Cluster) -> Iterator[Secret]:
+    """Where it is there; for who may not see that, it is no more than one that is."""
+    try:
+        there = cluster.get(Secret, SECRETS)
+    except Forbidden:
+        there = Secret(metadata=ObjectMeta(name=SECRETS))
+    yield from [there] if there else []
 
 
 def _permissions(patient: Patient) -> Iterator[Finding]:
@@ -272,7 +285,7 @@ def _secrets(patient: Patient) -> Iterator[Finding]:
             check="secrets",
             ok=not lack,
             message=f"The Secret {each.name} ({each.option}) {lack or 'is there'}.",
-            fix=each.fix(patient.options.namespace) if lack else "",
+            fix=each.fix(patient.cluster) if lack else "",
         )
 
 
@@ -284,8 +297,9 @@ def _record(patient: Patient) -> Iterator[Finding]:
     try:
         there = patient.store.read() is not None
     except StateUnreadable as error:
-        record = ConfigMap(metadata=ObjectMeta(name=STATE))
-        if list(ownership.refusals(patient.cluster, [record])):
+        try:
+            ownership.refuse_foreign(patient.cluster, [ConfigMap(metadata=ObjectMeta(name=STATE))])
+        except Conflict:
             return  # somebody else's, which `names` tells and nothing here takes away
         if patient.store.is_corrupt():
             fix, mend = "matcha doctor --fix", patient.store.set_aside

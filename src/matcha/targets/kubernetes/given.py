@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import msgspec
 from lightkube.resources.core_v1 import Secret
 
+from matcha.targets.kubernetes import space
 from matcha.targets.kubernetes.cluster import Cluster, Forbidden
 from matcha.targets.kubernetes.options import KubernetesOptions
 
@@ -27,11 +28,22 @@ class Named(msgspec.Struct, frozen=True):
             return ""
         return f"lacks {', '.join(missing)}" if found else "is not there"
 
-    def fix(self, namespace: str) -> str:
+    def fix(self, cluster: Cluster) -> str:
+        """The commands that make it, and the namespace before it where there is none."""
         literals = " ".join(f"--from-literal={key}=..." for key in self.keys)
         docker = "docker-registry", "--docker-server=... --docker-username=... --docker-password=..."
         kind, what = docker if self.option == "pull-secret" else ("generic", literals)
-        return f"kubectl --namespace {namespace} create secret {kind} {self.name} {what}"
+        made = f"kubectl --namespace {cluster.namespace} create secret {kind} {self.name} {what}"
+        before = f"kubectl create namespace {cluster.namespace} && " if _is_nowhere(cluster) else ""
+        return before + made
+
+
+def _is_nowhere(cluster: Cluster) -> bool:
+    """Whether there is surely no namespace."""
+    try:
+        return space.look(cluster) is None
+    except Forbidden:
+        return False
 
 
 def named(options: KubernetesOptions) -> list[Named]:
@@ -48,5 +60,5 @@ def notes(cluster: Cluster, options: KubernetesOptions) -> Iterator[str]:
     for each in named(options):
         with contextlib.suppress(Forbidden):
             if lack := each.lack(cluster):
-                fix = each.fix(options.namespace)
-                yield f"The Secret {each.name} ({each.option}) {lack}, and pods wait for it: {fix}"
+                told = f"The Secret {each.name} ({each.option}) {lack}, and pods wait for it"
+                yield f"{told}: {each.fix(cluster)}"

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import msgspec
 from lightkube import KubeConfig
 from lightkube.config.kubeconfig import SingleConfig, to_mapping
@@ -90,10 +91,12 @@ def load_config(options: KubernetesOptions) -> SingleConfig:
             paths, f'The context "{context}" names {error.args[0]!r}, which stands nowhere.'
         ) from error
     assert found is not None
-    if (proxy := way(found).proxy) and not proxy.startswith(_WEB):
+    if (proxy := way(found).proxy) and not _is_web(proxy):
         raise BadInput(
-            f'The cluster of the context "{context}" is behind a proxy that Matcha cannot use: {proxy}',
-            details="Of proxy-url it takes http and https.",
+            f'The cluster of the context "{context}" is behind a proxy that Matcha cannot use: '
+            f"{_bare(proxy)}",
+            details="Of proxy-url it takes http and https. In a user's name and password, %40 stands for @, "
+            "%2F for / and %23 for #.",
             resolution="Give the cluster another proxy-url in the kubeconfig, or set "
             "targets.kubernetes.context in matcha.yaml.",
         )
@@ -114,6 +117,20 @@ def unfit(options: KubernetesOptions, config: SingleConfig, error: OSError) -> B
     keys = ", ".join(key for key in named if key in _FILES or key.endswith(_DATA))
     reason = (error.reason if isinstance(error, ssl.SSLError) else error.strerror) or "no reason was given"
     return _unusable(paths, f"Of the context {config.context_name}, {keys} cannot be used: {reason}")
+
+
+def _is_web(url: str) -> bool:
+    try:
+        return url.startswith(_WEB) and bool(httpx2.URL(url).host)
+    except httpx2.InvalidURL:  # which quotes parts of a password
+        return False
+
+
+def _bare(url: str) -> str:
+    """Without what it signs in with."""
+    found = re.match(r"[a-z][a-z0-9+.-]*://", url)
+    scheme = found[0] if found else ""
+    return scheme + url.removeprefix(scheme).rpartition("@")[2]
 
 
 def _check_data(paths: Sequence[Path], config: SingleConfig) -> None:

@@ -23,7 +23,7 @@ def notes(options: KubernetesOptions, project: Path) -> list[str]:
     return [
         f"A stack of this project is still in the namespace {namespace} and stays there. To remove it: put "
         f"targets.kubernetes.namespace: {namespace} back into matcha.yaml, then: matcha destroy"
-        for namespace, stack_id in sorted(elsewhere(options, project).items())
+        for namespace, stack_id in sorted(elsewhere(options, project))
         if _is_there(msgspec.structs.replace(options, namespace=namespace), stack_id)
     ]
 

@@ -16,7 +16,7 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -325,9 +325,10 @@ def strays(options: KubernetesOptions, keep: str) -> list[Links]:
     return [links for links in _known(options) if links.home.name != keep and links.leads_here()]
 
 
-def elsewhere(options: KubernetesOptions, project: Path) -> dict[str, str]:
-    """Namespaces of the same cluster whose stack this project was used with on this machine -> its id."""
-    found = {}
+def elsewhere(options: KubernetesOptions, project: Path) -> Iterator[tuple[str, str]]:
+    """Namespace and id of stacks in the same cluster that this project was used with on this machine; of one
+    namespace it may be several, of which one lives at most.
+    """
     for links in _known(options):
         *there, namespace = links.used_in()
         if (
@@ -335,8 +336,7 @@ def elsewhere(options: KubernetesOptions, project: Path) -> dict[str, str]:
             and str(project) in links.projects()
             and there == [*links.here()[:2]]
         ):
-            found[namespace] = links.home.name
-    return found
+            yield namespace, links.home.name
 
 
 def _known(options: KubernetesOptions) -> list[Links]:

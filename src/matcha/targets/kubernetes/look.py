@@ -79,12 +79,16 @@ def everything(cluster: Cluster, kinds: Iterable[type[Any]] = KINDS) -> Found:
     return Found({desired.ref(obj): obj for objects in owned.values() for obj in objects})
 
 
+def bare(cluster: Cluster) -> Found:
+    """Everything but Secrets, which not everybody may list."""
+    return everything(cluster, [kind for kind in KINDS if kind is not Secret])
+
+
 def of_stack(cluster: Cluster, names: Iterable[str]) -> Found:
     """Everything, with the Secrets of these `names`; without any for who may not read them."""
     with ThreadPoolExecutor(1) as pool:
         held = pool.submit(rotation.read, cluster, names)
-        found = everything(cluster, [kind for kind in KINDS if kind is not Secret])
-        return Found(found.objects, held.result())
+        return Found(bare(cluster).objects, held.result())
 
 
 def told(cluster: Cluster, claims: Sequence[PersistentVolumeClaim] | None = None) -> Sequence[Event]:

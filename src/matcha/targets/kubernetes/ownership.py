@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from matcha.targets.kubernetes import desired
-from matcha.targets.kubernetes.cluster import Cluster, Conflict
+from matcha.targets.kubernetes.cluster import Cluster, Conflict, Forbidden
 from matcha.targets.kubernetes.names import MANAGED_BY, MANAGER
 
 _OTHERS = f"{MANAGED_BY}!={MANAGER}"
@@ -30,24 +30,35 @@ def refuse_foreign(cluster: Cluster, objects: Iterable[Any]) -> None:
 
 
 def refuse_planned(cluster: Cluster, objects: Iterable[Any]) -> None:
-    """As `refuse_foreign`, for many at once."""
-    for error in refusals(cluster, objects):
+    """As `refuse_foreign`, for many at once; of kinds that the user may list. What applies them asks again."""
+    told, _ = refusals(cluster, objects)
+    for error in told:
         raise error
 
 
-def refusals(cluster: Cluster, objects: Iterable[Any]) -> Iterator[Conflict]:
-    """One for each of these that is there and somebody else's: one list call a kind, of what has not Matcha's
-    label.
+def refusals(cluster: Cluster, objects: Iterable[Any]) -> tuple[list[Conflict], list[str]]:
+    """One for each of these that is there and somebody else's, and the kinds that the user may not list. One
+    list call a kind, of what has not Matcha's label.
     """
     names: dict[type[Any], set[str]] = {}
     for obj in objects:
         names.setdefault(type(obj), set()).add(obj.metadata.name)
+
+    def others(kind: type[Any]) -> list[dict[str, Any]] | None:
+        try:
+            return cluster.metadata(cluster.address(kind), _OTHERS)
+        except Forbidden:
+            return None
+
     with ThreadPoolExecutor(8) as pool:
-        others = pool.map(lambda kind: cluster.metadata(cluster.address(kind), _OTHERS), names)
-    for (kind, wanted), found in zip(names.items(), others, strict=True):
-        for metadata in found:
-            if metadata["name"] in wanted and not is_mine(metadata):
-                yield refusal(kind, metadata, cluster.namespace)
+        found = dict(zip(names, pool.map(others, names), strict=True))
+    told = [
+        refusal(kind, metadata, cluster.namespace)
+        for kind, there in found.items()
+        for metadata in there or ()
+        if metadata["name"] in names[kind] and not is_mine(metadata)
+    ]
+    return told, [kind.__name__ for kind, there in found.items() if there is None]
 
 
 def refusal(kind: type[Any], metadata: Mapping[str, Any], namespace: str) -> Conflict:

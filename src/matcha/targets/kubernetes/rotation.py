@@ -17,6 +17,7 @@ from lightkube.resources.apps_v1 import Deployment, StatefulSet
 from lightkube.resources.batch_v1 import Job
 from lightkube.resources.core_v1 import Secret
 
+from matcha.targets.kubernetes import admission
 from matcha.targets.kubernetes.cluster import Cluster, Forbidden
 from matcha.targets.kubernetes.names import SECRETS, SECRETS_MARK
 from matcha.targets.kubernetes.secrets import Secrets, values
@@ -120,13 +121,16 @@ def marked(live: Any) -> str:
 
 
 def put(objects: Sequence[Any], setting: Setting, cluster: Cluster, secrets: Secrets) -> Sequence[Any]:
-    """`objects`, their pods marked; they keep the mark that they have where no other can be told."""
+    """`objects`, their pods marked; they keep the mark that they have, or have none, where no other can be
+    told. Values of the stack's own Secret that they read are generated first where they are lost.
+    """
     reading = [obj for obj in objects if isinstance(obj, MARKED) and reads(_template(obj))]
     if not reading:
         return objects
     held = read(cluster, names(setting))
-    if held.is_open and KEY not in held.get(SECRETS):
-        secrets.ensure([KEY])
+    own = {KEY} | {value for obj in reading for name, value in reads(_template(obj)) if name == SECRETS}
+    if held.is_open and own - held.get(SECRETS).keys():
+        secrets.ensure(sorted(own))
         held = read(cluster, names(setting))
     for obj in reading:
         _put(obj, held, cluster)
@@ -134,13 +138,20 @@ def put(objects: Sequence[Any], setting: Setting, cluster: Cluster, secrets: Sec
 
 
 def _put(obj: Any, held: Held, cluster: Cluster) -> None:
-    template = _template(obj)
-    found = mark(template, held)
+    template, live = _template(obj), cluster.get(type(obj), obj.metadata.name)
+    was, found = marked(live) if live is not None else "", mark(template, held)
+    # Pods that wait for a value are no reason to start anew once it is there.
     if not found or any(value not in held.get(name) for name, value in reads(template)):
-        live = cluster.get(type(obj), obj.metadata.name)
-        found = (marked(live) if live is not None else "") or found
+        found = was
+    elif live is not None and not was and _is_up(live) and not admission.drift(obj.to_dict(), live.to_dict()):
+        return  # a first mark would be the only reason to start anew, and no plan tells it
     if found and template.metadata:
         template.metadata.annotations = {**(template.metadata.annotations or {}), SECRETS_MARK: found}
+
+
+def _is_up(live: Any) -> bool:
+    """Whether it has pods to lose."""
+    return isinstance(live, (Deployment, StatefulSet)) and bool(live.status and live.status.readyReplicas)
 
 
 def _template(obj: Any) -> PodTemplateSpec:

@@ -87,17 +87,26 @@ class ClusterStore:
 
     def set_aside(self) -> None:
         """Take a corrupt record away, so that a stack can be provisioned; its copy stays. Raises Locked where
-        somebody is changing the stack.
+        somebody is changing the stack, MatchaError where there is no copy: the record then stays.
         """
         if (holder := self.lock()) is not None:
             raise held(holder, self._clock())
         found = self._cluster.get(ConfigMap, STATE)
         if found and self.is_corrupt():
-            self._keep(found)
-            self._cluster.delete(ConfigMap, STATE)
+            try:
+                self._copy(found)
+            except ClusterError as error:
+                raise self._uncopied(error) from error
+            remove(self._cluster, found)
 
     def _keep(self, found: ConfigMap) -> str:
-        """A copy beside the record, named by its content so that there is one for each."""
+        try:
+            return f"{LEFT[:-1]}; a copy is configmap/{self._copy(found)}."
+        except ClusterError:
+            return ""
+
+    def _copy(self, found: ConfigMap) -> str:
+        """The name of a copy beside the record: by its content, so that there is one for each."""
         content = msgspec.json.encode((found.data, found.binaryData), order="deterministic")
         name = f"{STATE}-corrupt-{hashlib.sha256(content).hexdigest()[:10]}"
         marks = {**labels(name, MANAGER), COPY_OF: STATE}
@@ -107,10 +116,19 @@ class ClusterStore:
         try:
             self._cluster.create(copy)
         except Conflict:
-            pass
-        except ClusterError:
-            return ""
-        return f"{LEFT[:-1]}; a copy is configmap/{name}."
+            there = self._cluster.get(ConfigMap, name)
+            if there is None or (there.data, there.binaryData) != (found.data, found.binaryData):
+                raise
+        return name
+
+    def _uncopied(self, error: ClusterError) -> MatchaError:
+        kubectl = f"kubectl --namespace {self._cluster.namespace}"
+        return MatchaError(
+            "The corrupt record could not be copied, and was left as it is.",
+            details=f"{error.message} {error.details}".strip(),
+            resolution=f"{kubectl} get configmap {STATE} --output yaml > {STATE}.yaml, then: "
+            f"{kubectl} delete configmap {STATE}",
+        )
 
     def write(self, state: State, token: str) -> None:
         """Raises MatchaError for a record that is too large for a ConfigMap; the old one then stays."""
