@@ -30,7 +30,7 @@ def refuse_foreign(cluster: Cluster, objects: Iterable[Any]) -> None:
 
 
 def refuse_planned(cluster: Cluster, objects: Iterable[Any]) -> None:
-    """As `refuse_foreign`, for many at once; of kinds that the user may list. What applies them asks again."""
+    """As `refuse_foreign`, for many at once, of kinds that the user may list. Applying asks again."""
     told, _ = refusals(cluster, objects)
     for error in told:
         raise error
