@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal
 
 import msgspec
@@ -164,10 +164,10 @@ def _service_resource(
 
 def _setup_resource(component: Component, digest: str, by_role: dict[str, Service]) -> Resource:
     roles = (component.role, *component.requires)
-    needs = tuple(f"service/{by_role[role].name}" for role in roles if role in by_role)
-    remade_with = (*needs, "secrets")  # what a setup keeps there is gone with them
+    services = tuple(f"service/{by_role[role].name}" for role in roles if role in by_role)
+    needs = (*services, "secrets")  # what a setup keeps there is gone with them
     return Resource(
-        key=f"setup/{component.role}", digest=digest, needs=needs, recorded=True, remade_with=remade_with
+        key=f"setup/{component.role}", digest=digest, needs=needs, recorded=True, remade_with=needs
     )
 
 
@@ -182,10 +182,20 @@ def make(stack: str, target: str, wanted: Wanted, snapshot: Snapshot, state: Sta
         else:
             unchanged.append(resource.key)
     removals = _removals(wanted, snapshot, state)
-    ordered = [
-        msgspec.structs.replace(s, needs=tuple(n for n in s.needs if n in steps)) for s in steps.values()
-    ]
+    needs = {r.key: r.needs for r in wanted.resources}
+    ordered = [msgspec.structs.replace(s, needs=_awaited(s.key, needs, steps)) for s in steps.values()]
     return Plan(stack=stack, target=target, steps=(*ordered, *removals), unchanged=tuple(unchanged))
+
+
+def _awaited(key: str, needs: Mapping[str, Sequence[str]], steps: Mapping[str, Step]) -> tuple[str, ...]:
+    """The steps that `key` waits for; what is between them may well be as it should be."""
+    found, open_ = dict[str, None](), list(needs[key])
+    while open_:
+        need = open_.pop(0)
+        if need not in found:
+            found[need] = None
+            open_ += () if need in steps else needs.get(need, ())
+    return tuple(n for n in found if n in steps)
 
 
 def _step(resource: Resource, snapshot: Snapshot, state: State | None, steps: dict[str, Step]) -> Step | None:
