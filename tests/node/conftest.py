@@ -84,9 +84,9 @@ def _closed() -> Iterator[None]:
     close_all()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def outside(kubeconfig: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outside]:
-    """Servers that no stack made."""
+    """Servers that no stack made. They go with the file: a node with pods of nobody cannot be drained."""
     folder = tmp_path_factory.mktemp("outside")
     namespace = f"matcha-outside-{secrets.token_hex(3)}"
     made = Outside(ClusterMatcha(folder / "project", folder / "home", kubeconfig, namespace))
