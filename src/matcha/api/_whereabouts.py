@@ -14,13 +14,12 @@ import msgspec
 
 from matcha.api._project import Project
 from matcha.errors import MatchaError
-from matcha.host.files import hide_from_git, write_changed
+from matcha.host.files import hide_from_git, remove_hidden, write_changed
 from matcha.state import State
 from matcha.target import Elsewhere
 
 FOLDER = ".matcha"
 NOTE = "whereabouts.json"
-IGNORE = ".gitignore"
 
 
 class Whereabouts(msgspec.Struct, frozen=True, kw_only=True):
@@ -94,6 +93,4 @@ def _remove(note: Path) -> None:
     """With the folder, where nothing else is in it."""
     with contextlib.suppress(OSError):
         note.unlink()
-        if [path.name for path in note.parent.iterdir()] == [IGNORE]:
-            (note.parent / IGNORE).unlink()
-            note.parent.rmdir()
+        remove_hidden(note.parent)

@@ -16,6 +16,8 @@ from pathlib import Path
 
 from matcha.errors import MatchaError
 
+IGNORE = ".gitignore"
+
 
 class NoRoom(MatchaError):
     """The disk is full, or the user's share of it."""
@@ -32,9 +34,16 @@ def private_folder(path: Path) -> Path:
 
 def hide_from_git(folder: Path) -> None:
     """Git takes nothing that is in it."""
-    ignore = folder / ".gitignore"
+    ignore = folder / IGNORE
     if not ignore.exists():
         write_private(ignore, b"*\n")
+
+
+def remove_hidden(folder: Path) -> None:
+    """Removes a folder that holds nothing but what hides it."""
+    if folder.is_dir() and [path.name for path in folder.iterdir()] == [IGNORE]:
+        (folder / IGNORE).unlink(missing_ok=True)
+        remove_empty(folder)
 
 
 def write_private(path: Path, data: bytes, *, durable: bool = False) -> None:

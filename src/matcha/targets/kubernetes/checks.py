@@ -54,20 +54,17 @@ def check(options: KubernetesOptions) -> None:
         size(key, getattr(options, key.replace("-", "_")))
     if options.storage:
         bucket(options.storage)
-        if not options.storage_secret:
-            raise Unfit(
-                "storage-secret",
-                "storage needs storage-secret, the name of the Secret with access-key and secret-key",
-            )
+        _needs_secret("storage", options.storage_secret, "access-key and secret-key")
     if options.database:
         login(options.database)
-        if not options.database_secret:
-            raise Unfit(
-                "database-secret",
-                "database needs database-secret, the name of the Secret with username and password",
-            )
+        _needs_secret("database", options.database_secret, "username and password")
     if options.index_url:
         index(options.index_url)
+
+
+def _needs_secret(key: str, name: str, keys: str) -> None:
+    if not name:
+        raise Unfit(f"{key}-secret", f"{key} needs {key}-secret, the name of the Secret with {keys}")
 
 
 def python(image: str, version: str) -> None:

@@ -22,7 +22,7 @@ from matcha.errors import MatchaError, StateUnreadable
 from matcha.host.findings import Finding
 from matcha.host.probe import says
 from matcha.state import State
-from matcha.targets.kubernetes import given, look, ownership, passwords, permissions, quotas
+from matcha.targets.kubernetes import given, look, ownership, passwords, permissions, quotas, space
 from matcha.targets.kubernetes.cluster import Cluster, ClusterError, Conflict, Forbidden
 from matcha.targets.kubernetes.links import Links, strays
 from matcha.targets.kubernetes.names import LOCK, NOTES, SECRETS, STATE
@@ -160,8 +160,7 @@ def _namespace(patient: Patient) -> Iterator[Finding]:
         )
         return
     if there and there.metadata.deletionTimestamp:
-        conditions = (there.status.conditions if there.status else None) or ()
-        held = " ".join(c.message for c in conditions if c.status == "True" and c.message)
+        held = " ".join(space.held_by(there))
         yield Finding(
             check="namespace",
             ok=False,

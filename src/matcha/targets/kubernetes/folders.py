@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from matcha.host.files import hide_from_git, private_folder, remove_empty, remove_tree
+from matcha.host.files import hide_from_git, private_folder, remove_empty, remove_hidden, remove_tree
 from matcha.state import is_stack_id
 
 
@@ -39,6 +39,4 @@ class Folders:
         """A local stack of the project may be in the same folder: that stays."""
         remove_tree(self.stack(stack_id))
         remove_empty(self._stacks)
-        if self._root.is_dir() and {path.name for path in self._root.iterdir()} == {".gitignore"}:
-            (self._root / ".gitignore").unlink(missing_ok=True)
-            remove_empty(self._root)
+        remove_hidden(self._root)

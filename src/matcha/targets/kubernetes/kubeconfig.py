@@ -192,7 +192,7 @@ def _lack(path: Path) -> str:
 
 
 def _of_nothing(paths: Sequence[Path]) -> str:
-    there = [path for path in paths if path.is_file()]
+    there = [path for path in paths if is_file(path)]
     return "" if any(path.read_bytes().strip() for path in there) else ": it is empty"
 
 

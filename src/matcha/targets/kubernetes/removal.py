@@ -202,9 +202,9 @@ def namespace_left(cluster: Cluster) -> list[str]:
     deadline = time.monotonic() + GONE_SECONDS
     while _is_leaving(found := space.seen(cluster)) and not listed(cluster):
         if time.monotonic() > deadline:
-            conditions = (found.status.conditions if found.status else None) or ()
-            held = [c.message for c in conditions if c.status == "True" and c.message]
-            return [f"Namespace {cluster.namespace}: {'; '.join(held) or 'it does not go away'}"]
+            return [
+                f"Namespace {cluster.namespace}: {'; '.join(space.held_by(found)) or 'it does not go away'}"
+            ]
         time.sleep(POLL)
     return []
 

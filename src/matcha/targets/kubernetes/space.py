@@ -55,6 +55,12 @@ def _create(cluster: Cluster, wanted: Namespace) -> None:
         cluster.create(wanted, again=True)
 
 
+def held_by(namespace: Namespace) -> list[str]:
+    """What keeps one that is being removed, in the cluster's words."""
+    conditions = (namespace.status.conditions if namespace.status else None) or ()
+    return [c.message for c in conditions if c.status == "True" and c.message]
+
+
 def look(cluster: Cluster) -> Any:
     """None where there is none. Raises Forbidden where the user may not see it."""
     return cluster.get_global(Namespace, cluster.namespace)
