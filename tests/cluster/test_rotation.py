@@ -194,6 +194,8 @@ def test_who_may_not_read_secrets_does_without(
     alice.provision()
     assert steps(alice) == {}
     assert set(steps(based)) == {"service/back"}
+    passwords = alice.doctor()["passwords"]
+    assert passwords.ok and "cannot be seen" in passwords.message
 
 
 # -- lost ones ----------------------------------------------------------------------------------------------

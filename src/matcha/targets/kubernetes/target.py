@@ -6,14 +6,14 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import msgspec
 from lightkube.resources.apps_v1 import StatefulSet
 from lightkube.resources.core_v1 import ConfigMap, PersistentVolumeClaim
 
 from matcha.component import Access, Environment, Service
-from matcha.errors import BadInput, MatchaError, NotProvisioned, StateUnreadable, Unfit
+from matcha.errors import BadInput, NotProvisioned, StateUnreadable, Unfit
 from matcha.events import Emit, Event
 from matcha.host.ports import refuse_unknown
 from matcha.state import State
@@ -25,27 +25,22 @@ from matcha.targets.kubernetes import (
     desired,
     facts,
     foundations,
-    given,
-    leaving,
     look,
     outside,
-    ownership,
     proof,
     removal,
     rotation,
-    space,
     statuses,
     volumes,
     workloads,
 )
-from matcha.targets.kubernetes.access import ClusterAccess, roles_of
 from matcha.targets.kubernetes.cluster import Cluster
 from matcha.targets.kubernetes.described import described, recorded
 from matcha.targets.kubernetes.fencing import Fenced
-from matcha.targets.kubernetes.folders import Folders
+from matcha.targets.kubernetes.here import Here
 from matcha.targets.kubernetes.kubefiles import joined, kubefiles
 from matcha.targets.kubernetes.logs import pod_lines
-from matcha.targets.kubernetes.machines import hidden, machines
+from matcha.targets.kubernetes.machines import machines
 from matcha.targets.kubernetes.names import (
     BUCKET_CHECK,
     DATABASE,
@@ -60,7 +55,6 @@ from matcha.targets.kubernetes.options import KubernetesOptions
 from matcha.targets.kubernetes.raising import Raiser
 from matcha.targets.kubernetes.secrets import Secrets
 from matcha.targets.kubernetes.setting import (
-    STORE_PORT,
     Setting,
     made_by,
     setting,
@@ -68,9 +62,6 @@ from matcha.targets.kubernetes.setting import (
     with_service,
 )
 from matcha.targets.kubernetes.store import ClusterStore
-
-if TYPE_CHECKING:
-    from matcha.targets.kubernetes.links import Links
 
 MADE_BY = "made-by"  # digest of what else the objects were rendered from
 FOUNDATION_SECONDS = 360.0
@@ -95,8 +86,7 @@ class KubernetesTarget:
         self._former: list[str] = []  # volumes that were seen without a record
         self._setting: Setting | None = None
         self._reads_secrets = True
-        self._gone: Links | None = None  # of the stack that was destroyed: to prove it
-        self._folders = Folders(self._project)
+        self._here = Here(self._project, self._options)
 
     @cached_property
     def _store(self) -> ClusterStore:
@@ -165,7 +155,7 @@ class KubernetesTarget:
     ) -> Sequence[ServiceStatus]:
         if recorded(state.facts) is None:
             return []
-        made, ports = self._remembered(state), self._links(state).ports()
+        made, ports = self._remembered(state), self._here.ports(state)
         wanted, comparable = None, False
         if services:
             wanted = setting(self._options, services, environments, self._trust)
@@ -174,13 +164,7 @@ class KubernetesTarget:
 
     def access(self, state: State) -> Access:
         found = self._setting or self._remembered(state)
-        return ClusterAccess(
-            found,
-            roles_of(found.services),
-            self._secrets,
-            lambda: self._forwards(state, found),
-            partial(self._folders.make, self._links(state).stack_id),
-        )
+        return self._here.access(state, found, self._secrets)
 
     def logs(self, service: str, *, lines: int, follow: bool) -> Iterator[str]:
         for line in pod_lines(self._cluster, service, lines, follow):
@@ -193,45 +177,24 @@ class KubernetesTarget:
     # -- before the first step -------------------------------------------------------------------------
 
     def preflight(self, environments: Sequence[Environment], snapshot: Snapshot) -> Sequence[str]:
-        """Where it goes, and what is built there first. Raises Conflict where something of somebody else has
-        the name of what is to be made, MatchaError for a cluster without IPv4.
-        """
-        from matcha.targets.kubernetes import doctor  # noqa: PLC0415 - not for what only looks
+        """As `preflight.check` raises, and `preflight.notes`."""
+        from matcha.targets.kubernetes import preflight  # noqa: PLC0415 - not for what only looks
 
-        doctor.refuse_addresses(self._cluster)
-        known = self._known()
-        planned = [o for step in desired.steps(known).values() for o in step]
-        if self._reads_secrets:
-            planned += filter(None, [desired.placeholders(planned)])
-        if foundations.needs_database(known) and self._reads_secrets:
-            volumes.refuse_lost_key(self._cluster)
-        ownership.refuse_planned(self._cluster, [o for o in planned if desired.ref(o) not in self._mine])
-        missing = [
-            e.name
-            for e in environments
-            if not archives.has_image(e) and f"environment/{e.name}" not in snapshot.resources
-        ]
-        names = {f"service/{service.name}" for service in known.services}
-        going = [key for key in snapshot.resources if key.startswith("service/") and key not in names]
-        where = f"Cluster {self._cluster.config.context_name}, namespace {self._options.namespace}."
-        for environment in environments:
-            if environment.name in missing:
-                base.check(self._options, environment)
-        built = f"Environments built in the cluster, once: {', '.join(missing)}." if missing else ""
-        taken = space.takeover_notes(self._options.namespace, going, self._former)
-        unseen = hidden(self._cluster, environments)
-        closed = "" if self._reads_secrets else rotation.CLOSED
-        behind = leaving.notes(self._options, self._project)
-        secrets = given.notes(self._cluster, self._options)
-        secure = space.security_note(self._cluster)
-        notes = (where, *behind, *taken, built, *secrets, secure, *unseen, closed)
-        return [line for line in notes if line]
+        known = preflight.Known(
+            setting=self._known(),
+            snapshot=snapshot,
+            mine=self._mine,
+            former=self._former,
+            reads_secrets=self._reads_secrets,
+        )
+        preflight.check(self._cluster, known, environments)
+        return list(preflight.notes(self._cluster, known, environments, self._project))
 
     def begin(
         self, state: State, services: Sequence[Service], environments: Sequence[Environment] = ()
     ) -> State:
         self._set(services, environments)
-        self._forget(state.stack_id)  # whose ports are this stack's
+        self._here.forget(state.stack_id)  # whose ports are this stack's
         ports = {f"{s.name}/{p.name}": p.preferred for s in services for p in s.ports}
         facts = {**described(services, environments), MADE_BY: made_by(self._options, self._trust)}
         return msgspec.structs.replace(state, ports=ports, facts={**state.facts, **facts})
@@ -367,7 +330,7 @@ class KubernetesTarget:
         removal.scale_down(self._cluster, emit, self._store.fence)
         state = self._store.read()
         if state:
-            self._links(state).stop()
+            self._here.stop(state)
 
     def belongings(self, *, delete_data: bool = True) -> Sequence[str]:
         return removal.belongings(self._cluster, delete_data)
@@ -381,15 +344,12 @@ class KubernetesTarget:
         for said in staying:
             emit(Event("stack", "note", said))
         if state:
-            self._gone = self._links(state)
-            self._gone.remove()
-            self._folders.remove(state.stack_id)
-        self._forget("")
+            self._here.remove(state)
+        self._here.forget("")
 
     def leftovers(self, *, delete_data: bool = True) -> Sequence[str]:
-        links = [*self._gone.leftovers(), *self._folders.left(self._gone.stack_id)] if self._gone else ()
         left = removal.leftovers(self._cluster, delete_data) or proof.remaining(self._cluster, delete_data)
-        return [*left, *removal.namespace_left(self._cluster), *links]
+        return [*left, *removal.namespace_left(self._cluster), *self._here.left()]
 
     def python(self) -> str:
         """`matcha.target.OnePython`: that of the image."""
@@ -401,19 +361,7 @@ class KubernetesTarget:
     def forget(self) -> Sequence[str]:
         """`matcha.target.Forgetful`: the forwards of stacks that somebody destroyed on another machine."""
         state = self._store.read()
-        return self._forget(state.stack_id if state else "")
-
-    def _forget(self, keep: str) -> list[str]:
-        """What this machine has of stacks of this namespace other than `keep`."""
-        from matcha.targets.kubernetes.links import Links, strays  # noqa: PLC0415 - not for plans and manifests
-
-        gone = strays(self._options, keep)
-        for links in gone:
-            links.remove()
-        for stack_id in self._folders.stacks():  # without forwards it is in no use here
-            if stack_id != keep and not Links(stack_id, self._options).home.exists():
-                self._folders.remove(stack_id)
-        return [f"forwards to a stack that is gone ({links.home})" for links in gone]
+        return self._here.forget(state.stack_id if state else "")
 
     def kept(self) -> Sequence[str]:
         return removal.kept(self._cluster)
@@ -444,20 +392,6 @@ class KubernetesTarget:
 
     def _raiser(self) -> Raiser:
         return Raiser(self._cluster, self._store.fence, insist=self._insist, mine=self._mine)
-
-    def _links(self, state: State) -> Links:
-        from matcha.targets.kubernetes.links import Links  # noqa: PLC0415 - not for plans and manifests
-
-        return Links(state.stack_id, self._options, self._project)
-
-    def _forwards(self, state: State, found: Setting) -> dict[str, int]:
-        """Raises MatchaError for a stopped stack: nothing is there to be reached."""
-        if state.phase == "stopped":
-            raise MatchaError("The stack is stopped.", resolution="matcha start")
-        wanted = {f"{s.name}/{p.name}": p.preferred for s in found.services for p in s.ports}
-        if found.storage.own:
-            wanted[f"{STORE}/http"] = STORE_PORT
-        return dict(self._links(state).ensure(wanted))
 
     def _remembered(self, state: State, trust: str = "") -> Setting:
         """From the record, for commands that only look; `trust` is for what is made by it."""
