@@ -34,6 +34,7 @@ from matcha.targets.kubernetes import foundations, permissions
 from matcha.targets.kubernetes.cluster import Forbidden
 from matcha.targets.kubernetes.doctor import OPENSHIFT
 from support.apiserver import as_user
+from support.faults import Fault, FaultyProxy
 from support.kubelet import Kubelet, kubelet
 from support.matcha import until
 from support.rights import RBAC, grant, without
@@ -318,3 +319,13 @@ def test_without_a_right_to_make_namespaces_it_is_said_what_to_ask_for(
     assert told.value.resolution == f"Ask an administrator for: kubectl create namespace {name}"
     for kind in (ClusterRoleBinding, ClusterRole):
         admin.delete(kind, name)
+
+
+def test_a_question_whose_answer_was_lost_is_asked_again(
+    through: tuple[FaultyProxy, Path], namespace: str
+) -> None:
+    """As where a busy cluster is asked many at once: it makes nothing."""
+    proxy, kubeconfig = through
+    fault = proxy.add(Fault("POST", "/selfsubjectaccessreviews", times=2))
+    assert permissions.missing(cluster(kubeconfig, namespace)) == []
+    assert fault.came.is_set()
