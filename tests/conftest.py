@@ -18,8 +18,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure() -> None:
-    """A run that is ended from outside ends as by Ctrl-C: what it started is cleaned up."""
+    """A run that is ended from outside ends as by Ctrl-C: what it started is cleaned up. One in the
+    background hears Ctrl-C as any other, and so does what the tests start.
+    """
     signal.signal(signal.SIGTERM, _end)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 
 def _end(number: int, frame: FrameType | None) -> None:
