@@ -46,13 +46,19 @@ def tried(client: Client) -> set[str]:
     return {str(job.metadata.uid) for job in client.list(Job) if job.metadata}
 
 
+def failed(client: Client) -> list[int]:
+    """How many pods of each try did not succeed."""
+    return sorted(job.status.failed or 0 for job in client.list(Job) if job.status)
+
+
 def test_a_bucket_that_is_missing_is_told_before_anything_is_started(
     based: SmallStack, client: Client, node: Kubelet, proxy: FaultyProxy
 ) -> None:
     node.says["bucket-check"] = failing(NO_BUCKET, 13)
     with pytest.raises(ComponentFailed, match="bucket-check did not come up") as told:
         based.provision()
-    assert told.value.details == NO_BUCKET
+    assert told.value.details == NO_BUCKET and "its job failed, and would again" in told.value.message
+    assert failed(client) == [1]
     assert "targets.kubernetes.storage" in told.value.resolution and "Secret keys" in told.value.resolution
     assert told.value.resolution.endswith("then: matcha provision")
     assert not list(client.list(Deployment)) and not list(client.list(StatefulSet))
@@ -87,9 +93,10 @@ def test_a_bucket_is_tried_again_where_it_or_its_keys_are_others(
     before = based.options["storage"]
     based.options["storage"] = "s3://company/ml?endpoint=https://other.example.org"
     assert steps(based)[STEP] == "the bucket has not been tried"
-    node.says["bucket-check"] = failing(NO_BUCKET, 13)
+    node.says["bucket-check"] = failing("it does not answer", 10)
     with pytest.raises(ComponentFailed):
         based.provision()
+    assert failed(client) == [0, 2]
     based.options["storage"] = before
     based.provision()
     assert tried(client) > second and steps(based) == {} and based.status().healthy

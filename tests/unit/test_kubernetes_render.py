@@ -18,8 +18,18 @@ from ruamel.yaml import YAML
 from matcha import planning, registry
 from matcha.component import Component, Deployment
 from matcha.errors import BadInput
-from matcha.targets.kubernetes import KubernetesOptions, archives, desired, doctor, foundations, look, outside
+from matcha.targets.kubernetes import (
+    KubernetesOptions,
+    archives,
+    desired,
+    doctor,
+    foundations,
+    look,
+    outside,
+    pod,
+)
 from matcha.targets.kubernetes.compare import amount
+from matcha.targets.kubernetes.inside.matcha_pod.ending import Code
 from matcha.targets.kubernetes.names import NOTES
 from matcha.targets.kubernetes.setting import Setting, setting
 from matcha.targets.kubernetes.target import KubernetesTarget
@@ -383,3 +393,9 @@ def test_a_cluster_of_ipv6_is_told_by_its_own_service(
     found = doctor.addresses(spec and {"spec": spec})
     assert (found.ok, said in found.message) == (ok, True)
     assert found.ok or found.fix
+
+
+def test_exit_codes_that_end_a_job_are_those_of_what_runs_in_its_pods() -> None:
+    last_words = {code for code in Code if Code.REFUSED <= code < Code.STOPPED}
+    assert set(pod.FINAL) == last_words
+    assert outside.MISSING == Code.MISSING

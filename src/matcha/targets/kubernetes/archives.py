@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 
-from lightkube.models.batch_v1 import JobSpec
 from lightkube.models.core_v1 import (
     ConfigMapVolumeSource,
     Container,
@@ -26,11 +25,13 @@ from matcha.targets.kubernetes import base, code
 from matcha.targets.kubernetes.names import MANAGER, labels
 from matcha.targets.kubernetes.pod import (
     DISK_LIMIT,
+    FINAL,
     LOCKED,
     SCRATCH,
     account,
     at,
     empty,
+    job,
     resources,
     storage_variables,
     template,
@@ -47,7 +48,6 @@ MACHINE = "kubernetes.io/arch"  # label of nodes
 # The largest environment of Matcha's own takes 934 MB and packs to 308 MB; PyTorch's with CUDA 8 GB and more.
 UNPACKED, BUILT = "3Gi", "4Gi"
 BUILD_SECONDS = 3600
-KEPT_SECONDS = 600  # that a finished Job can be looked at
 
 
 def has_image(environment: Environment) -> bool:
@@ -98,13 +98,10 @@ def builder(
         metadata=ObjectMeta(name=name, labels=labels(BUILDER, MANAGER)),
         data={"requirements.lock": environment.lock.read_text(encoding="utf-8")},
     )
-    job = Job(
+    build = Job(
         metadata=ObjectMeta(name=name, labels=labels(BUILDER, MANAGER)),
-        spec=JobSpec(
-            backoffLimit=2,
-            activeDeadlineSeconds=BUILD_SECONDS,
-            ttlSecondsAfterFinished=KEPT_SECONDS,
-            template=template(
+        spec=job(
+            template(
                 setting,
                 BUILDER,
                 MANAGER,
@@ -113,9 +110,12 @@ def builder(
                 restart="Never",
                 nodes={MACHINE: machine} if machine else {},
             ),
+            tries=3,
+            seconds=BUILD_SECONDS,
+            final=FINAL,
         ),
     )
-    return account(BUILDER, MANAGER), code.folder_map(code.POD_CODE), lock, job
+    return account(BUILDER, MANAGER), code.folder_map(code.POD_CODE), lock, build
 
 
 def _build(setting: Setting, environment: Environment) -> Container:

@@ -6,12 +6,13 @@ import shlex
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from lightkube.models.batch_v1 import CronJobSpec, JobSpec, JobTemplateSpec
+from lightkube.models.batch_v1 import CronJobSpec, JobTemplateSpec
 from lightkube.models.core_v1 import (
     Container,
     ContainerPort,
     ExecAction,
     HTTPGetAction,
+    PodTemplateSpec,
     Probe,
 )
 from lightkube.models.meta_v1 import ObjectMeta
@@ -25,6 +26,7 @@ from matcha.targets.kubernetes.names import DATABASE, MANAGER, STORE, labels
 from matcha.targets.kubernetes.network import DATABASE_DUMP, DATABASE_SETUP, policies
 from matcha.targets.kubernetes.pod import (
     DISK_LIMIT,
+    FINAL,
     LOCKED,
     SCRATCH,
     account,
@@ -32,6 +34,7 @@ from matcha.targets.kubernetes.pod import (
     claim,
     claimed,
     empty,
+    job,
     resources,
     secret_variable,
     storage_variables,
@@ -205,11 +208,8 @@ def database_setup(setting: Setting) -> Objects:
     yield account(DATABASE_SETUP, DATABASE)
     yield Job(
         metadata=ObjectMeta(name=name, labels=labels(DATABASE_SETUP, DATABASE)),
-        spec=JobSpec(
-            backoffLimit=3,
-            activeDeadlineSeconds=600,
-            ttlSecondsAfterFinished=archives.KEPT_SECONDS,
-            template=template(
+        spec=job(
+            template(
                 setting,
                 DATABASE_SETUP,
                 DATABASE,
@@ -217,6 +217,8 @@ def database_setup(setting: Setting) -> Objects:
                 user=DATABASE_USER,
                 restart="Never",
             ),
+            tries=4,
+            seconds=600,
         ),
     )
 
@@ -261,14 +263,6 @@ def database_dump(setting: Setting) -> Objects:
     """Every night a dump of all databases into the object store."""
     yield account(DATABASE_DUMP, DATABASE)
     yield code.folder_map(code.POD_CODE)
-    names = " ".join(map(shlex.quote, databases(setting)))
-    script = (
-        f"set -eu\nmysqldump -h {DATABASE} -u root --single-transaction --quick --databases {names}"
-        " > /dump/databases.sql\n"
-    )
-    dump = _client(setting, "dump", script, (), _dump_limit(setting))
-    dump.volumeMounts = [SCRATCH[1], at("dump", "/dump")]
-    volumes = [*archives.pod_code(), *archives.trust_volumes(setting)]
     yield CronJob(
         metadata=ObjectMeta(name=DATABASE_DUMP, labels=labels(DATABASE_DUMP, DATABASE)),
         spec=CronJobSpec(
@@ -279,22 +273,30 @@ def database_dump(setting: Setting) -> Objects:
             failedJobsHistoryLimit=1,
             jobTemplate=JobTemplateSpec(
                 metadata=ObjectMeta(labels=labels(DATABASE_DUMP, DATABASE)),
-                spec=JobSpec(
-                    backoffLimit=2,
-                    activeDeadlineSeconds=3600,
-                    template=template(
-                        setting,
-                        DATABASE_DUMP,
-                        DATABASE,
-                        [_upload(setting)],
-                        init=[dump],
-                        volumes=[*volumes, empty("dump", _dump_limit(setting))],
-                        user=DATABASE_USER,
-                        restart="Never",
-                    ),
-                ),
+                spec=job(_dumping(setting), tries=3, seconds=3600, final=FINAL, kept=None),
             ),
         ),
+    )
+
+
+def _dumping(setting: Setting) -> PodTemplateSpec:
+    names = " ".join(map(shlex.quote, databases(setting)))
+    script = (
+        f"set -eu\nmysqldump -h {DATABASE} -u root --single-transaction --quick --databases {names}"
+        " > /dump/databases.sql\n"
+    )
+    dump = _client(setting, "dump", script, (), _dump_limit(setting))
+    dump.volumeMounts = [SCRATCH[1], at("dump", "/dump")]
+    volumes = [*archives.pod_code(), *archives.trust_volumes(setting)]
+    return template(
+        setting,
+        DATABASE_DUMP,
+        DATABASE,
+        [_upload(setting)],
+        init=[dump],
+        volumes=[*volumes, empty("dump", _dump_limit(setting))],
+        user=DATABASE_USER,
+        restart="Never",
     )
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from lightkube.models.batch_v1 import JobSpec
 from lightkube.models.core_v1 import Container
 from lightkube.models.meta_v1 import ObjectMeta
 from lightkube.resources.batch_v1 import Job
@@ -14,10 +13,11 @@ from lightkube.resources.core_v1 import ServiceAccount
 from matcha.component import Resources, digest_of
 from matcha.targets.kubernetes import archives, code
 from matcha.targets.kubernetes.names import BUCKET_CHECK, MANAGER, labels
-from matcha.targets.kubernetes.pod import LOCKED, SCRATCH, account, resources, template
+from matcha.targets.kubernetes.pod import FINAL, LOCKED, SCRATCH, account, job, resources, template
 from matcha.targets.kubernetes.setting import Setting
 
 SECONDS = 60  # for the store to answer
+MISSING = 13  # exit code for a bucket that is not there
 JOB_SECONDS = 1200  # with the time that an image and a node take
 
 
@@ -33,11 +33,8 @@ def check(setting: Setting) -> Iterator[Any]:
         metadata=ObjectMeta(
             name=f"{BUCKET_CHECK}-{digest(setting)[:8]}", labels=labels(BUCKET_CHECK, MANAGER)
         ),
-        spec=JobSpec(
-            backoffLimit=1,
-            activeDeadlineSeconds=JOB_SECONDS,
-            ttlSecondsAfterFinished=archives.KEPT_SECONDS,
-            template=template(
+        spec=job(
+            template(
                 setting,
                 BUCKET_CHECK,
                 MANAGER,
@@ -45,6 +42,9 @@ def check(setting: Setting) -> Iterator[Any]:
                 volumes=[*archives.pod_code(), *archives.trust_volumes(setting)],
                 restart="Never",
             ),
+            tries=2,
+            seconds=JOB_SECONDS,
+            final=(MISSING, *FINAL),
         ),
     )
 

@@ -4,6 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from lightkube.models.batch_v1 import (
+    JobSpec,
+    PodFailurePolicy,
+    PodFailurePolicyOnExitCodesRequirement,
+    PodFailurePolicyOnPodConditionsPattern,
+    PodFailurePolicyRule,
+)
 from lightkube.models.core_v1 import (
     Capabilities,
     Container,
@@ -42,6 +49,8 @@ LOCKED = SecurityContext(
     readOnlyRootFilesystem=True,
     capabilities=Capabilities(drop=["ALL"]),
 )
+KEPT_SECONDS = 600  # that a finished Job can be looked at
+FINAL = (20, 21, 22, 23, 24)  # exit codes of `matcha_pod` after which the same command fails again
 SCRATCH = (Volume(name="tmp", emptyDir=EmptyDirVolumeSource()), VolumeMount(name="tmp", mountPath="/tmp"))  # noqa: S108
 
 
@@ -81,6 +90,39 @@ def template(
             securityContext=_runs_as(None if setting.options.run_as == "cluster" else user),
         ),
     )
+
+
+def job(
+    pod: PodTemplateSpec,
+    *,
+    tries: int,
+    seconds: int,
+    final: Sequence[int] = (),
+    kept: int | None = KEPT_SECONDS,
+) -> JobSpec:
+    """Pods one after the other until one succeeds: `tries` of them, and none after an exit code of the first
+    container that is `final`. What its node loses is no try. `kept`: seconds after the end.
+    """
+    lost = PodFailurePolicyRule(
+        action="Ignore",
+        onPodConditions=[PodFailurePolicyOnPodConditionsPattern(type="DisruptionTarget", status="True")],
+    )
+    return JobSpec(
+        backoffLimit=tries - 1,
+        activeDeadlineSeconds=seconds,
+        ttlSecondsAfterFinished=kept,
+        podFailurePolicy=PodFailurePolicy(rules=[*_hopeless(pod, final), lost]),
+        template=pod,
+    )
+
+
+def _hopeless(pod: PodTemplateSpec, final: Sequence[int]) -> list[PodFailurePolicyRule]:
+    if not final or pod.spec is None:
+        return []
+    codes = PodFailurePolicyOnExitCodesRequirement(
+        operator="In", values=sorted(final), containerName=pod.spec.containers[0].name
+    )
+    return [PodFailurePolicyRule(action="FailJob", onExitCodes=codes)]
 
 
 def _runs_as(user: int | None) -> PodSecurityContext:

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
+from lightkube.models.batch_v1 import JobCondition
 from lightkube.models.core_v1 import ContainerStatus
 from lightkube.resources.apps_v1 import Deployment, StatefulSet
 from lightkube.resources.batch_v1 import Job
@@ -305,10 +306,16 @@ def judge_job(job: Job | None, pods: Sequence[Pod], events: Sequence[Event] = ()
         if condition.status == "True" and condition.type in ("Complete", "SuccessCriteriaMet"):
             return Verdict("present")
         if condition.status == "True" and condition.type in ("Failed", "FailureTarget"):
-            reason = condition.message or condition.reason or "it failed"
-            return Verdict("failed", reason, "never", last_words(pods))
+            return Verdict("failed", _reason(condition), "never", last_words(pods))
     name = (job.metadata.name if job.metadata else None) or ""
     return _under_way(name, [pod for pod in pods if not is_leaving(pod)], events)
+
+
+def _reason(ended: JobCondition) -> str:
+    """Of a policy, Kubernetes names the pod, the exit code and the rule's number: the last words say more."""
+    if ended.reason == "PodFailurePolicy":
+        return "its job failed, and would again"
+    return ended.message or ended.reason or "it failed"
 
 
 def _under_way(name: str, pods: Sequence[Pod], events: Sequence[Event]) -> Verdict:
