@@ -26,11 +26,11 @@ from matcha.targets.kubernetes import (
     foundations,
     look,
     outside,
-    pod,
 )
 from matcha.targets.kubernetes.compare import amount
 from matcha.targets.kubernetes.inside.matcha_pod.ending import Code
 from matcha.targets.kubernetes.names import NOTES
+from matcha.targets.kubernetes.pod import FINAL
 from matcha.targets.kubernetes.setting import Setting, setting
 from matcha.targets.kubernetes.target import KubernetesTarget
 from matcha.views.documents import to_yaml_stream
@@ -397,5 +397,5 @@ def test_a_cluster_of_ipv6_is_told_by_its_own_service(
 
 def test_exit_codes_that_end_a_job_are_those_of_what_runs_in_its_pods() -> None:
     last_words = {code for code in Code if Code.REFUSED <= code < Code.STOPPED}
-    assert set(pod.FINAL) == last_words
+    assert set(FINAL) == last_words
     assert outside.MISSING == Code.MISSING
