@@ -286,14 +286,20 @@ def _removals(wanted: Wanted, snapshot: Snapshot, state: State | None) -> list[S
 
 def only_for(plan: Plan, key: str, wanted: Wanted) -> Plan:
     """The part of `plan` that the resource `key` needs, itself included; removals stay."""
-    kept = _needed(key, wanted) | {key}
+    kept = _with_remade(_needed(key, wanted) | {key}, plan, wanted)
     return _part(plan, lambda s: s.key in kept or s.action == "remove")
 
 
 def before(plan: Plan, key: str, wanted: Wanted) -> Plan:
     """The part of `plan` that has to be done before anything is done about the resource `key`."""
-    kept = _needed(key, wanted)
+    kept = _with_remade(_needed(key, wanted), plan, wanted) - {key}
     return _part(plan, lambda s: s.key in kept and s.action != "remove")
+
+
+def _with_remade(kept: set[str], plan: Plan, wanted: Wanted) -> set[str]:
+    """With what steps of these undo (`undone`): who runs a part of a plan leaves nothing half done."""
+    changing = kept & {s.key for s in plan.steps if s.action != "start"}
+    return kept | {r.key for r in wanted.resources if r.recorded and changing & set(r.remade_with)}
 
 
 def removals(plan: Plan) -> Plan:

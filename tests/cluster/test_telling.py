@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import json
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,6 +40,8 @@ from support.kubelet import Kubelet, crashing, unscheduled
 from support.matcha import until
 from support.small_stack import Small, SmallStack, there, usual, with_database
 from support.stores import cluster
+
+AUTHORITIES = Path(__file__).parents[1] / "unit" / "cases" / "kubernetes" / "ca.pem"
 
 
 @pytest.fixture
@@ -436,3 +439,14 @@ def test_the_doctor_sets_a_corrupt_record_aside(api_server: Path, stack: SmallSt
     assert record(fix=False).ok
     stack.provision()
     assert stack.plan().steps == ()
+
+
+def test_certificates_that_pods_trust_are_no_change_of_others(stack: SmallStack) -> None:
+    """The Job of the nightly dump has them too. Who has not the file is told the rest."""
+    shutil.copy(AUTHORITIES, stack.folder / "ca.pem")
+    stack.options |= {"ca_bundle": "ca.pem"}
+    stack.services = (with_database(usual()[0]), *usual()[1:])
+    stack.provision()
+    assert stack.status().healthy and not any(stack.details().values())
+    (stack.folder / "ca.pem").unlink()
+    assert stack.status().healthy and not any(stack.details().values())

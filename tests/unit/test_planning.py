@@ -107,6 +107,26 @@ def test_parts_of_a_plan_are_what_a_resource_needs() -> None:
     assert [s.key for s in removals(plan).steps] == ["service/old"]
 
 
+def test_a_part_of_a_plan_has_the_setups_that_its_steps_undo() -> None:
+    """Or the next plan finds one that is not finished, though nobody was cut short."""
+    found = wanted(
+        {
+            "wanted": {"service/a": "2", "service/b": "2", "setup/a": "1 service/a", "setup/b": "1 service/b",
+                       "deployments": "1 service/a"},
+            "remade": {"setup/a": ["service/a"], "setup/b": ["service/b"]},
+        }
+    )  # fmt: skip
+    there = Snapshot({key: Seen("running", "1") for key in ("service/a", "service/b")})
+    records = dict.fromkeys(("service/a", "service/b", "setup/a", "setup/b"), Record(digest="1"))
+    plan = make("default", "fake", found, there, State(stack_id="s", stack="", target="", resources=records))
+    assert [s.key for s in before(plan, "deployments", found).steps] == ["service/a", "setup/a"]
+    assert [s.key for s in only_for(plan, "deployments", found).steps] == [
+        "service/a",
+        "setup/a",
+        "deployments",
+    ]
+
+
 def test_a_circle_of_needs_is_named() -> None:
     circle = [Resource(key="a", digest="", needs=("b",)), Resource(key="b", digest="", needs=("a",))]
     with pytest.raises(MatchaError) as caught:

@@ -155,11 +155,13 @@ class KubernetesTarget:
     ) -> Sequence[ServiceStatus]:
         if recorded(state.facts) is None:
             return []
-        made, ports = self._remembered(state), self._here.ports(state)
-        wanted, comparable = None, False
+        wanted, comparable, trust = None, False, ""
+        with contextlib.suppress(BadInput):  # a colleague may lack the certificates: then others' changes are
+            trust = self._trust if services else ""  # not told
+            comparable = bool(services) and state.facts.get(MADE_BY) == made_by(self._options, trust)
         if services:
-            wanted = setting(self._options, services, environments, self._trust)
-            comparable = state.facts.get(MADE_BY) == made_by(self._options, self._trust)
+            wanted = setting(self._options, services, environments, trust)
+        made, ports = self._remembered(state, trust), self._here.ports(state)
         return statuses.statuses(self._cluster, made, wanted, ports, comparable=comparable)
 
     def access(self, state: State) -> Access:
