@@ -16,7 +16,7 @@ from lightkube.resources.core_v1 import PersistentVolume, PersistentVolumeClaim,
 from matcha.api import _locks
 from matcha.component import Deployment
 from matcha.errors import ComponentFailed, MatchaError
-from matcha.events import silent
+from matcha.events import Event, silent
 from matcha.state import State
 from matcha.targets.kubernetes.cluster import Conflict
 from matcha.targets.kubernetes.names import SECRETS, SHARED
@@ -238,3 +238,18 @@ def test_lost_passwords_of_a_database_are_not_made_anew(api_server: Path, stack:
         stack.provision()
     assert "matcha destroy --delete-data" in told.value.resolution
     assert "database-root" not in values(there_.get(Secret, SECRETS))
+
+
+def test_a_destroy_that_keeps_data_says_how_models_are_deployed_again(stack: SmallStack) -> None:
+    """What they were is in the record alone, which goes."""
+    stack.provision()
+    store = stack.target().store()
+    token = store.acquire("deploy", wait=5, emit=silent).token
+    state = store.read()
+    assert state
+    store.write(state.with_deployment(Deployment(name="m", asked="m", uri="models:/credit/1")), token)
+    store.release(token)
+    events: list[Event] = []
+    stack.destroy(delete_data=False, emit=events.append)
+    [said] = [e.message for e in events if "deployed" in e.message]
+    assert said.endswith("matcha deploy models:/credit/1 --name m")

@@ -94,6 +94,11 @@ def test_a_foundation_that_is_gone_or_dead_is_not_well(
     assert "mysql: mysql ended with exit code 3" in shown(based)
     assert "2 of 4 not healthy" in shown(based)
     assert shown(based).endswith("Next: matcha provision\n")
+    said = {f.message: f.fix for f in based.findings("services") if not f.ok}
+    assert said == {
+        "object-store is missing.": "matcha provision",
+        "mysql is failed. mysql ended with exit code 3": "matcha provision",
+    }
 
 
 def test_a_change_by_hand_is_told_in_the_text_and_does_not_make_ill(

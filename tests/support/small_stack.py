@@ -123,8 +123,11 @@ class SmallStack:
             return list(inspect.logs(name, project=self.folder))
 
     def doctor(self, *, fix: bool = False) -> dict[str, Finding]:
+        return {found.check: found for found in self.findings(fix=fix)}
+
+    def findings(self, check: str = "", *, fix: bool = False) -> list[Finding]:
         with self._opened():
-            return {found.check: found for found in upkeep.doctor(self.folder, fix=fix)}
+            return [f for f in upkeep.doctor(self.folder, fix=fix) if check in ("", f.check)]
 
     @contextlib.contextmanager
     def _opened(self) -> Iterator[None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Callable
 from typing import Any
@@ -238,7 +239,15 @@ def destroy(
             "Not everything could be removed.", details="\n".join(left), resolution="matcha destroy"
         )
     _whereabouts.drop(opened, state)
+    if keeps and state and state.deployments:
+        emit(Event("stack", "note", _undeployed(state)))
     return Destroyed(removed=belongings, kept=tuple(opened.target.kept()) if keeps else ())
+
+
+def _undeployed(state: State) -> str:
+    """What is kept is data, and a deployment is none."""
+    again = [f"matcha deploy {shlex.quote(d.uri)} --name {d.name}" for d in state.deployments.values()]
+    return f"No model is deployed any more. To serve them again, after matcha provision: {'; '.join(again)}"
 
 
 def _readable(opened: Project, delete_data: bool, emit: Emit) -> State | None:

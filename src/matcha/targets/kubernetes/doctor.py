@@ -22,7 +22,7 @@ from matcha.errors import MatchaError, StateUnreadable
 from matcha.host.findings import Finding
 from matcha.host.probe import says
 from matcha.state import State
-from matcha.targets.kubernetes import given, look, ownership, passwords, permissions, quotas, space
+from matcha.targets.kubernetes import given, look, ownership, passwords, permissions, quotas, running, space
 from matcha.targets.kubernetes.cluster import Cluster, ClusterError, Conflict, Forbidden
 from matcha.targets.kubernetes.links import Links, strays
 from matcha.targets.kubernetes.names import LOCK, NOTES, SECRETS, STATE
@@ -292,6 +292,10 @@ def _passwords(patient: Patient) -> Iterator[Finding]:
     return passwords.findings(patient.cluster, patient.recorded)
 
 
+def _services(patient: Patient) -> Iterator[Finding]:
+    return running.findings(patient.cluster, patient.recorded, patient.state)
+
+
 def _record(patient: Patient) -> Iterator[Finding]:
     try:
         there = patient.store.read() is not None
@@ -393,6 +397,7 @@ CHECKS: dict[str, Callable[[Patient], Iterator[Finding]]] = {
     "storage": _storage,
     "secrets": _secrets,
     "passwords": _passwords,
+    "services": _services,
     "lock": _lock,
     "forwards": _forwards,
     "record": _record,
