@@ -13,6 +13,7 @@ from support.cluster import AUTHORITIES, ClusterMatcha
 from support.pages import ROOT, Block, Reader, blocks, marked, python_folder
 
 PAGE = ROOT / "docs" / "kubernetes.md"
+CODE = ROOT / "docs" / "your-code.md"  # whose script and rows the page has its reader take
 
 
 class ClusterReader(Reader):
@@ -30,8 +31,14 @@ class ClusterReader(Reader):
 
     def do(self, block: Block) -> None:
         super().do(block)
-        if block.title == "matcha.yaml" and AUTHORITIES.exists():
-            file = self.folder / block.title
+        if block.title == "matcha.yaml":
+            self._prepare(self.folder / block.title)
+
+    def _prepare(self, file: Path) -> None:
+        for other in blocks(CODE):
+            if other.title in ("train.py", "rows.csv"):
+                (file.parent / other.title).write_text(other.text)
+        if AUTHORITIES.exists():
             loaded = YAML(typ="safe").load(file)
             loaded["targets"]["kubernetes"]["ca-bundle"] = str(AUTHORITIES)
             YAML().dump(loaded, file)
