@@ -86,6 +86,7 @@ class KubernetesTarget:
         self._former: list[str] = []  # volumes that were seen without a record
         self._setting: Setting | None = None
         self._reads_secrets = True
+        self._proof = proof.Proof()
         self._here = Here(self._project, self._options)
 
     @cached_property
@@ -348,8 +349,12 @@ class KubernetesTarget:
         self._here.forget("")
 
     def leftovers(self, *, delete_data: bool = True) -> Sequence[str]:
-        left = removal.leftovers(self._cluster, delete_data) or proof.remaining(self._cluster, delete_data)
-        return [*left, *removal.namespace_left(self._cluster), *self._here.left()]
+        self._proof = proof.proof(self._cluster, delete_data)
+        return [*self._proof.left, *self._here.left()]
+
+    def unproved(self) -> Sequence[str]:
+        """`matcha.target.Blinkered`: kinds that were not listed, and what is Matcha's by no label."""
+        return self._proof.unproved
 
     def python(self) -> str:
         """`matcha.target.OnePython`: that of the image."""
