@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from matcha._version import __version__
+
 if TYPE_CHECKING:
     from matcha.api import (
         connect,
@@ -35,8 +37,6 @@ if TYPE_CHECKING:
         url,
     )
     from matcha.errors import MatchaError
-
-__version__ = "0.1.0"
 
 __all__ = [
     "MatchaError",

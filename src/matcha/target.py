@@ -263,6 +263,16 @@ class Forgetful(Protocol):
 
 
 @runtime_checkable
+class Blinkered(Protocol):
+    """A target that may not, or cannot, look at all that a stack may have left."""
+
+    def unproved(self) -> Sequence[str]:
+        """What `leftovers`, asked before, did not look at, or left as not the stack's own; lines for a
+        person.
+        """
+
+
+@runtime_checkable
 class Sharing(Protocol):
     """A target whose stack several machines use, and which has small texts for all of them."""
 

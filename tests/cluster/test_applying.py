@@ -42,7 +42,8 @@ from matcha.errors import ComponentFailed, MatchaError
 from matcha.targets.kubernetes import raising, removal
 from matcha.targets.kubernetes.cluster import Conflict, Forbidden
 from matcha.targets.kubernetes.look import KINDS, everything
-from matcha.targets.kubernetes.names import COMPONENT, MANAGED_BY, NAME, labels
+from matcha.targets.kubernetes.names import COMPONENT, INSTANCE, MANAGED_BY, NAME, labels
+from matcha.targets.kubernetes.removal import ORDER, RECORD
 from support.faults import Fault, FaultyProxy
 from support.kubelet import Kubelet, crashing, well
 from support.matcha import until
@@ -564,3 +565,33 @@ def test_a_stopped_stack_has_no_pod_and_comes_back(api_server: Path, stack: Smal
     assert {s.action for s in stack.plan().steps} == {"start"}
     stack.provision()
     assert reasons(stack) == {}
+
+
+def test_all_is_labelled_with_its_stack_and_what_is_not_yet_is_changed_in_place(
+    api_server: Path, stack: SmallStack
+) -> None:
+    """As what a Matcha before this label made."""
+    stack.services, stack.archive = (with_database(usual()[0]), usual()[1]), True
+    stack.provision()
+    admin = cluster(api_server, stack.namespace)
+    made = everything(admin, ORDER).objects
+    assert {kind for kind, _ in made} >= {"Job", "CronJob", "Pod", "ReplicaSet", "Secret", "ServiceAccount"}
+    for ref, obj in made.items():
+        assert obj.metadata.labels.get(INSTANCE) == stack.namespace, ref
+    # Made by others, written once, or applied with a Job that is done.
+    others, once = ("Job", "Pod", "ReplicaSet", "Secret"), ("notes", "environment-builder", "mysql-setup")
+    applied = {
+        (kind, name): obj
+        for (kind, name), obj in made.items()
+        if kind not in others and (kind, name) not in RECORD and obj.metadata.labels[NAME] not in once
+    }
+    off = {"labels": {INSTANCE: None}}
+    for (kind, name), obj in applied.items():
+        pods = {"spec": {"template": {"metadata": off}}} if kind in ("Deployment", "StatefulSet") else {}
+        admin.patch(type(obj), name, {"metadata": off, **pods})
+    stack.provision()
+    assert stack.plan().steps == ()
+    for (kind, name), obj in applied.items():
+        found = admin.get(type(obj), name)
+        assert found.metadata.uid == obj.metadata.uid, (kind, name)
+        assert found.metadata.labels.get(INSTANCE) == stack.namespace, (kind, name)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from lightkube import Client
 from lightkube.models.core_v1 import ResourceQuotaSpec
 from lightkube.models.meta_v1 import ObjectMeta, OwnerReference
 from lightkube.resources.core_v1 import ConfigMap, Namespace, PersistentVolumeClaim, ResourceQuota, Secret
@@ -25,7 +26,7 @@ from matcha.targets.kubernetes import proof, removal
 from matcha.targets.kubernetes.forward.config import Config
 from matcha.targets.kubernetes.kubeconfig import load_config
 from matcha.targets.kubernetes.links import Links
-from matcha.targets.kubernetes.names import MINE, SECRETS, STATE
+from matcha.targets.kubernetes.names import KEEPS, MANAGED_BY, MINE, SECRETS, STATE
 from matcha.targets.kubernetes.store import CONTENT
 from support.faults import Fault, FaultyProxy
 from support.kubelet import kubelet
@@ -127,7 +128,9 @@ def test_what_others_keep_in_a_namespace_of_matchas_is_not_lost_with_it(
 ) -> None:
     own.provision()
     admin = cluster(api_server, own.namespace)
-    admin.create(Secret(metadata=ObjectMeta(name="bucket-keys")))
+    others = Client(admin.config, namespace=own.namespace, field_manager="kubectl-create")
+    others.create(Secret(metadata=ObjectMeta(name="bucket-keys")))
+    others.close()
     events: list[Event] = []
     own.destroy(emit=events.append)
     [note] = [e.message for e in events if e.phase == "note"]
@@ -148,7 +151,7 @@ def test_what_belongs_to_something_of_another_kind_is_not_lost(api_server: Path,
     events: list[Event] = []
     own.destroy(emit=events.append)
     [note] = [e.message for e in events if e.phase == "note"]
-    assert note.endswith("it holds what Matcha did not make: PersistentVolumeClaim crm.")
+    assert note.endswith("it holds what has not Matcha's label: PersistentVolumeClaim crm.")
     found = admin.get(PersistentVolumeClaim, "crm")
     assert found and found.metadata and found.metadata.deletionTimestamp is None
 
@@ -212,20 +215,131 @@ def test_the_proof_lists_every_kind(
     assert stack.destroy().nothing
 
 
+ALWAYS = 10**6  # times
+
+
+def with_quota(api_server: Path, stack: SmallStack) -> None:
+    """Something that bears Matcha's label, and is of no kind that it makes."""
+    stack.provision()
+    made = ObjectMeta(name="small", labels=dict(MINE))
+    quota = ResourceQuota(metadata=made, spec=ResourceQuotaSpec(hard={"pods": "100"}))
+    cluster(api_server, stack.namespace).create(quota)
+
+
+@pytest.mark.parametrize("status", [500, 503, 0], ids=["500", "503", "dead"])
+def test_a_kind_that_cannot_be_listed_is_not_said_to_be_gone(
+    api_server: Path, stack: SmallStack, proxy: FaultyProxy, status: int
+) -> None:
+    with_quota(api_server, stack)
+    proxy.add(Fault("GET", "/resourcequotas?", status=status, times=ALWAYS))
+    events: list[Event] = []
+    destroyed = stack.destroy(emit=events.append)
+    [note] = [e.message for e in events if e.phase == "note"]
+    assert destroyed.unproved == (note,)
+    why = "a fault of the test" if status else "Tried to list "
+    assert note.startswith(f"ResourceQuota could not be listed ({why}")
+    assert note.endswith(
+        "of these it was not checked that nothing is left. To look later: "
+        f"kubectl get resourcequotas -n {stack.namespace} -l app.kubernetes.io/managed-by=matcha"
+    )
+
+
+@pytest.mark.parametrize(("part", "status"), [("/apis", 503), ("/api/v1", 0), ("/resourcequotas?", 500)])
+def test_what_the_proof_asks_is_asked_again(
+    api_server: Path,
+    stack: SmallStack,
+    proxy: FaultyProxy,
+    part: str,
+    status: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(proof, "DERIVED_SECONDS", 0.0)
+    with_quota(api_server, stack)
+    fault = proxy.add(Fault("GET", part, status=status, times=2, whole="?" not in part))
+    with pytest.raises(MatchaError, match="Not everything could be removed") as told:
+        stack.destroy()
+    assert fault.times == 0
+    assert "ResourceQuota small" in told.value.details.splitlines()
+
+
+@pytest.mark.parametrize("part", ["/apis", "/api/v1"])
+def test_a_part_of_the_api_that_does_not_answer_is_said(
+    api_server: Path, stack: SmallStack, proxy: FaultyProxy, part: str
+) -> None:
+    """Of the kinds that Matcha makes itself nothing is left, whatever does not answer."""
+    with_quota(api_server, stack)
+    proxy.add(Fault("GET", part, status=503, times=ALWAYS, whole=True))
+    proxy.requests.clear()
+    if part == "/apis":
+        cluster(api_server, stack.namespace).delete(ResourceQuota, "small")
+    destroyed = stack.destroy()
+    [said] = destroyed.unproved
+    assert said.startswith(
+        f"{part} does not say which kinds it has (a fault of the test): of these it was not"
+    )
+    listed = {path.partition("?")[0].rpartition("/")[2] for _, path in proxy.requests if "managed-by" in path}
+    assert {"pods", "deployments", "leases"} <= listed
+
+
 def test_the_proof_does_without_what_does_not_answer(
     api_server: Path, stack: SmallStack, proxy: FaultyProxy
 ) -> None:
+    """Such as an API of an extension whose server is down; it is said."""
     stack.provision()
-    faults = [
-        proxy.add(Fault("GET", "/apis/autoscaling/v2", status=503)),
-        proxy.add(Fault("GET", "/limitranges?", status=403)),
-    ]
+    proxy.add(Fault("GET", "/apis/autoscaling/v2", status=503, times=ALWAYS))
+    proxy.add(Fault("GET", "/limitranges?", status=403, times=ALWAYS))
     proxy.requests.clear()
-    stack.destroy()
-    assert all(fault.came.is_set() for fault in faults)
+    events: list[Event] = []
+    destroyed = stack.destroy(emit=events.append)
+    notes = [e.message for e in events if e.phase == "note"]
+    assert notes == [*destroyed.unproved]
+    silent, closed = notes
+    assert silent.startswith("/apis/autoscaling/v2 does not say which kinds it has (a fault of the test)")
+    assert closed == (
+        "You may not list LimitRange: of these it was not checked that nothing is left. An administrator "
+        f"can: kubectl get limitranges -n {stack.namespace} -l app.kubernetes.io/managed-by=matcha"
+    )
     kinds = {path.partition("?")[0].rpartition("/")[2] for _, path in proxy.requests if "managed-by" in path}
     assert {"endpointslices", "ingresses", "endpoints", "resourcequotas"} <= kinds
     assert not {"events", "horizontalpodautoscalers"} & kinds
+
+
+def test_data_stays_whoever_took_off_the_label_that_says_so(api_server: Path, stack: SmallStack) -> None:
+    """A volume, and what opens what is in it."""
+    stack.provision()
+    admin, off = cluster(api_server, stack.namespace), {"metadata": {"labels": {KEEPS: None}}}
+    admin.patch(PersistentVolumeClaim, "back-data", off)
+    admin.patch(Secret, SECRETS, off)
+    kept = {"PersistentVolumeClaim back-data", "PersistentVolumeClaim object-store", f"Secret {SECRETS}"}
+    assert not kept & {*stack.target().belongings(delete_data=False)}
+    destroyed = stack.destroy(delete_data=False)
+    assert set(destroyed.kept) == kept
+    assert there(api_server, stack.namespace) == {name.replace(" ", "/") for name in kept}
+    stack.destroy()
+    assert there(api_server, stack.namespace) == set()
+
+
+@pytest.mark.parametrize("delete_data", [True, False], ids=["all", "not the data"])
+def test_what_bears_matchas_label_no_more_is_left_and_named(
+    api_server: Path, own: SmallStack, delete_data: bool
+) -> None:
+    """Somebody took it off; a claim holds data."""
+    own.provision()
+    admin, off = cluster(api_server, own.namespace), {"metadata": {"labels": {MANAGED_BY: None}}}
+    admin.patch(PersistentVolumeClaim, "back-data", off)
+    admin.patch(ConfigMap, "front-files", off)
+    events: list[Event] = []
+    destroyed = own.destroy(delete_data=delete_data, emit=events.append)
+    [said] = destroyed.unproved
+    assert said == (
+        "Left, for Matcha made it but its label app.kubernetes.io/managed-by is off: ConfigMap/front-files, "
+        "PersistentVolumeClaim/back-data. Where it may go, data included: "
+        f"kubectl delete -n {own.namespace} configmap/front-files persistentvolumeclaim/back-data"
+    )
+    assert said in [e.message for e in events if e.phase == "note"]
+    found = admin.get(PersistentVolumeClaim, "back-data")
+    assert found and found.metadata and found.metadata.deletionTimestamp is None
+    assert not namespace_is_gone(api_server, own.namespace)
 
 
 def test_data_stays_until_it_is_to_go(api_server: Path, stack: SmallStack) -> None:

@@ -25,7 +25,8 @@ _HOP = {"host", "connection", "transfer-encoding", "accept-encoding", "keep-aliv
 
 @dataclass
 class Fault:
-    """What befalls the next `times` requests of this method whose path holds `part`, after `skip` of them.
+    """What befalls the next `times` requests of this method whose path holds `part`, after `skip` of them;
+    with `whole`, whose path it is.
 
     `status`: answered in the API's manner. `after`: only once the API has done what was asked. Without a
     status the connection dies: the API does not have the request, or the client not its answer. `hold`: the
@@ -38,6 +39,7 @@ class Fault:
     part: str = ""
     times: int = 1
     skip: int = 0
+    whole: bool = False
     status: int = 0
     retry_after: int | None = None
     message: str = "a fault of the test"
@@ -51,6 +53,8 @@ class Fault:
 
     def takes(self, method: str, path: str) -> bool:
         if self.times <= 0 or self.method not in ("", method) or self.part not in path:
+            return False
+        if self.whole and self.part != path:
             return False
         if self.skip > 0:
             self.skip -= 1

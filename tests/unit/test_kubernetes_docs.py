@@ -6,6 +6,7 @@ import ast
 import functools
 import re
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,28 @@ def test_the_sizes_on_the_page_are_those_of_the_pods() -> None:
     asked = dict(map(_asked, _workloads()))
     asked["all"] = (round(sum(c for c, _ in asked.values()), 3), sum(m for _, m in asked.values()))
     assert shown == asked
+
+
+def test_the_page_names_every_container_that_may_use_more_than_twice_its_memory() -> None:
+    rows = re.findall(r"^\| `(\S+)`,[^|]* \| (\d+) \| (\d+) \|$", PAGE.read_text("utf-8"), re.MULTILINE)
+    shown = {name: (int(memory), int(limit)) for name, memory, limit in rows}
+    sizes = {
+        each["name"]: (_request(each)[1], int(each["resources"]["limits"]["memory"].removesuffix("Mi")))
+        for each in _containers(KubernetesOptions())
+    }
+    assert shown == {name: (asked, most) for name, (asked, most) in sizes.items() if most != 2 * asked}
+
+
+def test_the_page_names_the_pod_that_may_use_more_of_a_nodes_disk() -> None:
+    assert "a pod that takes more than 10Gi is evicted, the one\nof the nightly dump at more than twice" in (
+        PAGE.read_text(encoding="utf-8")
+    )
+    limits = {
+        each["name"]: each["resources"]["limits"]["ephemeral-storage"]
+        for each in _containers(KubernetesOptions(database_size="8Gi"))
+    }
+    assert {name for name, limit in limits.items() if limit != "10Gi"} == {"dump", "upload"}
+    assert limits["dump"] == limits["upload"] == "16384Mi"
 
 
 CASES = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8").partition("\n## On a cluster\n")[2]
@@ -74,11 +97,23 @@ def test_an_option_in_the_cases_is_one(option: str) -> None:
 
 
 def _workloads() -> list[dict[str, Any]]:
+    return [d for d in _documents(KubernetesOptions()) if d["kind"] in ("Deployment", "StatefulSet")]
+
+
+def _documents(options: KubernetesOptions) -> list[dict[str, Any]]:
     found = [cls(cls.Options()) for fs in registry.component_catalogue().values() for cls in fs.values()]
     wanted = planning.want(found, ())
-    target = KubernetesTarget(Path("/nowhere"), KubernetesOptions())
-    documents = target.manifests(wanted.services, wanted.environments)
-    return [d for d in documents if d["kind"] in ("Deployment", "StatefulSet")]
+    target = KubernetesTarget(Path("/nowhere"), options)
+    return list(target.manifests(wanted.services, wanted.environments))
+
+
+def _containers(options: KubernetesOptions) -> Iterator[dict[str, Any]]:
+    """Of every pod, whatever object makes it."""
+    for document in _documents(options):
+        spec = document.get("spec", {})
+        template = spec.get("jobTemplate", {}).get("spec", spec).get("template")
+        if template:
+            yield from (*template["spec"]["containers"], *(template["spec"].get("initContainers") or ()))
 
 
 def _asked(workload: dict[str, Any]) -> tuple[str, tuple[float, int]]:

@@ -33,9 +33,12 @@ Flow = tuple[str, str, int]
 
 
 class Pod(NamedTuple):
+    """`namespace`: its labels; None is the stack's own."""
+
     name: str
     labels: dict[str, str]
     ports: tuple[int, ...] = ()
+    namespace: dict[str, str] | None = None
 
 
 def stack(options: dict[str, str], deployments: tuple[Deployment, ...] = ()) -> Setting:
@@ -55,22 +58,75 @@ def stack(options: dict[str, str], deployments: tuple[Deployment, ...] = ()) -> 
 
 
 def allowed(found: Setting, protocol: str = "TCP") -> set[Flow]:
-    """Client, server and port of every connection that both ends' policies let through."""
-    documents = [desired.document(obj, found.namespace) for obj in desired.whole(found)]
+    """Client, server and port of every connection that the policies let through: of what goes in or out, all
+    that one end lets; within the stack, what both do, and neither may let more. Who may go anywhere meets the
+    stack's own pods on the way, which do not let it in.
+    """
+    out, into = (opened(found, protocol, direction) for direction in ("egress", "ingress"))
+    names = {pod.name for pod in pods(rendered(found))}
+    inside = {(c, s, p) for c, s, p in out if s in names and not {(c, ANYWHERE, p), (c, NEIGHBOUR, p)} & out}
+    assert inside <= into
+    assert {f for f in into if f[0] in names} <= out
+    return into | {f for f in out if f[1] not in names}
+
+
+def opened(found: Setting, protocol: str, direction: str) -> set[Flow]:
+    """What the policies of one end alone let through, to or from anybody that any policy may mean."""
+    documents = rendered(found)
     policies = [d["spec"] for d in documents if d["kind"] == "NetworkPolicy"]
     stack_pods = list(pods(documents))
-    others = [Pod(NEIGHBOUR, {}), Pod(ANYWHERE, {})]
-    ports = {p for pod in stack_pods for p in pod.ports} | {*DNS, SSH, 80, 443, 3307, 8081, 9000}
+    everybody = [
+        *stack_pods,
+        Pod(NEIGHBOUR, {}, namespace={}),
+        Pod(ANYWHERE, {}),
+        *others(policies, stack_pods),
+    ]
+    ports = (
+        {p for pod in stack_pods for p in pod.ports}
+        | {*DNS, SSH, 80, 443, 3307, 8081, 9000}
+        | edges(policies)
+    )
     return {
-        (client.name, server.name, port)
-        for client in (*stack_pods, *others)
-        for server in (*stack_pods, *others)
+        (of.name, other.name, port) if direction == "egress" else (other.name, of.name, port)
+        for of in stack_pods
+        for other in everybody
         for port in ports
-        if client.name != server.name
-        and not (client in others and server in others)
-        and (client in others or passes(policies, client, server, "egress", port, protocol))
-        and (server in others or passes(policies, server, client, "ingress", port, protocol))
+        if of.name != other.name and passes(policies, of, other, direction, port, protocol)
     }
+
+
+def rendered(found: Setting) -> list[dict[str, Any]]:
+    return [desired.document(obj, found.namespace) for obj in desired.whole(found)]
+
+
+def rules(policies: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    for policy in policies:
+        yield from (*(policy.get("ingress") or ()), *(policy.get("egress") or ()))
+
+
+def others(policies: list[dict[str, Any]], known: list[Pod]) -> Iterator[Pod]:
+    """For each peer that a rule names, one that it means where no pod of the stack is meant."""
+    for peer in (p for rule in rules(policies) for key in ("to", "from") for p in rule.get(key) or ()):
+        labels = peer.get("podSelector", {}).get("matchLabels", {})
+        namespace = peer.get("namespaceSelector", {}).get("matchLabels", {})
+        if (labels or namespace) and not any(reaches([peer], pod) for pod in known):
+            yield Pod(str(peer), labels, namespace=namespace if "namespaceSelector" in peer else None)
+
+
+def edges(policies: list[dict[str, Any]]) -> set[int]:
+    """The ports at which any rule begins or ends, and those beside them."""
+    named = [p for rule in rules(policies) for p in rule.get("ports") or ()]
+    ends = {end for p in named for end in ends_of(p)}
+    return {port + step for port in ends for step in (-1, 0, 1) if 1 <= port + step <= 65535}
+
+
+def ends_of(port: dict[str, Any]) -> tuple[int, int]:
+    """No number means all, as no protocol means TCP; names of ports are not understood here."""
+    assert port.keys() <= {"port", "endPort", "protocol"}
+    if "port" not in port:
+        return 1, 65535
+    assert isinstance(port["port"], int)
+    return port["port"], port.get("endPort", port["port"])
 
 
 def pods(documents: list[dict[str, Any]]) -> Iterator[Pod]:
@@ -110,19 +166,28 @@ def covers(selector: dict[str, Any], labels: dict[str, str]) -> bool:
 
 
 def reaches(peers: list[dict[str, Any]] | None, other: Pod) -> bool:
-    """A peer without a namespace selector is of the stack's own namespace; no peers at all are anybody."""
-    if peers is None:
+    """A peer without a namespace selector is of the stack's own namespace; no peers at all are anybody.
+    Blocks of addresses are not understood here.
+    """
+    if not peers:
         return True
-    assert all(p.keys() <= {"podSelector", "namespaceSelector"} for p in peers)
-    if other.name == ANYWHERE:
+    assert all(p.keys() and p.keys() <= {"podSelector", "namespaceSelector"} for p in peers)
+    return other.name != ANYWHERE and any(means(p, other) for p in peers)
+
+
+def means(peer: dict[str, Any], other: Pod) -> bool:
+    if not covers(peer.get("podSelector", {}), other.labels):
         return False
-    if other.name == NEIGHBOUR:
-        return any("namespaceSelector" in p and covers(p["namespaceSelector"], {}) for p in peers)
-    return any(covers(p.get("podSelector", {}), other.labels) for p in peers)
+    if "namespaceSelector" in peer:
+        return covers(peer["namespaceSelector"], other.namespace or {})
+    return other.namespace is None
 
 
 def opens(ports: list[dict[str, Any]] | None, port: int, protocol: str) -> bool:
-    return ports is None or any(p["port"] == port and p["protocol"] == protocol for p in ports)
+    if not ports:
+        return True
+    spans = [ends_of(p) for p in ports if p.get("protocol", "TCP") == protocol]
+    return any(first <= port <= last for first, last in spans)
 
 
 # -- what the stack needs -----------------------------------------------------------------------------------
@@ -204,19 +269,18 @@ def test_a_store_that_may_be_a_service_of_the_cluster_is_reached_on_any_port_of_
     found = stack({**OUTSIDE, "storage": f"s3://company?endpoint={endpoint}"})
     flows = {f for f in allowed(found) if f[0] == "mlflow"}
     assert ("mlflow", NEIGHBOUR, SSH) in flows
-    assert ("mlflow", ANYWHERE, port) in flows and ("mlflow", ANYWHERE, SSH) not in flows
+    assert {f[2] for f in flows if f[1] == ANYWHERE} == {port, 3307, *DNS}
 
 
-@pytest.mark.parametrize("protocol", ["UDP", "TCP"])
-def test_every_pod_may_have_names_resolved(protocol: str) -> None:
-    """At 53, and at 5353: that is where the pods behind OpenShift's DNS listen."""
-    found = stack({})
-    documents = [desired.document(obj, found.namespace) for obj in desired.whole(found)]
-    names = {pod.name for pod in pods(documents)}
-    assert {"mlflow", "mysql", "mysql-setup", "mysql-dump", "environment-builder"} < names
-    flows = allowed(found, protocol)
-    assert out(names, *DNS) <= flows
-    assert protocol == "TCP" or flows == out(names, *DNS)
+@pytest.mark.parametrize("options", [{}, OUTSIDE], ids=["own", "outside"])
+def test_every_pod_may_have_names_resolved(options: dict[str, str]) -> None:
+    """At 53, and at 5353: that is where the pods behind OpenShift's DNS listen. Nothing else is not TCP."""
+    found = stack(options)
+    names = {pod.name for pod in pods(rendered(found))}
+    assert names > {"mlflow", "environment-builder", *(["bucket-check"] if options else ["mysql-dump"])}
+    assert out(names, *DNS) <= allowed(found, "TCP")
+    assert allowed(found, "UDP") == out(names, *DNS)
+    assert allowed(found, "SCTP") == set()
 
 
 def test_what_a_service_refers_to_it_may_reach() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from lightkube.resources.batch_v1 import Job
 from lightkube.resources.core_v1 import ConfigMap
 from ruamel.yaml import YAML
 
-from matcha import planning, registry
+from matcha import __version__, planning, registry
 from matcha.component import Component, Deployment
 from matcha.errors import BadInput
 from matcha.targets.kubernetes import (
@@ -36,6 +37,7 @@ from matcha.targets.kubernetes.target import KubernetesTarget
 from matcha.views.documents import to_yaml_stream
 
 CASES = Path(__file__).parent / "cases" / "kubernetes"
+VERSION, INSTANCE = "app.kubernetes.io/version", "app.kubernetes.io/instance"
 VERSIONS = ("1.30", "1.33", "1.35")
 OPTIONS: dict[str, dict[str, Any]] = {
     "defaults": {},
@@ -94,6 +96,9 @@ def settled(document: dict[str, Any]) -> dict[str, Any]:
     text = re.sub(r"code-[0-9a-f]{16}", "code-DIGEST", text)
     text = re.sub(r'"(matcha-ml/(?:digest|files))":"[0-9a-f]{16}"', r'"\1":"DIGEST"', text)
     text = re.sub(r"-[0-9a-f]{16}-{machine}\.tar\.gz", "-DIGEST-{machine}.tar.gz", text)
+    text = text.replace(
+        f'"app.kubernetes.io/version":"{__version__}"', '"app.kubernetes.io/version":"MATCHA"'
+    )
     text = re.sub(r'"(build-[a-z-]+)-[0-9a-f]{8}"', r'"\1-DIGEST"', text)
     found: dict[str, Any] = msgspec.json.decode(text)
     if found["kind"] == "ConfigMap" and found["metadata"]["name"] == "code-DIGEST":
@@ -250,21 +255,55 @@ def test_who_pods_run_as_is_left_to_a_cluster_that_assigns_users(name: str) -> N
         assert named == (set() if OPTIONS[name].get("run-as") == "cluster" else kept)
 
 
-def test_what_runs_is_labelled_with_its_version_and_never_picked_by_it() -> None:
-    label = "app.kubernetes.io/version"
+@pytest.mark.parametrize("name", OPTIONS)
+def test_what_runs_is_labelled_with_its_version_and_never_picked_by_it(name: str) -> None:
     found = {}
-    for document in documents("defaults"):
-        if document["kind"] in ("Deployment", "StatefulSet"):
-            version = document["metadata"]["labels"].get(label)
-            assert document["spec"]["template"]["metadata"]["labels"].get(label) == version
-            assert label not in document["spec"]["selector"]["matchLabels"]
-            found[document["metadata"]["name"]] = version
-    for name in ("mlflow", "zenml", "mlserver"):
-        lock = next(e.lock for c in components() for e in c.environments() if e.name == name)
-        pin = re.search(rf"^{name}(\[[a-z,]+\])?==(\S+)", lock.read_text(), re.M)
-        assert pin and found[name] == pin[2]
-    assert re.fullmatch(r"8\.4\.\d+", found["mysql"])
-    assert re.fullmatch(r"\d+\.\d+\.\d+", found["object-store"])
+    for document in documents(name):
+        spec = document.get("spec") or {}
+        if template := spec.get("jobTemplate", {}).get("spec", spec).get("template"):
+            version = document["metadata"]["labels"][VERSION]
+            assert template["metadata"]["labels"][VERSION] == version
+            found[document["metadata"]["name"].partition("-")[0]] = version
+    for tool in ("mlflow", "zenml", "mlserver"):
+        lock = next(e.lock for c in components() for e in c.environments() if e.name == tool)
+        pin = re.search(rf"^{tool}(\[[a-z,]+\])?==(\S+)", lock.read_text(), re.M)
+        assert pin and found.pop(tool) == pin[2]
+    assert found.pop("monitoring") == __version__
+    if name == "outside":
+        assert found.pop("bucket") == __version__
+    else:
+        assert re.fullmatch(r"8\.4\.\d+", found.pop("mysql"))
+        assert re.fullmatch(r"\d+\.\d+\.\d+", found.pop("object"))
+    assert found.keys() == {"build"}
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_everything_is_labelled_with_the_stack_that_it_is_of(name: str) -> None:
+    """Templates of pods too; no selector has it, for selectors cannot be changed."""
+    namespace = options(name).namespace
+    for document in documents(name):
+        assert all(marks.get(INSTANCE) == namespace for marks in marked(document)), document
+        assert not [each for each in selectors(document) if each.keys() & {INSTANCE, VERSION}]
+
+
+def marked(node: dict[str, Any]) -> Iterator[dict[str, str]]:
+    """The labels of an object and of the templates in it."""
+    yield node["metadata"].get("labels", {})
+    for key in ("template", "jobTemplate"):
+        if inner := (node.get("spec") or {}).get(key):
+            yield from marked(inner)
+
+
+def selectors(node: Any) -> Iterator[dict[str, str]]:
+    """Labels by which anything anywhere in the document picks others."""
+    if isinstance(node, dict):
+        for key, value in node.items():
+            if key in ("selector", "podSelector", "matchLabels") and isinstance(value, dict):
+                yield dict.fromkeys(value, "")
+            yield from selectors(value)
+    if isinstance(node, list):
+        for value in node:
+            yield from selectors(value)
 
 
 @pytest.mark.parametrize(
@@ -280,16 +319,21 @@ def test_a_version_is_one_that_a_label_can_hold(image: str, version: str) -> Non
     assert archives.image_version(image) == version
 
 
-def test_every_claim_is_mounted_by_one_workload_only() -> None:
-    mounted: dict[str, list[str]] = {}
-    for document in documents("defaults"):
-        if document["kind"] in ("Deployment", "StatefulSet"):
-            for pod in pods(document):
-                for volume in pod["volumes"]:
-                    claim = volume.get("persistentVolumeClaim", {}).get("claimName")
-                    if claim:
-                        mounted.setdefault(claim, []).append(document["metadata"]["name"])
-    assert mounted and all(len(users) == 1 for users in mounted.values())
+@pytest.mark.parametrize("name", OPTIONS)
+def test_every_claim_is_mounted_by_one_workload_only(name: str) -> None:
+    """A volume is on one node at a time: a Job beside a server would wait for it, or the server for it."""
+    found = documents(name)
+    mounted: dict[str, list[tuple[str, str]]] = {}
+    for document in found:
+        for pod in pods(document):
+            for volume in pod.get("volumes", ()):
+                if claim := volume.get("persistentVolumeClaim", {}).get("claimName"):
+                    mounted.setdefault(claim, []).append((document["kind"], document["metadata"]["name"]))
+    assert {kind for users in mounted.values() for kind, _ in users} == {"StatefulSet"}
+    assert all(len(users) == 1 for users in mounted.values())
+    claims = {d["metadata"]["name"] for d in found if d["kind"] == "PersistentVolumeClaim"}
+    assert claims == mounted.keys()
+    assert not any("volumeClaimTemplates" in (d.get("spec") or {}) for d in found)
 
 
 def test_the_official_images_are_of_the_locked_versions() -> None:

@@ -521,6 +521,10 @@ def test_destroy_names_what_goes_and_what_is_lost() -> None:
             Destroyed(removed=("a", "b")),
             "  - a\n  - b\nRemoved, and checked: nothing of the stack is left.\n",
         ),
+        (
+            Destroyed(removed=("a",), unproved=("You may not list b.",)),
+            "  - a\nRemoved. As far as it could be checked (see the notes), nothing of the stack is left.\n",
+        ),
     ],
 )
 def test_destroy_says_what_came_of_it(result: Destroyed, said: str) -> None:

@@ -27,7 +27,7 @@ from matcha.errors import (
 from matcha.events import Emit, Event, silent
 from matcha.planning import Plan
 from matcha.state import State
-from matcha.target import Contested, Forgetful, LockInfo, Manifests
+from matcha.target import Blinkered, Contested, Forgetful, LockInfo, Manifests
 
 LOCK_WAIT = 600.0
 _ELSEWHERE = "The stack that was last provisioned from this folder is not here, and stays where it is"
@@ -241,7 +241,11 @@ def destroy(
     _whereabouts.drop(opened, state)
     if keeps and state and state.deployments:
         emit(Event("stack", "note", _undeployed(state)))
-    return Destroyed(removed=belongings, kept=tuple(opened.target.kept()) if keeps else ())
+    unproved = tuple(opened.target.unproved()) if isinstance(opened.target, Blinkered) else ()
+    for said in unproved:
+        emit(Event("stack", "note", said))
+    kept = tuple(opened.target.kept()) if keeps else ()
+    return Destroyed(removed=belongings, kept=kept, unproved=unproved)
 
 
 def _undeployed(state: State) -> str:

@@ -194,13 +194,14 @@ class Destruction(msgspec.Struct, frozen=True, kw_only=True):
 
 class Destroyed(msgspec.Struct, frozen=True, kw_only=True):
     """`nothing` where there was no stack; `removed` are lines of what was there, all proved gone; `kept` was
-    left on purpose.
+    left on purpose. `unproved`: of what it could not be checked that nothing is left, and why.
     """
 
     nothing: bool = False
     cancelled: bool = False
     removed: tuple[str, ...] = ()
     kept: tuple[str, ...] = ()
+    unproved: tuple[str, ...] = ()
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):

@@ -88,12 +88,19 @@ def destroyed_lines(result: Destroyed, *, listed: bool = False) -> list[Line]:
     kept = _kept_lines(result.kept)
     if result.nothing:
         return [line(f"There is nothing {'else ' if kept else ''}to destroy."), *kept]
-    end = "nothing else of the stack is left." if kept else "nothing of the stack is left."
     return [
         *(line(f"  - {each}") for each in condensed(result.removed) if not listed),
-        line(Span(f"Removed, and checked: {end}", "green")),
+        line(_end(result)),
         *kept,
     ]
+
+
+def _end(result: Destroyed) -> Span:
+    """`unproved` was said as notes by then."""
+    end = "nothing else of the stack is left" if result.kept else "nothing of the stack is left"
+    if result.unproved:
+        return Span(f"Removed. As far as it could be checked (see the notes), {end}.", "yellow")
+    return Span(f"Removed, and checked: {end}.", "green")
 
 
 def _kept_lines(kept: Sequence[str]) -> list[Line]:

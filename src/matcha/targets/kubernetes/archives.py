@@ -7,6 +7,7 @@ package index. Pure.
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 from lightkube.models.core_v1 import (
     ConfigMapVolumeSource,
@@ -20,6 +21,7 @@ from lightkube.models.meta_v1 import ObjectMeta
 from lightkube.resources.batch_v1 import Job
 from lightkube.resources.core_v1 import ConfigMap, ServiceAccount
 
+from matcha._version import __version__
 from matcha.component import Environment, Resources, digest_of
 from matcha.targets.kubernetes import base, code
 from matcha.targets.kubernetes.names import MANAGER, labels
@@ -40,6 +42,7 @@ from matcha.targets.kubernetes.pod import (
 from matcha.targets.kubernetes.resolve import ENVIRONMENT
 from matcha.targets.kubernetes.setting import Setting
 
+_PACKAGE = Path(__file__).resolve().parents[2]  # Matcha's own
 BUILDER = "environment-builder"
 UNPACKER = "environment"
 POD_CODE = "/matcha/pod"
@@ -55,12 +58,21 @@ def has_image(environment: Environment) -> bool:
 
 
 def version(environment: Environment) -> str:
-    """Of the tool that the environment is named after; empty where no label could hold it."""
+    """Of the tool that the environment is named after, or of Matcha, whose own program runs in what it brings
+    along for no tool; empty where no label could hold it.
+    """
     if environment.image:
         return image_version(environment.image)
     pin = rf"^{re.escape(environment.name)}(?:\[[\w,-]+\])?==(\S+)"
     found = re.search(pin, environment.lock.read_text(encoding="utf-8"), re.MULTILINE)
-    return _as_label(found[1]) if found else ""
+    if found:
+        return _as_label(found[1])
+    return own_version() if environment.lock.is_relative_to(_PACKAGE) else ""
+
+
+def own_version() -> str:
+    """Matcha's."""
+    return _as_label(__version__)
 
 
 def image_version(image: str) -> str:
@@ -99,7 +111,7 @@ def builder(
         data={"requirements.lock": environment.lock.read_text(encoding="utf-8")},
     )
     build = Job(
-        metadata=ObjectMeta(name=name, labels=labels(BUILDER, MANAGER)),
+        metadata=ObjectMeta(name=name, labels=labels(BUILDER, MANAGER, version(environment))),
         spec=job(
             template(
                 setting,
@@ -109,6 +121,7 @@ def builder(
                 volumes=[*volumes(setting), _lock(name)],
                 restart="Never",
                 nodes={MACHINE: machine} if machine else {},
+                version=version(environment),
             ),
             tries=3,
             seconds=BUILD_SECONDS,

@@ -221,16 +221,19 @@ class Cluster:
             return self.ask(path)
         return None
 
-    def ask(self, path: str) -> Any:
-        """JSON of an address that has no class here. Raises ClusterError."""
+    def ask(self, path: str, *, again: bool = False) -> Any:
+        """JSON of an address that has no class here. Raises ClusterError; at once, unless `again`."""
 
         def get() -> Any:
-            answer = self.client._client._client.get(path)
-            if not answer.is_success:
+            client = self.client._client
+            answer = client._client.get(path)
+            if again:
+                client.raise_for_status(answer)  # type: ignore[no-untyped-call]
+            elif not answer.is_success:
                 raise ClusterError(f"The cluster refused {path}.", status=answer.status_code)
             return answer.json()
 
-        return self.call(get, f"read {path}", again=False)
+        return self.call(get, f"read {path}", again=again)
 
     # -- how calls are made ----------------------------------------------------------------------------
 

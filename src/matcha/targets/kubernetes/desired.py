@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from lightkube.core.resource import NamespacedResource
 from lightkube.models.meta_v1 import ObjectMeta
 from lightkube.resources.core_v1 import Secret
 
-from matcha.component import digest_of
+from matcha.component import Service, digest_of
 from matcha.target import Foundation
 from matcha.targets.kubernetes import archives, foundations, network, outside, workloads
-from matcha.targets.kubernetes.names import BUCKET_CHECK, DATABASE, KEEPS, MANAGER, SECRETS, STORE, labels
+from matcha.targets.kubernetes.names import (
+    BUCKET_CHECK,
+    DATABASE,
+    KEEPS,
+    MANAGER,
+    SECRETS,
+    STORE,
+    labels,
+    put_instance,
+)
 from matcha.targets.kubernetes.setting import Setting
 
 Ref = tuple[str, str]  # kind and name
@@ -28,26 +37,35 @@ def laid(setting: Setting) -> dict[str, list[Any]]:
         found[BUCKET_CHECK] = [outside.identity()]
     if foundations.needs_database(setting):
         found[DATABASE] = [*foundations.database(setting), *foundations.database_dump(setting)]
-    return found
+    return {name: of_stack(setting, objects) for name, objects in found.items()}
 
 
 def steps(setting: Setting) -> dict[str, list[Any]]:
     """Key of the step -> objects, in the order in which they are applied."""
     found = {f"foundation/{name}": objects for name, objects in laid(setting).items()}
     for service in setting.services:
-        found[f"service/{service.name}"] = list(workloads.objects(setting, service))
+        found[f"service/{service.name}"] = of_service(setting, service)
     return found
+
+
+def of_service(setting: Setting, service: Service) -> list[Any]:
+    return of_stack(setting, workloads.objects(setting, service))
+
+
+def of_stack(setting: Setting, objects: Iterable[Any]) -> list[Any]:
+    """As what renders them makes them, and labelled as this stack's."""
+    return put_instance(objects, setting.namespace)
 
 
 def jobs(setting: Setting) -> Iterator[Any]:
     """Those that only bring something about, each after what it stands on."""
     if not setting.storage.own:
-        yield from outside.check(setting)
+        yield from of_stack(setting, outside.check(setting))
     if foundations.needs_database(setting):
-        yield from foundations.database_setup(setting)
+        yield from of_stack(setting, foundations.database_setup(setting))
     for environment in setting.environments:
         if not archives.has_image(environment):
-            yield from archives.builder(setting, environment)
+            yield from of_stack(setting, archives.builder(setting, environment))
 
 
 def whole(setting: Setting) -> list[Any]:
@@ -63,15 +81,17 @@ def belonging(setting: Setting) -> set[Ref]:
     return {ref(obj) for obj in whole(setting)}
 
 
-def placeholders(objects: Sequence[Any]) -> Secret | None:
+def placeholders(objects: Sequence[Any], namespace: str) -> Secret | None:
     """The Secret of generated values as far as the objects refer to it, without them."""
     names = {key for obj in objects for key in _secrets(obj.to_dict())}
     if not names:
         return None
     marks = {**labels("secrets", MANAGER), KEEPS: "true"}
-    return Secret(
+    made = Secret(
         metadata=ObjectMeta(name=SECRETS, labels=marks), stringData=dict.fromkeys(sorted(names), GENERATED)
     )
+    put_instance([made], namespace)
+    return made
 
 
 def _secrets(node: Any) -> Iterator[str]:

@@ -12,7 +12,7 @@ from lightkube.models.meta_v1 import ObjectMeta
 from lightkube.resources.core_v1 import ConfigMap, PersistentVolumeClaim
 
 from matcha.targets.kubernetes.cluster import Cluster, Conflict
-from matcha.targets.kubernetes.names import MANAGER, NOTES, labels
+from matcha.targets.kubernetes.names import MANAGER, NOTES, labels, put_instance
 from matcha.targets.kubernetes.setting import Storage
 
 AREA, ENVIRONMENT = "area.", "environment."
@@ -58,7 +58,7 @@ def keep(cluster: Cluster, values: dict[str, str]) -> None:
     """Merged into what is there: steps that run side by side each add their own."""
     try:
         made = ConfigMap(metadata=ObjectMeta(name=NOTES, labels=labels("notes", MANAGER)), data=values)
-        cluster.create(made, again=True)
+        cluster.create(*put_instance([made], cluster.namespace), again=True)
     except Conflict:
         cluster.patch(ConfigMap, NOTES, {"data": values})
 

@@ -22,7 +22,7 @@ from lightkube.resources.core_v1 import Namespace
 from matcha.component import Resources, digest_of
 from matcha.targets.kubernetes import archives, code, first_start
 from matcha.targets.kubernetes.compare import amount
-from matcha.targets.kubernetes.names import DATABASE, MANAGER, STORE, labels
+from matcha.targets.kubernetes.names import DATABASE, MANAGER, STORE, labels, put_instance
 from matcha.targets.kubernetes.network import DATABASE_DUMP, DATABASE_SETUP, policies
 from matcha.targets.kubernetes.pod import (
     DISK_LIMIT,
@@ -59,7 +59,9 @@ Objects = Iterator[Any]
 def namespace(name: str) -> Namespace:
     """With the strictest Pod Security level, which everything of the stack keeps."""
     level = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "audit", "warn")}
-    return Namespace(metadata=ObjectMeta(name=name, labels={**labels(name, MANAGER), **level}))
+    made = Namespace(metadata=ObjectMeta(name=name, labels={**labels(name, MANAGER), **level}))
+    put_instance([made], name)
+    return made
 
 
 def databases(setting: Setting) -> list[str]:
@@ -205,9 +207,10 @@ def database_setup(setting: Setting) -> Objects:
     names = databases(setting)
     script = _setup_script(names)
     name = f"{DATABASE_SETUP}-{setup_digest(setting)[:8]}"
+    version = archives.image_version(DATABASE_IMAGE)
     yield account(DATABASE_SETUP, DATABASE)
     yield Job(
-        metadata=ObjectMeta(name=name, labels=labels(DATABASE_SETUP, DATABASE)),
+        metadata=ObjectMeta(name=name, labels=labels(DATABASE_SETUP, DATABASE, version)),
         spec=job(
             template(
                 setting,
@@ -216,6 +219,7 @@ def database_setup(setting: Setting) -> Objects:
                 [_client(setting, DATABASE_SETUP, script, names)],
                 user=DATABASE_USER,
                 restart="Never",
+                version=version,
             ),
             tries=4,
             seconds=600,
@@ -263,8 +267,9 @@ def database_dump(setting: Setting) -> Objects:
     """Every night a dump of all databases into the object store."""
     yield account(DATABASE_DUMP, DATABASE)
     yield code.folder_map(code.POD_CODE)
+    marks = labels(DATABASE_DUMP, DATABASE, archives.image_version(DATABASE_IMAGE))
     yield CronJob(
-        metadata=ObjectMeta(name=DATABASE_DUMP, labels=labels(DATABASE_DUMP, DATABASE)),
+        metadata=ObjectMeta(name=DATABASE_DUMP, labels=marks),
         spec=CronJobSpec(
             schedule=NIGHTLY,
             suspend=False,  # said, so that a start takes back what a stop did
@@ -272,7 +277,7 @@ def database_dump(setting: Setting) -> Objects:
             successfulJobsHistoryLimit=1,
             failedJobsHistoryLimit=1,
             jobTemplate=JobTemplateSpec(
-                metadata=ObjectMeta(labels=labels(DATABASE_DUMP, DATABASE)),
+                metadata=ObjectMeta(labels=marks),
                 spec=job(_dumping(setting), tries=3, seconds=3600, final=FINAL, kept=None),
             ),
         ),
@@ -297,6 +302,7 @@ def _dumping(setting: Setting) -> PodTemplateSpec:
         volumes=[*volumes, empty("dump", _dump_limit(setting))],
         user=DATABASE_USER,
         restart="Never",
+        version=archives.image_version(DATABASE_IMAGE),
     )
 
 

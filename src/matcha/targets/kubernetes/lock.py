@@ -22,7 +22,7 @@ from lightkube.resources.coordination_v1 import Lease as LeaseObject
 from matcha.errors import Locked, MatchaError
 from matcha.host.leases import LEASE, Lease, Mine, is_abandoned, lost, new_lease
 from matcha.targets.kubernetes.cluster import Cluster, ClusterError, Forbidden, Gone
-from matcha.targets.kubernetes.names import LOCK, MANAGER, labels
+from matcha.targets.kubernetes.names import LOCK, MANAGER, labels, put_instance
 from matcha.targets.kubernetes.versions import TRIES, is_unsettled, remove, replace, version_of
 
 _NOTED = ("operation", "token", "machine", "pid", "born")  # annotations; a Lease has fields for the rest
@@ -79,11 +79,16 @@ class ClusterLock:
             if found and holder and (remaining := self._remaining(found, holder)) > 0:
                 return msgspec.structs.replace(holder, expires=self._clock() + remaining)
             try:
-                return self._got(lease, self._put(object_of(lease, found)), began)
+                return self._got(lease, self._put(self._wanted(lease, found)), began)
             except ClusterError as error:
                 if not left or not is_unsettled(error):
                     raise
         raise AssertionError("unreachable")
+
+    def _wanted(self, lease: Lease, over: LeaseObject | None) -> LeaseObject:
+        wanted = object_of(lease, over)
+        put_instance([wanted], self._cluster.namespace)
+        return wanted
 
     def _got(self, lease: Lease, seen: LeaseObject, began: float) -> Mine:
         with self._mutex:
@@ -139,7 +144,7 @@ class ClusterLock:
 
     def _renewed(self, seen: LeaseObject, lease: Lease) -> LeaseObject:
         for left in reversed(range(TRIES)):
-            wanted = object_of(lease, seen)
+            wanted = self._wanted(lease, seen)
             try:
                 return replace(self._cluster, wanted)
             except ClusterError as error:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
 MANAGER = "matcha"  # field manager of every write, and the value of `managed-by`
 MANAGED_BY = "app.kubernetes.io/managed-by"
 NAME = "app.kubernetes.io/name"
+INSTANCE = "app.kubernetes.io/instance"
 COMPONENT = "app.kubernetes.io/component"
 MINE = {MANAGED_BY: MANAGER}
 DIGEST = "matcha-ml/digest"  # annotation: of the description a resource was made from
@@ -28,9 +32,8 @@ BUCKET_CHECK = "bucket-check"  # of a bucket that is not Matcha's
 
 
 def labels(name: str, component: str, version: str = "") -> dict[str, str]:
-    """Of every object and pod of one service, or of one part of Matcha's own. `version` where something runs.
-
-    There is no `instance`: the namespace is it.
+    """Of every object and pod of one service, or of one part of Matcha's own. `version` where something runs;
+    `put_instance` adds which stack's they are.
     """
     found = {
         NAME: name,
@@ -39,6 +42,25 @@ def labels(name: str, component: str, version: str = "") -> dict[str, str]:
         MANAGED_BY: MANAGER,
     }
     return {**found, "app.kubernetes.io/version": version} if version else found
+
+
+def put_instance(objects: Iterable[Any], namespace: str) -> list[Any]:
+    """The objects, they and the pods they make labelled with the stack they are of: a namespace holds one.
+    No selector has it.
+    """
+    found = list(objects)
+    for obj in found:
+        _label(obj, namespace)
+    return found
+
+
+def _label(node: Any, namespace: str) -> None:
+    """An object, or a template of one, and the templates in it."""
+    node.metadata.labels = {**(node.metadata.labels or {}), INSTANCE: namespace}
+    for name in ("template", "jobTemplate"):
+        inner = getattr(getattr(node, "spec", None), name, None)
+        if inner is not None:
+            _label(inner, namespace)
 
 
 def selector(name: str) -> dict[str, str]:

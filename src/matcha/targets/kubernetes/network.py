@@ -115,6 +115,9 @@ def policies(setting: Setting) -> list[NetworkPolicy]:
 
 
 def _deny() -> NetworkPolicy:
+    # Names are resolved at any address: a cluster's DNS need not be pods that a namespace selector picks. A
+    # node-local cache listens on its node, at a link-local address or at the one of the DNS Service itself,
+    # which no option says; so do DNS pods on the host's network, and servers outside that a kubelet names.
     resolving = NetworkPolicyEgressRule(ports=[_port(n, kind) for n in DNS for kind in ("UDP", "TCP")])
     return NetworkPolicy(
         metadata=ObjectMeta(name="matcha-default", labels=labels("network", MANAGER)),

@@ -31,7 +31,8 @@ def check(setting: Setting) -> Iterator[Any]:
     yield code.folder_map(code.POD_CODE)
     yield Job(
         metadata=ObjectMeta(
-            name=f"{BUCKET_CHECK}-{digest(setting)[:8]}", labels=labels(BUCKET_CHECK, MANAGER)
+            name=f"{BUCKET_CHECK}-{digest(setting)[:8]}",
+            labels=labels(BUCKET_CHECK, MANAGER, archives.own_version()),
         ),
         spec=job(
             template(
@@ -41,6 +42,7 @@ def check(setting: Setting) -> Iterator[Any]:
                 [_probe(setting)],
                 volumes=[*archives.pod_code(), *archives.trust_volumes(setting)],
                 restart="Never",
+                version=archives.own_version(),
             ),
             tries=2,
             seconds=JOB_SECONDS,

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from matcha.targets.kubernetes import desired
-from matcha.targets.kubernetes.cluster import Cluster, Conflict, Forbidden
+from matcha.targets.kubernetes.cluster import Cluster, ClusterError, Conflict, Forbidden
 from matcha.targets.kubernetes.names import MANAGED_BY, MANAGER
 
 _OTHERS = f"{MANAGED_BY}!={MANAGER}"
@@ -17,6 +17,29 @@ def is_mine(metadata: Mapping[str, Any]) -> bool:
     """By its label; where somebody took that off, by who wrote it."""
     labels, writers = metadata.get("labels") or {}, metadata.get("managedFields") or ()
     return labels.get(MANAGED_BY) == MANAGER or any(each.get("manager") == MANAGER for each in writers)
+
+
+def unlabelled(cluster: Cluster, kinds: Sequence[type[Any]], but: Container[desired.Ref]) -> list[str]:
+    """What bears Matcha's label no more, as lines for a person. Whoever took it off may want to keep it: it
+    is left. Kinds that the user may not list are left out.
+    """
+
+    def of(kind: type[Any]) -> list[str]:
+        try:
+            found = cluster.metadata(cluster.address(kind), _OTHERS)
+        except ClusterError:
+            return []
+        names = [each["name"] for each in found if is_mine(each) and not each.get("ownerReferences")]
+        return [f"{kind.__name__}/{name}" for name in names if (kind.__name__, name) not in but]
+
+    with ThreadPoolExecutor(8) as pool:
+        found = [line for lines in pool.map(of, kinds) for line in lines]
+    if not found:
+        return []
+    return [
+        f"Left, for Matcha made it but its label {MANAGED_BY} is off: {', '.join(found)}. "
+        f"Where it may go, data included: kubectl delete -n {cluster.namespace} {' '.join(found).lower()}"
+    ]
 
 
 def refuse_foreign(cluster: Cluster, objects: Iterable[Any]) -> None:

@@ -46,7 +46,7 @@ def check(cluster: Cluster, known: Known, environments: Sequence[Environment]) -
     doctor.refuse_addresses(cluster)
     planned = [o for step in desired.steps(known.setting).values() for o in step]
     if known.reads_secrets:
-        planned += filter(None, [desired.placeholders(planned)])
+        planned += filter(None, [desired.placeholders(planned, cluster.namespace)])
     if foundations.needs_database(known.setting) and known.reads_secrets:
         volumes.refuse_lost_key(cluster)
     ownership.refuse_planned(cluster, [o for o in planned if desired.ref(o) not in known.mine])

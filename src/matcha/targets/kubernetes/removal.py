@@ -35,6 +35,7 @@ from matcha.targets.kubernetes.names import (
     MINE,
     NAME,
     NOTES,
+    SECRETS,
     SHARED,
     STATE,
 )
@@ -151,19 +152,26 @@ def kept(cluster: Cluster) -> list[str]:
 
 
 def _keeps(obj: Any) -> bool:
-    return (obj.metadata.labels or {}).get(KEEPS) == "true"
+    return is_kept(*desired.ref(obj), obj.metadata.labels)
+
+
+def is_kept(kind: str, name: str, marks: Mapping[str, str] | None) -> bool:
+    """Whether it goes only with --delete-data: by what it is too, for a label is soon taken off."""
+    return (
+        kind == PersistentVolumeClaim.__name__
+        or (kind, name) == (Secret.__name__, SECRETS)
+        or (marks or {}).get(KEEPS) == "true"
+    )
 
 
 def destroy(cluster: Cluster, delete_data: bool, emit: Emit, fence: Callable[[], None]) -> None:
-    """Everything but the record; volumes and what opens them only with `delete_data`. Says what of it this
-    user could not do or check.
+    """Everything but the record; volumes and what opens them only with `delete_data`. Kinds that the user may
+    not list are passed over: the proof says them.
     """
-    hidden: list[str] = []
     for kind in ORDER:
         try:
             found = cluster.found(kind)
         except Forbidden:
-            hidden.append(f"{kind.__name__}s")
             continue
         for obj in found:
             if desired.ref(obj) in RECORD or (_keeps(obj) and not delete_data):
@@ -171,9 +179,6 @@ def destroy(cluster: Cluster, delete_data: bool, emit: Emit, fence: Callable[[],
             emit(Event("stack", "progress", f"removing {kind.__name__} {obj.metadata.name}"))
             Fenced(cluster, fence).delete(kind, obj.metadata.name)
     _until(lambda: leftovers(cluster, delete_data), "to go", emit, resolution="matcha destroy")
-    if hidden:
-        said = f"You may not list {', '.join(hidden)}: whether Matcha left any was not checked."
-        emit(Event("stack", "note", said))
     if not kept(cluster) and (said := space.removal_note(cluster, _strangers(cluster))):
         emit(Event("stack", "note", said))
 

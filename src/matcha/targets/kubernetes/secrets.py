@@ -13,7 +13,7 @@ from lightkube.resources.core_v1 import Secret
 from matcha.errors import NotProvisioned
 from matcha.host.masking import masked
 from matcha.targets.kubernetes.cluster import Cluster, ClusterError, Conflict
-from matcha.targets.kubernetes.names import KEEPS, MANAGER, SECRETS, labels
+from matcha.targets.kubernetes.names import KEEPS, MANAGER, SECRETS, labels, put_instance
 from matcha.targets.kubernetes.ownership import is_mine, refusal
 from matcha.targets.kubernetes.versions import is_unsettled
 
@@ -72,7 +72,8 @@ class Secrets:
         try:
             if found is None:
                 marks = {**labels("secrets", MANAGER), KEEPS: "true"}
-                self._cluster.create(Secret(metadata=ObjectMeta(name=SECRETS, labels=marks), data=data))
+                made = Secret(metadata=ObjectMeta(name=SECRETS, labels=marks), data=data)
+                self._cluster.create(*put_instance([made], self._cluster.namespace))
             else:
                 found.data = {**(found.data or {}), **data}
                 self._cluster.replace(found)

@@ -73,6 +73,13 @@ def seen(cluster: Cluster) -> Any:
     return None
 
 
+def is_gone(cluster: Cluster) -> bool:
+    """Whether there is none, for sure."""
+    with contextlib.suppress(ClusterError):
+        return look(cluster) is None
+    return False
+
+
 def is_ours(found: Any) -> bool:
     return found is not None and _labels(found).get(MANAGED_BY) == MANAGER
 
@@ -126,7 +133,7 @@ def removal_note(cluster: Cluster, others: Iterable[str]) -> str:
     if not is_ours(found):
         return ""
     if shown := list(others):
-        return f"The namespace {name} stays: it holds what Matcha did not make: {', '.join(shown)}."
+        return f"The namespace {name} stays: it holds what has not Matcha's label: {', '.join(shown)}."
     if not permissions.may(cluster, "", "namespaces", "delete", everywhere=True):
         return (
             f"The namespace {name} stays: you may not delete it. "

@@ -18,7 +18,7 @@ from matcha.component import service_digest
 from matcha.errors import MatchaError
 from matcha.host.ports import HOST
 from matcha.target import ServiceStatus
-from matcha.targets.kubernetes import desired, look, rotation, volumes, why, workloads
+from matcha.targets.kubernetes import desired, look, rotation, volumes, why
 from matcha.targets.kubernetes.cluster import Cluster, Forbidden
 from matcha.targets.kubernetes.compare import amount
 from matcha.targets.kubernetes.names import DATABASE, NAME, SECRETS
@@ -121,7 +121,7 @@ def _of_service(wanted: Setting | None, name: str, seen: Seen) -> Sequence[Any]:
     environment = next((e for e in wanted.environments if e.name == service.environment), None)
     if environment is None or look.marked(workload.to_dict()) != service_digest(service, environment):
         return ()
-    return list(workloads.objects(wanted, service))
+    return desired.of_service(wanted, service)
 
 
 def _status(

@@ -27,7 +27,7 @@ from matcha.target import LockInfo
 from matcha.targets.kubernetes import space
 from matcha.targets.kubernetes.cluster import Cluster, ClusterError, Conflict, Forbidden
 from matcha.targets.kubernetes.lock import ClusterLock, Terminating
-from matcha.targets.kubernetes.names import COPY_OF, MANAGER, STATE, labels
+from matcha.targets.kubernetes.names import COPY_OF, MANAGER, STATE, labels, put_instance
 from matcha.targets.kubernetes.versions import TRIES, is_unsettled, remove, replace
 
 CONTENT = "state.json"
@@ -114,7 +114,7 @@ class ClusterStore:
             metadata=ObjectMeta(name=name, labels=marks), data=found.data, binaryData=found.binaryData
         )
         try:
-            self._cluster.create(copy)
+            self._cluster.create(*put_instance([copy], self._cluster.namespace))
         except Conflict:
             there = self._cluster.get(ConfigMap, name)
             if there is None or (there.data, there.binaryData) != (found.data, found.binaryData):
@@ -277,7 +277,7 @@ class _Record:
         """Without `data` what is there stays."""
         for left in reversed(range(TRIES)):
             self._lock.ensure(self.token)
-            wanted = _record(self._seen, self.token, data)
+            [wanted] = self._marked(_record(self._seen, self.token, data))
             try:
                 self._seen = replace(self._cluster, wanted) if self._seen else self._cluster.create(wanted)
                 return
@@ -326,7 +326,10 @@ class _Record:
         if _is_empty(seen):
             remove(self._cluster, seen)
         else:
-            replace(self._cluster, _record(seen, "", None))
+            replace(self._cluster, *self._marked(_record(seen, "", None)))
+
+    def _marked(self, obj: ConfigMap) -> list[ConfigMap]:
+        return put_instance([obj], self._cluster.namespace)
 
 
 def _record(over: ConfigMap | None, token: str, data: dict[str, str] | None) -> ConfigMap:

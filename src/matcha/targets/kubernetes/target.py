@@ -50,6 +50,7 @@ from matcha.targets.kubernetes.names import (
     SHARED,
     STORE,
     TOUCHED,
+    put_instance,
 )
 from matcha.targets.kubernetes.options import KubernetesOptions
 from matcha.targets.kubernetes.raising import Raiser
@@ -86,6 +87,7 @@ class KubernetesTarget:
         self._former: list[str] = []  # volumes that were seen without a record
         self._setting: Setting | None = None
         self._reads_secrets = True
+        self._proof = proof.Proof()
         self._here = Here(self._project, self._options)
 
     @cached_property
@@ -147,7 +149,8 @@ class KubernetesTarget:
         """Everything as it would be applied; asks no cluster. Values of secrets are placeholders."""
         found = self._render(services, environments)
         objects = desired.whole(found)
-        first = filter(None, [foundations.namespace(found.namespace), desired.placeholders(objects)])
+        values = desired.placeholders(objects, found.namespace)
+        first = filter(None, [foundations.namespace(found.namespace), values])
         return [desired.document(obj, found.namespace) for obj in (*first, *objects)]
 
     def status(
@@ -211,7 +214,7 @@ class KubernetesTarget:
             raiser.apply(desired.laid(found)[foundation])
             return
         if foundation == BUCKET_CHECK:
-            parts = [*desired.laid(found)[foundation], *outside.check(found)]
+            parts = [*desired.laid(found)[foundation], *desired.of_stack(found, outside.check(found))]
             made_from, where, advice = outside.digest(found), found.storage.url, outside.advice(found)
             self._bring_about(facts.BUCKET, key, parts, made_from, where, emit, advice)
             return
@@ -221,7 +224,8 @@ class KubernetesTarget:
         raiser.apply(self._marked(desired.laid(found)[foundation]))
         raiser.wait(foundation, key, StatefulSet, FOUNDATION_SECONDS, emit)
         if foundation == DATABASE:
-            parts, where = list(foundations.database_setup(found)), self._place(DATABASE)
+            parts = desired.of_stack(found, foundations.database_setup(found))
+            where = self._place(DATABASE)
             self._bring_about(facts.DATABASES, key, parts, foundations.setup_digest(found), where, emit)
 
     def _bring_about(
@@ -247,7 +251,7 @@ class KubernetesTarget:
             found, kinds = with_environment(self._known(), environment), machines(self._cluster)
             where = self._place(STORE)
             for kind in sorted(kinds) if len(kinds) > 1 else [""]:
-                job = list(archives.builder(found, environment, kind))
+                job = desired.of_stack(found, archives.builder(found, environment, kind))
                 self._raiser().run_job(job, key, archives.BUILD_SECONDS, emit, place=where)
         facts.keep_environment(self._writing, environment.name, environment.digest, where, kinds)
 
@@ -261,7 +265,7 @@ class KubernetesTarget:
     def start(self, service: Service, environment: Environment, emit: Emit) -> dict[str, int]:
         found = with_service(with_environment(self._known(), environment), service)
         raiser = self._raiser()
-        objects = list(desired.unique(list(workloads.objects(found, service))))
+        objects = list(desired.unique(desired.of_service(found, service)))
         raiser.apply(self._marked(objects))
         kind = type(objects[-1])
         raiser.wait(service.name, f"service/{service.name}", kind, workloads.start_seconds(service), emit)
@@ -274,7 +278,7 @@ class KubernetesTarget:
         """The pods see the change within seconds: a kubelet looks at a pod's volumes when the pod changes."""
         if service.live:
             found = with_service(self._known(), service)
-            self._raiser().apply([workloads.live_map(found, service)])
+            self._raiser().apply(desired.of_stack(found, [workloads.live_map(found, service)]))
             self._writing.touch(service.name, TOUCHED)
 
     def remove_service(self, name: str, emit: Emit) -> None:
@@ -291,7 +295,8 @@ class KubernetesTarget:
 
     def share(self, name: str, text: str) -> None:
         """Raises MatchaError for more than a ConfigMap holds."""
-        self._raiser().apply([code.texts(f"{SHARED}-{name}", SHARED, MANAGER, {name: text})])
+        made = code.texts(f"{SHARED}-{name}", SHARED, MANAGER, {name: text})
+        self._raiser().apply(put_instance([made], self._options.namespace))
 
     def shared(self, name: str) -> str | None:
         found = self._cluster.get(ConfigMap, f"{SHARED}-{name}")
@@ -350,8 +355,12 @@ class KubernetesTarget:
         self._here.forget("")
 
     def leftovers(self, *, delete_data: bool = True) -> Sequence[str]:
-        left = removal.leftovers(self._cluster, delete_data) or proof.remaining(self._cluster, delete_data)
-        return [*left, *removal.namespace_left(self._cluster), *self._here.left()]
+        self._proof = proof.proof(self._cluster, delete_data)
+        return [*self._proof.left, *self._here.left()]
+
+    def unproved(self) -> Sequence[str]:
+        """`matcha.target.Blinkered`: kinds that were not listed, and what is Matcha's by no label."""
+        return self._proof.unproved
 
     def python(self) -> str:
         """`matcha.target.OnePython`: that of the image."""
