@@ -504,11 +504,12 @@ def test_a_rollout_that_is_paused_while_it_is_waited_for_is_named(
     api_server: Path, stack: SmallStack, node: Kubelet
 ) -> None:
     stack.provision()
+    node.says["front"] = lambda _: {"phase": "Pending"}
     other = editor(api_server, stack.namespace)
 
     def pause(event: Event) -> None:
-        if event.subject == "service/front" and event.phase == "progress" and "front" not in paused:
-            paused.append("front")
+        if event.subject == "service/front" and event.message.endswith(" s)") and not paused:
+            paused.append(event.message)
             change = {"spec": {"paused": True, **containers(image="other:1")["spec"]}}
             other.patch(Deployment, "front", change, patch_type=PatchType.STRATEGIC)
 
@@ -519,6 +520,7 @@ def test_a_rollout_that_is_paused_while_it_is_waited_for_is_named(
     assert "its rollout is paused (kubectl rollout pause)" in told.value.message
     assert told.value.resolution == "matcha provision"
     assert "its rollout is paused" in " ".join(stack.details().values())
+    del node.says["front"]
     stack.provision()
     assert reasons(stack) == {}
 
