@@ -120,15 +120,21 @@ class Raiser:
         except ClusterError as error:
             if isinstance(obj, PersistentVolumeClaim):
                 raise self._kept(obj, error) from error
-            if error.status == INVALID and (there := self._cluster.get(type(obj), obj.metadata.name)):
-                # What others added may not stand beside what is wanted, such as another kind of probe.
-                alone = self._alone(obj, there)
-                if alone is not there:
-                    return alone
-            if not isinstance(obj, WORKLOADS) or not is_immutable(error):
+            if not is_immutable(error):
+                return self._applied_alone(obj, error)
+            if not isinstance(obj, WORKLOADS):
                 raise
         self._remove(type(obj), str(obj.metadata.name if obj.metadata else ""))
         return self._applied(obj)
+
+    def _applied_alone(self, obj: Any, error: ClusterError) -> Any:
+        """What others added may not stand beside what is wanted, such as another kind of probe. Raises
+        `error` where that is not why the cluster refused it.
+        """
+        there = self._cluster.get(type(obj), obj.metadata.name) if error.status == INVALID else None
+        if there is None or (alone := self._alone(obj, there)) is there:
+            raise error
+        return alone
 
     def _applied(self, obj: Any) -> Any:
         try:
