@@ -39,6 +39,7 @@ from lightkube.resources.policy_v1 import PodDisruptionBudget
 from lightkube.types import CascadeType, PatchType
 
 from matcha.errors import ComponentFailed, MatchaError
+from matcha.events import Event
 from matcha.targets.kubernetes import raising, removal
 from matcha.targets.kubernetes.cluster import Conflict, Forbidden
 from matcha.targets.kubernetes.look import KINDS, everything
@@ -182,10 +183,137 @@ EDITS = (
 )
 
 
-def test_what_others_changed_shows_in_the_plan_and_is_repaired(api_server: Path, stack: SmallStack) -> None:
+def pods(**fields: Any) -> dict[str, Any]:
+    return {"spec": {"template": {"spec": fields}}}
+
+
+SPY = {"name": "spy", "image": "spy:1"}
+ELSEWHERE = {
+    "nodeAffinity": {
+        "requiredDuringSchedulingIgnoredDuringExecution": {
+            "nodeSelectorTerms": [{"matchExpressions": [{"key": "gpu", "operator": "Exists"}]}]
+        }
+    }
+}
+ADDED = (
+    Edit(ServiceObject, "front", {"spec": {"externalIPs": ["1.2.3.4"]}}, says="spec.externalIPs"),
+    Edit(ServiceObject, "front", {"spec": {"ports": [{"port": 22, "name": "ssh"}]}}, says="spec.ports[22]"),
+    Edit(ServiceObject, "front", {"spec": {"type": "NodePort"}}, says="spec.type"),
+    Edit(ServiceObject, "front", {"spec": {"publishNotReadyAddresses": True}}, says="publishNotReady"),
+    Edit(Deployment, "front", {"spec": {"paused": True}}, says="spec.paused"),
+    Edit(Deployment, "front", {"spec": {"minReadySeconds": 5}}, says="spec.minReadySeconds"),
+    Edit(
+        StatefulSet,
+        "back",
+        {"spec": {"updateStrategy": {"type": "OnDelete", "rollingUpdate": None}}},
+        "service/back",
+        "updateStrat",
+    ),
+    Edit(Deployment, "front", pods(initContainers=[SPY]), says="template.spec.initContainers"),
+    Edit(Deployment, "front", pods(hostPID=True), says="hostPID"),
+    Edit(Deployment, "front", pods(hostIPC=True, shareProcessNamespace=True), says="hostIPC"),
+    Edit(Deployment, "front", pods(hostNetwork=True), says="hostNetwork"),
+    Edit(Deployment, "front", pods(tolerations=[{"operator": "Exists"}]), says="tolerations"),
+    Edit(
+        Deployment, "front", pods(hostAliases=[{"ip": "1.2.3.4", "hostnames": ["back"]}]), says="hostAliases"
+    ),
+    Edit(Deployment, "front", pods(nodeName="there"), says="nodeName"),
+    Edit(Deployment, "front", pods(nodeSelector={"gpu": "a100"}), says="nodeSelector"),
+    Edit(Deployment, "front", pods(affinity=ELSEWHERE), says="affinity"),
+    Edit(Deployment, "front", pods(dnsConfig={"nameservers": ["1.2.3.4"]}), says="dnsConfig"),
+    Edit(Deployment, "front", pods(dnsPolicy="Default"), says="dnsPolicy"),
+    Edit(Deployment, "front", pods(serviceAccountName="default"), says="serviceAccountName"),
+    Edit(Deployment, "front", pods(imagePullSecrets=[{"name": "theirs"}]), says="imagePullSecrets"),
+    Edit(Deployment, "front", pods(securityContext={"supplementalGroups": [0]}), says="supplementalGroups"),
+    Edit(
+        Deployment, "front", containers(envFrom=[{"secretRef": {"name": "matcha-secrets"}}]), says="envFrom"
+    ),
+    Edit(
+        Deployment,
+        "front",
+        containers(lifecycle={"postStart": {"exec": {"command": ["id"]}}}),
+        says="postStart",
+    ),
+    Edit(Deployment, "front", containers(workingDir="/root"), says="workingDir"),
+    Edit(Deployment, "front", containers(imagePullPolicy="Never"), says="imagePullPolicy"),
+    Edit(Deployment, "front", containers(ports=[{"containerPort": 22}]), says="ports[22]"),
+    Edit(Deployment, "front", containers(resources={"limits": {"cpu": "1"}}), says="limits.cpu"),
+    Edit(
+        Deployment,
+        "front",
+        containers(securityContext={"capabilities": {"add": ["SYS_ADMIN"]}}),
+        says="capabilities.add",
+    ),
+    Edit(Deployment, "front", containers(securityContext={"runAsUser": 0}), says="runAsUser"),
+    Edit(
+        Deployment,
+        "front",
+        containers(
+            volumeMounts=[{"name": "tmp", "mountPath": "/etc/other"}],
+        ),
+        says="volumeMounts",
+    ),
+    Edit(
+        Deployment,
+        "front",
+        containers(livenessProbe={"httpGet": None, "exec": {"command": ["false"]}}),
+        says="livenessProbe",
+    ),
+    Edit(
+        Deployment,
+        "front",
+        containers(
+            env=[{"name": "HOME", "value": None, "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}]
+        ),
+        says="env",
+    ),
+    Edit(
+        StatefulSet,
+        "object-store",
+        containers("object-store", command=["sh"]),
+        "foundation/object-store",
+        "command",
+    ),
+    Edit(
+        PodDisruptionBudget,
+        "front",
+        {"spec": {"unhealthyPodEvictionPolicy": "AlwaysAllow"}},
+        says="unhealthyPod",
+    ),
+    Edit(
+        NetworkPolicy,
+        "matcha-back",
+        [{"op": "add", "path": "/spec/ingress/0/from/0/namespaceSelector", "value": {}}],
+        "foundation/network",
+        "spec.ingress",
+        style=PatchType.JSON,
+    ),
+    Edit(
+        NetworkPolicy,
+        "matcha-back",
+        [{"op": "add", "path": "/spec/ingress/0/ports/0/endPort", "value": 65535}],
+        "foundation/network",
+        "spec.ingress",
+        style=PatchType.JSON,
+    ),
+    Edit(
+        NetworkPolicy,
+        "matcha-back",
+        {"spec": {"podSelector": {"matchExpressions": [{"key": "never", "operator": "Exists"}]}}},
+        "foundation/network",
+        "spec.podSelector",
+        style=PatchType.MERGE,
+    ),
+)
+
+
+@pytest.mark.parametrize("edits", [EDITS, ADDED], ids=["changed", "added"])
+def test_what_others_changed_shows_in_the_plan_and_is_repaired(
+    api_server: Path, stack: SmallStack, edits: tuple[Edit, ...]
+) -> None:
     stack.provision()
     other = editor(api_server, stack.namespace)
-    for edit in EDITS:
+    for edit in edits:
         other.patch(edit.kind, edit.name, edit.change, patch_type=edit.style)
         told = reasons(stack)
         assert list(told) == [edit.step], edit
@@ -310,6 +438,91 @@ def test_another_manager_is_named_and_overruled_only_on_demand(api_server: Path,
     stack.provision(force=True)
     found = operator.get(Deployment, "front")
     assert found.spec and found.spec.replicas == 1
+    assert reasons(stack) == {}
+
+
+def test_what_another_manager_applies_besides_is_taken_out_only_on_demand(
+    api_server: Path, stack: SmallStack
+) -> None:
+    stack.provision()
+    operator = cluster(api_server, stack.namespace).client
+    theirs = {"apiVersion": "apps/v1", "kind": "Deployment", **pods(tolerations=[{"operator": "Exists"}])}
+    operator.patch(Deployment, "front", theirs, patch_type=PatchType.APPLY, field_manager="gitops")
+    where = "spec.template.spec.tolerations"
+    assert f"Deployment front was changed by gitops: {where}" in reasons(stack)["service/front"]
+    with pytest.raises(Conflict) as told:
+        stack.provision()
+    assert "Deployment front is managed by somebody else" in told.value.message
+    assert told.value.details == f'conflict with "gitops": .{where}'
+    assert told.value.resolution == "matcha provision --force"
+    assert operator.get(Deployment, "front").spec.template.spec.tolerations
+    stack.provision(force=True)
+    assert not operator.get(Deployment, "front").spec.template.spec.tolerations
+    assert reasons(stack) == {}
+
+
+def test_what_was_restored_from_a_backup_is_no_change(api_server: Path, stack: SmallStack) -> None:
+    """Whoever makes an object owns what the API server fills in, too."""
+    stack.provision()
+    backup = editor(api_server, stack.namespace)
+    for kind, name in (
+        (Deployment, "front"),
+        (StatefulSet, "back"),
+        (ServiceObject, "front"),
+        (NetworkPolicy, "matcha-back"),
+        (PodDisruptionBudget, "front"),
+    ):
+        saved = backup.get(kind, name)
+        backup.delete(kind, name, cascade=CascadeType.FOREGROUND)
+        until(lambda kind=kind, name=name: cluster_lacks(backup, kind, name), 60)
+        saved.metadata = ObjectMeta(
+            name=name, labels=saved.metadata.labels, annotations=saved.metadata.annotations
+        )
+        saved.status = None
+        backup.create(saved)
+    until(lambda: reasons(stack) == {}, 60)  # the pods come again
+    for kind, name in ((Deployment, "front"), (ServiceObject, "front")):  # owners may be wiped out as well
+        backup.patch(kind, name, {"metadata": {"managedFields": [{}]}}, patch_type=PatchType.MERGE)
+    stack.services = (usual()[0], with_env(usual()[1], NEW="1"))
+    stack.provision()
+    assert reasons(stack) == {}
+
+
+def cluster_lacks(client: Client, kind: Any, name: str) -> bool:
+    return not list(client.list(kind, fields={"metadata.name": name}))
+
+
+def test_a_rollout_that_was_paused_goes_on(api_server: Path, stack: SmallStack) -> None:
+    stack.provision()
+    editor(api_server, stack.namespace).patch(Deployment, "front", {"spec": {"paused": True}})
+    stack.services = (usual()[0], with_env(usual()[1], NEW="1"))
+    stack.provision()
+    assert reasons(stack) == {}
+    assert not cluster(api_server, stack.namespace).get(Deployment, "front").spec.paused
+
+
+def test_a_rollout_that_is_paused_while_it_is_waited_for_is_named(
+    api_server: Path, stack: SmallStack, node: Kubelet
+) -> None:
+    stack.provision()
+    node.says["front"] = lambda _: {"phase": "Pending"}
+    other = editor(api_server, stack.namespace)
+
+    def pause(event: Event) -> None:
+        if event.subject == "service/front" and event.message.endswith(" s)") and not paused:
+            paused.append(event.message)
+            change = {"spec": {"paused": True, **containers(image="other:1")["spec"]}}
+            other.patch(Deployment, "front", change, patch_type=PatchType.STRATEGIC)
+
+    paused: list[str] = []
+    stack.services = (usual()[0], with_env(usual()[1], NEW="1"))
+    with pytest.raises(ComponentFailed) as told:
+        stack.provision(emit=pause)
+    assert "its rollout is paused (kubectl rollout pause)" in told.value.message
+    assert told.value.resolution == "matcha provision"
+    assert "its rollout is paused" in " ".join(stack.details().values())
+    del node.says["front"]
+    stack.provision()
     assert reasons(stack) == {}
 
 

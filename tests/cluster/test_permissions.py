@@ -34,6 +34,7 @@ from matcha.host.findings import Finding
 from matcha.targets.kubernetes import foundations, permissions
 from matcha.targets.kubernetes.cluster import Forbidden
 from matcha.targets.kubernetes.doctor import OPENSHIFT
+from matcha.targets.kubernetes.names import MINE
 from support.apiserver import as_user
 from support.faults import Fault, FaultyProxy
 from support.kubelet import Kubelet, kubelet
@@ -303,11 +304,31 @@ def test_without_a_right_to_pod_securitys_labels_matcha_does_without(
     everywhere.provision()
     found = cluster(api_server, everywhere.namespace).get_global(Namespace, everywhere.namespace)
     assert not [key for key in found.metadata.labels if key.startswith("pod-security")]
+    assert everywhere.plan().steps == ()
     everywhere.services = usual()[:1]
     [note] = [n for n in everywhere.plan().notes if "Pod Security" in n]
     assert f"kubectl label namespace {everywhere.namespace}" in note
     everywhere.destroy()
     assert there(api_server, everywhere.namespace) == set()
+
+
+def test_a_cluster_that_refuses_the_level_is_asked_once(
+    api_server: Path, tmp_path: Path, name: str, no_levels: None
+) -> None:
+    """Who may change namespaces may, and the cluster's policy says no."""
+    admin = cluster(api_server, name)
+    admin.create(Namespace(metadata=ObjectMeta(name=name, labels=MINE)))
+    events: list[Event] = []
+    try:
+        with kubelet(api_server, name):
+            stack = SmallStack(tmp_path, api_server, name)
+            stack.provision(emit=events.append)
+            assert any("levels are set by administrators" in note for note in notes(events))
+            assert stack.plan().steps == ()
+            found = stack.doctor()["namespace"]
+            assert found.ok and "does not enforce Pod Security" in found.message
+    finally:
+        admin.delete(Namespace, name)
 
 
 def test_without_a_right_to_make_namespaces_it_is_said_what_to_ask_for(

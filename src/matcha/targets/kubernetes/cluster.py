@@ -182,6 +182,21 @@ class Cluster:
             again=False,
         )
 
+    def own(self, found: Any, fields: list[dict[str, Any]]) -> None:
+        """Change who owns what of the object. Raises ClusterError where it has changed since, or where the
+        answer was lost.
+        """
+        kind, name = type(found), found.metadata.name
+        change: Any = [
+            {"op": "replace", "path": "/metadata/managedFields", "value": fields},
+            {"op": "replace", "path": "/metadata/resourceVersion", "value": found.metadata.resourceVersion},
+        ]
+        self._write(
+            lambda: self.client.patch(kind, name, change, patch_type=PatchType.JSON),
+            f"change {_of(found)}",
+            again=False,
+        )
+
     def create(self, obj: Any, *, again: bool = False) -> Any:
         """Raises Conflict where it exists. `again`: for who takes that for done, as an answer may be lost."""
         self._learn(type(obj))

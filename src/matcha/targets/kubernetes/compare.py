@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from matcha.targets.kubernetes.owners import is_other
+
 _KEYS = ("mountPath", "name", "containerPort", "port", "type", "key")
 _QUANTITY = re.compile(r"(\d+(?:\.\d+)?)(m|k|M|G|T|Ki|Mi|Gi|Ti)?")
 _FACTORS = {
@@ -21,7 +23,7 @@ _FACTORS = {
 }
 # What stands in these besides what is wanted changes what a pod does.
 _WHOLE = frozenset({"env", "volumes", "volumeMounts", "containers", "initContainers", "args", "command"})
-_PICKING = frozenset({"selector", "matchLabels"})  # labels of which one more picks other pods
+_PICKING = frozenset({"selector", "matchLabels", "nodeSelector"})  # of which one more picks others
 _TRUE_UNLESS_SAID = frozenset({"automountServiceAccountToken", "allowPrivilegeEscalation"})
 _POLICY = ("spec.ingress", "spec.egress")  # every entry of a network policy, at any depth, opens something
 
@@ -146,4 +148,4 @@ def last_editor(found: Mapping[str, Any], manager: str) -> str:
 def _edits(found: Mapping[str, Any], manager: str) -> list[Mapping[str, Any]]:
     entries = found.get("metadata", {}).get("managedFields") or ()
     others = [e for e in entries if e.get("manager") != manager and e.get("subresource") != "status"]
-    return [e for e in others if not str(e.get("manager")).startswith(("kube-", "k3s", "kubelet"))]
+    return [e for e in others if is_other(e)]

@@ -12,7 +12,6 @@ from lightkube.resources.coordination_v1 import Lease
 from lightkube.resources.core_v1 import (
     ConfigMap,
     LimitRange,
-    Namespace,
     ResourceQuota,
     Secret,
 )
@@ -147,36 +146,6 @@ def _users(patient: Patient) -> Iterator[Finding]:
             ok=False,
             message="This is OpenShift, which refuses pods that name their users.",
             fix="Set targets.kubernetes.run-as to: cluster",
-        )
-
-
-def _namespace(patient: Patient) -> Iterator[Finding]:
-    name = patient.options.namespace
-    try:
-        there = patient.cluster.get_global(Namespace, name)
-    except Forbidden:
-        yield Finding(
-            check="namespace", ok=True, message=f"Whether {name} is there cannot be seen; it is used."
-        )
-        return
-    if there and there.metadata.deletionTimestamp:
-        held = " ".join(space.held_by(there))
-        yield Finding(
-            check="namespace",
-            ok=False,
-            message=f"The namespace {name} is being removed: nothing can be made in it. {held}".strip(),
-            fix=f"kubectl wait --for=delete namespace/{name} --timeout=5m, then: matcha provision",
-        )
-    elif there:
-        yield Finding(check="namespace", ok=True, message=f"The namespace {name} is there.")
-    elif permissions.may(patient.cluster, "", "namespaces", "create", everywhere=True):
-        yield Finding(check="namespace", ok=True, message=f"The namespace {name} is made by provision.")
-    else:
-        yield Finding(
-            check="namespace",
-            ok=False,
-            message=f"There is no namespace {name}, and you may not make it.",
-            fix=f"Ask an administrator for: kubectl create namespace {name}",
         )
 
 
@@ -389,7 +358,7 @@ def _answers(links: Links) -> Finding:
 CHECKS: dict[str, Callable[[Patient], Iterator[Finding]]] = {
     "cluster": _reachable,
     "addresses": _addresses,
-    "namespace": _namespace,
+    "namespace": lambda patient: space.findings(patient.cluster),
     "users": _users,
     "permissions": _permissions,
     "names": _names,

@@ -25,7 +25,17 @@ from lightkube.resources.policy_v1 import PodDisruptionBudget
 from matcha.component import service_digest
 from matcha.state import State
 from matcha.target import Seen, Snapshot
-from matcha.targets.kubernetes import admission, desired, facts, foundations, happened, outside, rotation, why
+from matcha.targets.kubernetes import (
+    admission,
+    desired,
+    facts,
+    foundations,
+    happened,
+    outside,
+    rotation,
+    space,
+    why,
+)
 from matcha.targets.kubernetes.archives import has_image
 from matcha.targets.kubernetes.cluster import Cluster, ClusterError
 from matcha.targets.kubernetes.compare import last_editor
@@ -39,6 +49,7 @@ from matcha.targets.kubernetes.names import (
     SECRETS,
     STORE,
 )
+from matcha.targets.kubernetes.owners import foreign
 from matcha.targets.kubernetes.rotation import Held
 from matcha.targets.kubernetes.setting import Setting
 
@@ -59,10 +70,13 @@ KINDS: tuple[type[Any], ...] = (
 
 
 class Found(msgspec.Struct, frozen=True):
-    """Everything of Matcha's in the namespace, by kind and name. `held` are the values of Secrets."""
+    """Everything of Matcha's in the namespace, by kind and name. `held` are the values of Secrets. `loose`:
+    the namespace is (`space.is_loose`), and the user may change that.
+    """
 
     objects: Mapping[desired.Ref, Any]
     held: Held = Held()
+    loose: bool = False
 
     def get(self, kind: type[Any], name: str) -> Any:
         return self.objects.get((kind.__name__, name))
@@ -86,9 +100,9 @@ def bare(cluster: Cluster) -> Found:
 
 def of_stack(cluster: Cluster, names: Iterable[str]) -> Found:
     """Everything, with the Secrets of these `names`; without any for who may not read them."""
-    with ThreadPoolExecutor(1) as pool:
-        held = pool.submit(rotation.read, cluster, names)
-        return Found(bare(cluster).objects, held.result())
+    with ThreadPoolExecutor(2) as pool:
+        held, loose = pool.submit(rotation.read, cluster, names), pool.submit(space.is_to_enforce, cluster)
+        return Found(bare(cluster).objects, held.result(), loose.result())
 
 
 def told(cluster: Cluster, claims: Sequence[PersistentVolumeClaim] | None = None) -> Sequence[Event]:
@@ -106,7 +120,10 @@ def told(cluster: Cluster, claims: Sequence[PersistentVolumeClaim] | None = None
 
 
 def snapshot(
-    found: Found, setting: Setting, machines: frozenset[str] = frozenset(), state: State | None = None
+    found: Found,
+    setting: Setting,
+    machines: frozenset[str] = frozenset(),
+    state: State | None = None,
 ) -> Snapshot:
     """As `Target.observe`. `machines`: the kinds of node that pods may come to."""
     notes = found.get(ConfigMap, NOTES)
@@ -124,7 +141,11 @@ def snapshot(
         digests[f"service/{service.name}"] = service_digest(service, setting.environment(service.environment))
     for key, objects in desired.steps(setting).items():
         shown[key] = _seen(key, objects, found, pods, digests[key])
-    lacks = {DATABASE: _databases(found, setting), BUCKET_CHECK: _bucket(found, setting)}
+    lacks = {
+        foundations.NETWORK: space.LOOSE if found.loose else "",
+        DATABASE: _databases(found, setting),
+        BUCKET_CHECK: _bucket(found, setting),
+    }
     for key, lack in ((f"foundation/{name}", lack) for name, lack in lacks.items() if lack):
         shown[key] = Seen(shown[key].condition, "", shown[key].detail or lack)
     return Snapshot({k: s for k, s in {**shown, **_unknown(found, shown)}.items() if s.condition != "absent"})
@@ -209,8 +230,8 @@ def changed(objects: Iterable[Any], found: Found, digest: str | None = None) -> 
         live = one.to_dict()
         if isinstance(obj, WORKLOADS) and digest is not None and marked(live) not in (None, digest):
             return "changed in matcha.yaml"
-        if path := next(iter(_differing(obj.to_dict(), live, stopped)), ""):
-            editor = last_editor(live, MANAGER)
+        if differs := next(_differing(obj.to_dict(), live, kind, stopped), None):
+            path, editor = differs
             return f"{kind} {name} was changed{f' by {editor}' if editor else ''}: {path}"
     there = [found.objects.get(desired.ref(obj)) for obj in objects]
     return rotation.change(objects, there, found.held)
@@ -227,10 +248,17 @@ def _is_stopped(there: Iterable[Any]) -> bool:
     return any(isinstance(o, WORKLOADS) and o.spec.replicas == 0 for o in there)
 
 
-def _differing(wanted: dict[str, Any], live: dict[str, Any], stopped: bool) -> list[str]:
-    """What was stopped has no replicas and is suspended, and is not different for it."""
-    paths = admission.drift(wanted, live)
-    return [p for p in paths if not (stopped and p in ("spec.replicas", "spec.suspend"))]
+def _differing(
+    wanted: dict[str, Any], live: dict[str, Any], kind: str, stopped: bool
+) -> Iterator[tuple[str, str]]:
+    """Paths, each with who changed it. What was stopped has no replicas and is suspended, and is not
+    different for it.
+    """
+    for path in admission.drift(wanted, live):
+        if not (stopped and path in ("spec.replicas", "spec.suspend")):
+            yield path, last_editor(live, MANAGER)
+    for each in foreign(wanted, live, kind):
+        yield each.path, each.owner
 
 
 def _unknown(found: Found, shown: Mapping[str, Seen]) -> dict[str, Seen]:

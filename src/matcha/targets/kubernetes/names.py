@@ -16,6 +16,7 @@ FILES_DIGEST = "matcha-ml/files"  # annotation of pods: their files are read at 
 SECRETS_MARK = "matcha-ml/secrets"  # annotation of pods: a keyed mark of the values that they read
 ADMITTED = "matcha-ml/admitted"  # annotation: what the cluster's admission makes of what was applied
 PLACE = "matcha-ml/place"  # annotation of a Job: the volume that its work is in
+UNENFORCED = "matcha-ml/pod-security"  # annotation of a namespace: why it does not enforce Pod Security
 COPY_OF = "matcha-ml/copy-of"  # label of what was kept of an unreadable record
 KEEPS = "matcha-ml/keeps-data"  # label: goes only with --delete-data
 TOUCHED = "matcha-ml/touched"  # annotation of a pod: has the kubelet look at its volumes at once

@@ -37,6 +37,7 @@ class Known(msgspec.Struct, frozen=True, kw_only=True):
     mine: Collection[desired.Ref]
     former: Sequence[str]
     reads_secrets: bool
+    loose: bool = False  # the namespace: a step makes it enforce Pod Security
 
 
 def check(cluster: Cluster, known: Known, environments: Sequence[Environment]) -> None:
@@ -68,7 +69,7 @@ def notes(
     if missing := [e.name for e in _unbuilt(environments, known.snapshot)]:
         yield f"Environments built in the cluster, once: {', '.join(missing)}."
     yield from given.notes(cluster, options)
-    if secure := space.security_note(cluster):
+    if not known.loose and (secure := space.security_note(cluster)):
         yield secure
     yield from hidden(cluster, environments)
     if not known.reads_secrets:

@@ -18,6 +18,7 @@ from matcha.targets.kubernetes.cluster import Cluster, ClusterError, Conflict
 from matcha.targets.kubernetes.compare import extras
 from matcha.targets.kubernetes.fencing import Fenced
 from matcha.targets.kubernetes.names import ADMITTED, PLACE, selector
+from matcha.targets.kubernetes.owners import adopted, foreign
 from matcha.targets.kubernetes.refusals import is_immutable
 from matcha.targets.kubernetes.secrets import Secrets
 
@@ -63,9 +64,28 @@ class Raiser:
         objects = list(objects)
         ownership.refuse_foreign(self._cluster, [o for o in objects if desired.ref(o) not in self._mine])
         for obj in objects:
-            made = self._applied_or_anew(obj)
+            made = self._alone(obj, self._applied_or_anew(obj))
             self._mine.add(desired.ref(obj))
             self._noted(obj, self._stripped(obj, made))
+
+    def _alone(self, wanted: Any, found: Any) -> Any:
+        """`found` without what others set in it beside what is wanted: once it is Matcha's, it goes with the
+        next apply. Raises Conflict where one of them applies it.
+        """
+        for _ in range(TRIES):
+            others = list(foreign(wanted.to_dict(), found.to_dict(), type(found).__name__))
+            if not others:
+                break
+            if not self._insist and (applied := [each for each in others if each.applies]):
+                said = [f'conflict with "{each.owner}": .{each.path}' for each in applied]
+                raise _contested(Conflict("", owners=said), wanted)
+            try:
+                self._cluster.own(found, adopted(found.to_dict(), insist=self._insist))
+            except ClusterError as error:
+                if error.status not in UNSETTLED:
+                    raise
+            found = self._applied(wanted)
+        return found
 
     def _stripped(self, wanted: Any, found: Any) -> Any:
         """`found` without entries that others added. Where an entry has moved, or an answer was lost, it is
@@ -100,10 +120,21 @@ class Raiser:
         except ClusterError as error:
             if isinstance(obj, PersistentVolumeClaim):
                 raise self._kept(obj, error) from error
-            if not isinstance(obj, WORKLOADS) or not is_immutable(error):
+            if not is_immutable(error):
+                return self._applied_alone(obj, error)
+            if not isinstance(obj, WORKLOADS):
                 raise
         self._remove(type(obj), str(obj.metadata.name if obj.metadata else ""))
         return self._applied(obj)
+
+    def _applied_alone(self, obj: Any, error: ClusterError) -> Any:
+        """What others added may not stand beside what is wanted, such as another kind of probe. Raises
+        `error` where that is not why the cluster refused it.
+        """
+        there = self._cluster.get(type(obj), obj.metadata.name) if error.status == INVALID else None
+        if there is None or (alone := self._alone(obj, there)) is there:
+            raise error
+        return alone
 
     def _applied(self, obj: Any) -> Any:
         try:
@@ -227,8 +258,8 @@ class Raiser:
         return ComponentFailed(
             f"{name} did not come up{late}: {said.rstrip('.')}.",
             details=words or "Its pods left no last words.",
-            resolution=(words and advice) or f"matcha logs {name}"
-            if spoke
+            resolution=verdict.mend or (words and advice) or f"matcha logs {name}"
+            if spoke or verdict.mend
             else "Mend what it names, then: matcha provision",
         )
 

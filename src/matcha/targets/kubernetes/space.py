@@ -1,4 +1,4 @@
-"""The namespace itself: made where there is none, never changed, removed only where Matcha made it."""
+"""The namespace itself: made where there is none; held to Pod Security and removed where Matcha made it."""
 
 from __future__ import annotations
 
@@ -8,12 +8,16 @@ from typing import Any
 
 from lightkube.resources.core_v1 import Namespace
 
+from matcha.host.findings import Finding
 from matcha.targets.kubernetes import permissions
 from matcha.targets.kubernetes.cluster import Cluster, ClusterError, Conflict, Forbidden
-from matcha.targets.kubernetes.names import MANAGED_BY, MANAGER
+from matcha.targets.kubernetes.names import MANAGED_BY, MANAGER, UNENFORCED
 
 ENFORCED = "pod-security.kubernetes.io/enforce"
 LEVEL = "restricted"
+LOOSE = f"the namespace does not enforce Pod Security {LEVEL} any more"
+_SECURITY = "pod-security."
+_REFUSED = "refused"  # by a policy of the cluster, to whoever made the namespace
 _REFUSALS = (403, 422)  # a right is missing, or a policy of the cluster says no
 # What people would miss. Of the other kinds clusters put some into every namespace: certificates, accounts.
 _MISSED = ("CronJob", "Job", "Deployment", "StatefulSet", "Pod", "Service", "Secret", "PersistentVolumeClaim")
@@ -33,9 +37,48 @@ def make(cluster: Cluster) -> None:
         if error.status not in _REFUSALS:
             raise
         assert wanted.metadata and wanted.metadata.labels
-        kept = {k: v for k, v in wanted.metadata.labels.items() if not k.startswith("pod-security.")}
+        kept = {k: v for k, v in wanted.metadata.labels.items() if not k.startswith(_SECURITY)}
         wanted.metadata.labels = kept
+        wanted.metadata.annotations = {UNENFORCED: _REFUSED}
         _make_plain(cluster, wanted, error)
+
+
+def is_loose(found: Any) -> bool:
+    """Whether it is Matcha's and somebody took Pod Security's level away from it."""
+    if not is_ours(found) or _labels(found).get(ENFORCED) == LEVEL:
+        return False
+    return UNENFORCED not in (found.metadata.annotations or {}) and not found.metadata.deletionTimestamp
+
+
+def may_enforce(cluster: Cluster) -> bool:
+    return permissions.may(cluster, "", "namespaces", "patch")
+
+
+def is_to_enforce(cluster: Cluster) -> bool:
+    """Whether it is loose, and the user may change that. One call where it is not."""
+    return is_loose(seen(cluster)) and may_enforce(cluster)
+
+
+def enforce(cluster: Cluster) -> str:
+    """Have it enforce the level again; why it does not, where the cluster refuses that: it is not tried again
+    then.
+    """
+    from matcha.targets.kubernetes.foundations import namespace  # noqa: PLC0415 - most commands never need it
+
+    wanted = namespace(cluster.namespace)
+    assert wanted.metadata and wanted.metadata.labels
+    kind: Any = Namespace
+    level = {k: v for k, v in wanted.metadata.labels.items() if k.startswith(_SECURITY)}
+    try:
+        cluster.patch(kind, cluster.namespace, {"metadata": {"labels": level}})
+    except ClusterError as error:
+        if error.status not in _REFUSALS:
+            raise
+        with contextlib.suppress(Forbidden):
+            note = {"metadata": {"annotations": {UNENFORCED: _REFUSED}}}
+            cluster.patch(kind, cluster.namespace, note)
+        return f"{error.message} {error.details}".strip()
+    return ""
 
 
 def _make_plain(cluster: Cluster, wanted: Namespace, before: ClusterError) -> None:
@@ -97,12 +140,62 @@ def security_note(cluster: Cluster) -> str:
         return (
             f"You may not see the namespace {name} itself: whether it enforces Pod Security was not checked."
         )
-    if found is None or _labels(found).get(ENFORCED) == LEVEL:
+    return "" if found is None else _looseness(name, found)
+
+
+def _looseness(name: str, found: Any) -> str:
+    """What the namespace does not enforce, and how it would."""
+    if _labels(found).get(ENFORCED) == LEVEL:
         return ""
     return (
         f"The namespace {name} does not enforce Pod Security {LEVEL}; Matcha's own pods keep to it anyway. "
-        f"An administrator can: kubectl label namespace {name} {ENFORCED}={LEVEL}"
+        f"An administrator can: {_labelling(name)}"
     )
+
+
+def _labelling(name: str) -> str:
+    """The command."""
+    return f"kubectl label namespace {name} --overwrite {ENFORCED}={LEVEL}"
+
+
+def findings(cluster: Cluster) -> Iterator[Finding]:
+    """What a doctor says of it."""
+    name = cluster.namespace
+    check = "namespace"
+    try:
+        there = look(cluster)
+    except Forbidden:
+        yield Finding(check=check, ok=True, message=f"Whether {name} is there cannot be seen; it is used.")
+        return
+    if there and there.metadata.deletionTimestamp:
+        held = " ".join(held_by(there))
+        yield Finding(
+            check=check,
+            ok=False,
+            message=f"The namespace {name} is being removed: nothing can be made in it. {held}".strip(),
+            fix=f"kubectl wait --for=delete namespace/{name} --timeout=5m, then: matcha provision",
+        )
+    elif is_loose(there):
+        yield Finding(
+            check=check,
+            ok=False,
+            message=f"The namespace {name}, which Matcha made, enforces Pod Security {LEVEL} no more.",
+            fix="matcha provision"
+            if may_enforce(cluster)
+            else f"Ask an administrator for: {_labelling(name)}",
+        )
+    elif there:
+        said = f"The namespace {name} is there. {_looseness(name, there)}"
+        yield Finding(check=check, ok=True, message=said.strip())
+    elif permissions.may(cluster, "", "namespaces", "create", everywhere=True):
+        yield Finding(check=check, ok=True, message=f"The namespace {name} is made by provision.")
+    else:
+        yield Finding(
+            check=check,
+            ok=False,
+            message=f"There is no namespace {name}, and you may not make it.",
+            fix=f"Ask an administrator for: kubectl create namespace {name}",
+        )
 
 
 def takeover_notes(name: str, going: Sequence[str], volumes: Sequence[str]) -> Iterator[str]:

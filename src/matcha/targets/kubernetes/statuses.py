@@ -18,9 +18,10 @@ from matcha.component import service_digest
 from matcha.errors import MatchaError
 from matcha.host.ports import HOST
 from matcha.target import ServiceStatus
-from matcha.targets.kubernetes import desired, look, rotation, volumes, why
+from matcha.targets.kubernetes import desired, look, rotation, space, volumes, why
 from matcha.targets.kubernetes.cluster import Cluster, Forbidden
 from matcha.targets.kubernetes.compare import amount
+from matcha.targets.kubernetes.foundations import NETWORK
 from matcha.targets.kubernetes.names import DATABASE, NAME, SECRETS
 from matcha.targets.kubernetes.network import DATABASE_DUMP
 from matcha.targets.kubernetes.setting import Setting
@@ -40,6 +41,7 @@ class Seen(msgspec.Struct, frozen=True):
     used: Mapping[str, int]
     hidden: frozenset[str]
     told: Sequence[Event]
+    loose: bool = False  # the namespace, as `space.is_loose`
 
 
 def statuses(
@@ -60,6 +62,7 @@ def statuses(
         msgspec.structs.replace(_status(name, parts, seen, {}, comparable), foundation=True)
         for name, parts in laid
     ]
+    foundations = [_loose(f) if seen.loose else f for f in foundations]
     return [*services, *(_keyless(f, lost) for f in foundations), *_dumps(seen)]
 
 
@@ -68,6 +71,12 @@ def _lost(seen: Seen) -> MatchaError | None:
     held = seen.found.held
     claim = seen.found.get(PersistentVolumeClaim, DATABASE)
     return volumes.lost_key(claim, held.get(SECRETS)) if held.is_open else None
+
+
+def _loose(status: ServiceStatus) -> ServiceStatus:
+    if status.name != NETWORK:
+        return status
+    return msgspec.structs.replace(status, detail="; ".join(filter(None, (status.detail, space.LOOSE))))
 
 
 def _keyless(status: ServiceStatus, lost: MatchaError | None) -> ServiceStatus:
@@ -93,13 +102,15 @@ def _seen(cluster: Cluster, recorded: Setting) -> Seen:
             hidden.append(kind.__name__)
             return []
 
-    with ThreadPoolExecutor(9) as pool:
+    with ThreadPoolExecutor(10) as pool:
         used = pool.submit(memory, cluster)
         held = pool.submit(rotation.read, cluster, rotation.names(recorded))
+        within = pool.submit(space.seen, cluster)
         listed = [obj for objects in pool.map(of, KINDS) for obj in objects]
     found = look.Found({desired.ref(obj): obj for obj in listed}, held.result())
     pods = why.by_owner(found.of(Pod))
-    return Seen(found, pods, used.result(), frozenset(hidden), _told(cluster, found, pods))
+    told, loose = _told(cluster, found, pods), space.is_loose(within.result())
+    return Seen(found, pods, used.result(), frozenset(hidden), told, loose)
 
 
 def _told(cluster: Cluster, found: look.Found, pods: Mapping[str, list[Pod]]) -> Sequence[Event]:

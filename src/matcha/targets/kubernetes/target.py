@@ -30,6 +30,7 @@ from matcha.targets.kubernetes import (
     proof,
     removal,
     rotation,
+    space,
     statuses,
     volumes,
     workloads,
@@ -88,6 +89,7 @@ class KubernetesTarget:
         self._setting: Setting | None = None
         self._reads_secrets = True
         self._proof = proof.Proof()
+        self._loose = False  # the namespace, as in `look.Found`
         self._here = Here(self._project, self._options)
 
     @cached_property
@@ -133,7 +135,7 @@ class KubernetesTarget:
         found = self._set(services, environments)
         there = look.of_stack(self._cluster, rotation.names(found))
         self._mine |= set(there.objects)
-        self._reads_secrets = there.held.is_open
+        self._reads_secrets, self._loose = there.held.is_open, there.loose
         if state is None:
             self._former = removal.volumes(there.objects.values())
         return look.snapshot(there, found, machines(self._cluster), state)
@@ -191,6 +193,7 @@ class KubernetesTarget:
             mine=self._mine,
             former=self._former,
             reads_secrets=self._reads_secrets,
+            loose=self._loose,
         )
         preflight.check(self._cluster, known, environments)
         return list(preflight.notes(self._cluster, known, environments, self._project))
@@ -211,6 +214,8 @@ class KubernetesTarget:
         raiser = self._raiser()
         key = f"foundation/{foundation}"
         if foundation == foundations.NETWORK:
+            if self._loose and (refused := space.enforce(self._writing)):
+                emit(Event(key, "note", refused))
             raiser.apply(desired.laid(found)[foundation])
             return
         if foundation == BUCKET_CHECK:

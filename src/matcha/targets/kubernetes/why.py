@@ -40,13 +40,16 @@ _NONE: Restarts = {}
 
 
 class Verdict(msgspec.Struct, frozen=True):
-    """`log`: the last lines that a container which ended left, as far as the cluster kept them."""
+    """`log`: the last lines that a container which ended left, as far as the cluster kept them. `mend`: the
+    command that helps, where one is known.
+    """
 
     condition: Condition
     detail: str = ""
     hope: Hope = "yes"
     log: str = ""
     restarts: int = 0
+    mend: str = ""
 
 
 def judge(
@@ -66,8 +69,20 @@ def judge(
     restarts = sum(s.restartCount for pod in pods for s in _statuses(pod))
     if is_rolled_out(workload):
         return Verdict("running", restarts=restarts)
-    found = _worst(workload, _newest(workload, pods), events, before)
+    found = _paused(workload) or _worst(workload, _newest(workload, pods), events, before)
     return msgspec.structs.replace(found, restarts=restarts)
+
+
+def _paused(workload: Deployment | StatefulSet) -> Verdict | None:
+    """Somebody holds the change to its newest description; pods of the one before may well run."""
+    if not isinstance(workload, Deployment):
+        return None
+    status, spec = workload.status, workload.spec
+    wanted = 1 if spec.replicas is None else spec.replicas
+    if not spec.paused or status is None or (status.updatedReplicas or 0) >= wanted:
+        return None
+    said = "its rollout is paused (kubectl rollout pause)"
+    return Verdict("starting", said, "never", mend="matcha provision")
 
 
 def is_rolled_out(workload: Deployment | StatefulSet) -> bool:
