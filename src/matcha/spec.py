@@ -5,6 +5,7 @@ Comments and order survive edits (ruamel.yaml). Every complaint names the key's 
 
 from __future__ import annotations
 
+import io
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -22,6 +23,7 @@ from matcha.target import NamesFiles
 KEYS = ("stack", "target", "components", "targets", "models")
 DEPLOYMENT = re.compile(r"[a-z0-9]([a-z0-9-]{0,50}[a-z0-9])?\Z")  # what a model may be served as
 DEPLOYMENT_RULE = "Lower-case letters, digits and dashes, at most 52, no dash at either end."
+_UNCHOSEN = re.compile(r"^# target: local +# where it runs: .*$", re.MULTILINE)  # as the template has it
 
 Catalogue = Mapping[str, Mapping[str, type[Component]]]  # role -> flavor -> class
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
@@ -184,6 +186,23 @@ def write_default(root: Path, text: str) -> Path:
     return path
 
 
+def choose_target(root: Path, target: str) -> None:
+    """Where the template has its target commented out, it stands there; atomic, as `set_key`."""
+    path = root / FILE
+    text = path.read_text(encoding="utf-8")
+    chosen, count = _UNCHOSEN.subn(f"target: {target}", text, count=1)
+    if count:
+        _replace(path, chosen)
+    else:
+        set_key(root, ("target",), target)
+
+
+def _replace(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{FILE}.{os.getpid()}")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
 def set_key(root: Path, keys: tuple[str, ...], value: Any) -> None:
     """Set one value, keeping comments and order; atomic, so a kill leaves the old file."""
     from ruamel.yaml import YAML  # noqa: PLC0415 - edits are rare
@@ -199,7 +218,6 @@ def set_key(root: Path, keys: tuple[str, ...], value: Any) -> None:
             node[key] = yaml.map()
         node = node[key]
     node[keys[-1]] = value
-    temporary = path.with_name(f".{FILE}.{os.getpid()}")
-    with temporary.open("w", encoding="utf-8") as handle:
-        yaml.dump(data, handle)
-    temporary.replace(path)
+    written = io.StringIO()
+    yaml.dump(data, written)
+    _replace(path, written.getvalue())

@@ -165,6 +165,7 @@ def test_who_may_not_see_quotas_is_told_so(api_server: Path, stack: SmallStack) 
     target = mine.target()
     [found] = [f for f in target.examine(None, (), fix=False) if f.check == "quotas"]
     assert (found.ok, found.message) == (True, "Quotas of the namespace cannot be seen.")
+    assert not found.checked
 
 
 # -- who may not list Secrets -------------------------------------------------------------------------------
@@ -188,7 +189,7 @@ def test_names_are_checked_and_those_of_secrets_are_said_not_to_be(
     stack.provision()
     unseen = "You may not list Secret: of these that was not checked."
     said = f"No name that the stack needs is taken by others. {unseen}"
-    assert [(f.ok, f.message) for f in told(viewer, "names")] == [(True, said)]
+    assert [(f.ok, f.checked, f.message) for f in told(viewer, "names")] == [(True, False, said)]
     port = {"ports": [{"port": 80}]}
     theirs = cluster(api_server, stack.namespace).client
     theirs.delete(ServiceObject, "back")

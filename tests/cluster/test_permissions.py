@@ -109,6 +109,9 @@ def test_the_doctor_says_what_it_could_not_check(api_server: Path, alice: SmallS
     assert found["cluster"].ok and found["lock"].ok
     assert "cannot be seen" in found["namespace"].message
     assert "cannot be seen" in found["storage"].message
+    assert {"namespace", "storage", "addresses"} <= {name for name, f in found.items() if not f.checked}
+    assert found["cluster"].checked and found["lock"].checked
+    assert found["cluster"].message.startswith(f"{alice.target()._cluster.named} answers")
     assert not found["permissions"].ok
     assert "get, list events (why a pod is not made)" in found["permissions"].message
     assert "cronjobs.batch" in found["permissions"].message

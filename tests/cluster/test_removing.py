@@ -99,6 +99,13 @@ def test_forwards_to_a_stack_that_somebody_else_destroyed_go_too(own: SmallStack
     assert own.destroy().nothing
 
 
+def test_the_doctor_says_of_such_forwards_that_they_were_taken_away(own: SmallStack) -> None:
+    links = forwarding(own, "0123456789abcdef", own.namespace)
+    [mended] = [f for f in own.target().examine(None, [], fix=True) if f.check == "forwards"]
+    assert mended.fixed and links.leftovers() == []
+    assert mended.message == f"The forwards to a stack that was destroyed were taken away ({links.home})."
+
+
 def test_forwards_to_a_stack_whose_record_was_lost_make_room(api_server: Path, own: SmallStack) -> None:
     links = forwarding(own, "0123456789abcdef", own.namespace)
     own.provision()

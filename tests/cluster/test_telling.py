@@ -440,7 +440,11 @@ def test_the_doctor_sets_a_corrupt_record_aside(api_server: Path, stack: SmallSt
         return found
 
     assert not record(fix=False).ok and record(fix=False).fix == "matcha doctor --fix"
-    assert record(fix=True).fixed
+    mended = record(fix=True)
+    assert (mended.fixed, mended.message) == (
+        True,
+        "The stack's record could not be read, and was set aside.",
+    )
     assert record(fix=False).ok
     stack.provision()
     assert stack.plan().steps == ()

@@ -36,7 +36,7 @@ curl -s BASE/v2/models/exact/infer -H 'Content-Type: application/json' -d '{"par
 {"content_type": "pd"}, "inputs": [{"name": "income", "shape": [1, 1], "datatype": "FP64", "data": [1.0]}, \
 {"name": "age", "shape": [1, 1], "datatype": "INT64", "data": [1]}]}'
 
-Next: matcha predict exact --input rows.csv
+Next: matcha predict exact --input FILE
 """
 DEPLOYING = """\
 [T] Deployment: resolving models:/credit/1

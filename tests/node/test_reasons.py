@@ -46,7 +46,7 @@ def test_no_node_and_no_image_are_named_side_by_side(hopeless: SmallStack) -> No
         hopeless.provision()
     said = f"{told.value.message}\n{told.value.details}"
     assert "large did not come up: no node takes it: " in said and "Insufficient cpu" in said
-    assert f"missing did not come up: the image {NOWHERE} cannot be had: " in said
+    assert "missing did not come up: its image cannot be had: " in said and NOWHERE in said
     assert "Insufficient cpu" in shown(hopeless)
 
 

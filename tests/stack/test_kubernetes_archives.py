@@ -26,6 +26,7 @@ import trustme
 from matcha import pythons, uvtool
 from matcha.targets.kubernetes.code import POD_CODE
 from matcha.targets.kubernetes.inside.matcha_pod import archive, multipart
+from matcha.targets.kubernetes.inside.matcha_pod.build import _why
 from matcha.targets.kubernetes.inside.matcha_pod.ending import Code, Deadline, Failed, Progress
 from matcha.targets.kubernetes.inside.matcha_pod.s3 import Asked, Download, Place, Store
 from matcha.targets.kubernetes.inside.matcha_pod.store import delete_prefix
@@ -635,6 +636,21 @@ def test_a_certificate_is_checked_against_the_bundle(tmp_path: Path) -> None:
         done = pod(own.url, "bucket", "--at", f"s3://{BUCKET}")
         assert done.code == Code.REFUSED
         assert "shows a certificate that is not trusted here" in done.last
+        assert "targets.kubernetes.ca-bundle in matcha.yaml names whom to trust" in done.last
+
+
+@pytest.mark.parametrize(
+    ("said", "option"),
+    [
+        ("error: invalid peer certificate: UnknownIssuer", "ca-bundle"),
+        ("[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed", "ca-bundle"),
+        ("error sending request for url: dns error: failed to lookup address", "index-url"),
+    ],
+)
+def test_what_a_pod_cannot_have_is_told_with_the_option_of_matcha_yaml(said: str, option: str) -> None:
+    """Who reads it sets no variable of a pod."""
+    told = str(_why([said], 1))
+    assert f"targets.kubernetes.{option} in matcha.yaml" in told and "SSL_CERT_FILE" not in told
 
 
 # -- disks

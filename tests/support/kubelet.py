@@ -22,9 +22,18 @@ AGAIN = 0.1
 
 def well(pod: Pod) -> dict[str, Any]:
     """It runs and is ready; one of a Job has done its work."""
-    assert pod.spec and pod.metadata
+    assert pod.metadata
+    return _status(pod, done=(pod.metadata.labels or {}).get("job-name") is not None)
+
+
+def running(pod: Pod) -> dict[str, Any]:
+    """Also one of a Job."""
+    return _status(pod, done=False)
+
+
+def _status(pod: Pod, *, done: bool) -> dict[str, Any]:
+    assert pod.spec
     now = datetime.now(timezone.utc).isoformat()
-    done = (pod.metadata.labels or {}).get("job-name") is not None
     state = {"terminated": {"exitCode": 0, "finishedAt": now}} if done else {"running": {"startedAt": now}}
     return {
         "phase": "Succeeded" if done else "Running",

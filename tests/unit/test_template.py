@@ -35,6 +35,22 @@ def test_as_it_is_written_it_changes_nothing(written: Path, tmp_path_factory: py
     assert told(written) == told(tmp_path_factory.mktemp("empty"))
 
 
+def test_a_target_is_chosen_where_the_template_has_it_commented_out(written: Path) -> None:
+    before = _template.default().splitlines()
+    spec.choose_target(written, "kubernetes")
+    after = (written / spec.FILE).read_text().splitlines()
+    [(old, new)] = [pair for pair in zip(before, after, strict=True) if pair[0] != pair[1]]
+    assert old.startswith("# target: local") and new == "target: kubernetes"
+    assert told(written)[1] == "kubernetes"
+
+
+def test_a_target_is_chosen_in_a_file_of_ones_own_too(tmp_path: Path) -> None:
+    own = "models:\n  a: {sample: 0.5}\n# target: of ours\n  b: {sample: 0.5}\n"
+    (tmp_path / spec.FILE).write_text(own)
+    spec.choose_target(tmp_path, "kubernetes")
+    assert told(tmp_path)[1] == "kubernetes" and "# target: of ours" in (tmp_path / spec.FILE).read_text()
+
+
 def test_uncommented_it_says_what_holds_anyway(written: Path) -> None:
     before = told(written)
     (written / spec.FILE).write_text(uncommented(_template.default()))

@@ -100,6 +100,24 @@ def test_a_narrow_frame_leaves_out_the_bar() -> None:
     )
 
 
+LONG = "its image cannot be had: no such host (registry.invalid/mirror/python:3.12.13-slim-bookworm) (12 s)"
+
+
+def test_what_a_row_says_goes_on_below_where_there_is_room() -> None:
+    made = HALFWAY.after(Event("service/mlflow", "progress", LONG), 4.0)
+    told = [
+        "⠋ MLflow   restart   its image cannot be had: no such host (registry.inv    3.0s",
+        "                     alid/mirror/python:3.12.13-slim-bookworm) (12 s)",
+        "· ZenML    start     after ZenML install",
+    ]
+    assert shown(made).splitlines()[4:7] == shown(made, height=8).splitlines()[4:7] == told
+    assert shown(made, height=7).splitlines()[4:6] == [told[0].replace("inv ", "in… "), told[2]]
+    failed = made.after(Event("service/mlflow", "failed", LONG), 5.0)
+    assert "no such host" in shown(failed) and "bookworm) (12 s)" in shown(failed)
+    longest = made.after(Event("service/mlflow", "progress", LONG * 4), 4.0)
+    assert len(shown(longest).splitlines()) == 9 and "…\n· ZenML" in shown(longest)
+
+
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_transition(case: dict[str, Any]) -> None:
     assert shown(board(case), case["now"]) == case["frame"]

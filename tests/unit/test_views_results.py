@@ -68,6 +68,28 @@ def test_a_plan_has_a_row_a_step_with_its_reason() -> None:
     assert text(plans.brief_lines(plan, Paper())).endswith("2 unchanged\nDownload: about 412 MB.\n")
 
 
+def test_reasons_go_on_below_themselves_where_the_terminal_is_narrow() -> None:
+    field = "spec.template.spec.containers[mlflow].resources.limits.memory"
+    plan = Plan(
+        stack="default",
+        target="kubernetes",
+        steps=(
+            Step(
+                key="service/mlflow",
+                action="repair",
+                reason=f"Deployment mlflow was changed by kubectl-edit: {field}",
+            ),
+            Step(key="service/zenml", action="update", reason="changed"),
+        ),
+    )
+    assert text(plans.plan_lines(plan, TITLES, Paper(width=60)), width=60).splitlines()[2:] == [
+        "  !  repair  MLflow  Deployment mlflow was changed by",
+        "                     kubectl-edit: spec.template.spec.contai",
+        "                     ners[mlflow].resources.limits.memory",
+        "  ~  update  ZenML   changed",
+    ]
+
+
 def test_an_empty_plan_says_so() -> None:
     assert text(plans.plan_lines(Plan(stack="default", target="local"), TITLES, Paper())) == (
         "Nothing to do: stack default on local is as it should be.\n"
@@ -203,8 +225,10 @@ def test_status_says_what_is_wrong_and_what_to_type() -> None:
         "\n"
         "Monitoring: exited with code 1\n"
         "\n"
-        "Next: matcha provision\n"
+        "Next: matcha status, once that change is done\n"
     )
+    alone = msgspec.structs.replace(ill, lock="")
+    assert text(statuses.status_lines(alone, Paper())).endswith("Next: matcha provision\n")
 
 
 MYSQL = FoundationStatus(name="mysql", condition="running", healthy=True, memory=400_000_000, uptime=60)
@@ -317,7 +341,7 @@ def test_deploy_gives_calls_that_can_be_pasted() -> None:
         "curl -s \\\n"
         "  -d '{}' URL\n"
         "\n"
-        "Next: matcha predict movie --input rows.csv\n"
+        "Next: matcha predict movie --input FILE\n"
     )
 
 
@@ -493,6 +517,20 @@ def test_doctor_gives_the_mend_of_what_is_wrong() -> None:
         "Next: matcha doctor --fix\n"
     )
     assert text(upkeep.doctor_lines(findings[:1], Paper())).endswith("\nAll is well.\n")
+
+
+def test_what_the_doctor_could_not_check_is_not_said_to_be_well() -> None:
+    unseen = Finding(check="quotas", ok=True, checked=False, message="Quotas cannot be seen.")
+    well = Finding(check="python", ok=True, message="3.11.7")
+    assert text(upkeep.doctor_lines([well, unseen], Paper())) == (
+        "✓ python  3.11.7\n"
+        "? quotas  Quotas cannot be seen.\n"
+        "\n"
+        "Nothing wrong was found. 1 check could not be made.\n"
+    )
+    ill = Finding(check="disk", ok=False, message="full")
+    said = text(upkeep.doctor_lines([ill, unseen, unseen], Paper()))
+    assert said.endswith("1 problem found. 2 checks could not be made.\n")
 
 
 def test_destroy_names_what_goes_and_what_is_lost() -> None:

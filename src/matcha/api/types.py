@@ -205,7 +205,9 @@ class Destroyed(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
-    """One check of `doctor`. `fix` is what to do, or what `--fix` does where `fixable`."""
+    """One check of `doctor`. `fix` is what to do, or what `--fix` does where `fixable`. `checked` is False
+    where nothing could be found out, which is `ok`.
+    """
 
     check: str
     ok: bool
@@ -213,3 +215,4 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     fix: str = ""
     fixable: bool = False
     fixed: bool = False
+    checked: bool = True

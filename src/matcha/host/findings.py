@@ -8,14 +8,18 @@ import msgspec
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
-    """The result of a check. `fix` is what to do, or where `fixable` what `mend` does."""
+    """The result of a check. `fix` is what to do, or where `fixable` what `mend` does; `mended` says that it
+    did. `checked` is False where nothing could be found out, which is `ok`.
+    """
 
     check: str
     ok: bool
     message: str
     fix: str = ""
     mend: Callable[[], object] | None = None
+    mended: str = ""
     fixed: bool = False
+    checked: bool = True
 
     @property
     def fixable(self) -> bool:

@@ -14,7 +14,7 @@ from matcha.events import Event
 from matcha.planning import Action, Plan
 from matcha.views.format import duration, plural
 from matcha.views.names import step_name
-from matcha.views.text import Line, Paper, Span, Style, cells, elide, line
+from matcha.views.text import Line, Paper, Span, Style, cells, elide, fold, line
 
 RowState = Literal["pending", "running", "done", "failed", "skipped"]
 
@@ -27,6 +27,8 @@ MARKS: dict[str, tuple[str, str, Style]] = {
 }
 BAR = 12  # cells
 WAITING = ("stack", "lock")  # subjects that tell of waiting for the lock, and have nothing to say afterwards
+MOST_LINES = 3  # of a row that says more than one line holds
+NARROWEST = 20  # cells for what a row says, which is elided where there is less
 FRAME = 0.1  # seconds between two pictures of the spinner
 
 
@@ -106,7 +108,8 @@ def frame(board: Board, now: float, paper: Paper, height: int | None = None) -> 
     room = None if height is None else max(height - len(head) - len(notes), 3)
     if room is not None and len(rows) > room:
         return [*notes, *head, *_squeezed(board, rows, now, paper, room)]
-    return [*notes, *head, *_rows(board, rows, now, paper)]
+    spare = None if room is None else room - len(rows)
+    return [*notes, *head, *_rows(board, rows, now, paper, spare)]
 
 
 def _heading(board: Board, now: float, paper: Paper) -> Line:
@@ -128,34 +131,53 @@ def _squeezed(board: Board, rows: list[Row], now: float, paper: Paper, room: int
     top = [_count("done", done, "done", paper)] if done else []
     rest = [_count("pending", hidden, "to come", paper)] if hidden else []
     ordered = [r for r in rows if r in shown]
-    return [*top, *_rows(board, ordered, now, paper), *rest]
+    return [*top, *_rows(board, ordered, now, paper, 0), *rest]
 
 
 def _count(state: str, count: int, what: str, paper: Paper) -> Line:
     return line(_mark(state, 0.0, paper), Span(f" {count} {what}", "dim"))
 
 
-def _rows(board: Board, rows: Iterable[Row], now: float, paper: Paper) -> list[Line]:
+def _rows(board: Board, rows: Iterable[Row], now: float, paper: Paper, spare: int | None) -> list[Line]:
+    """`spare`: how many lines there may be besides one for each row."""
     names = {row.key: step_name(row.key, board.titles, row.action) for row in board.rows.values()}
     title = min(max((cells(t) for t, _ in names.values()), default=0), max(_width(paper) // 3, 8))
     verb = max((cells(v) for _, v in names.values()), default=0)
-    return [_row(board, row, names[row.key], (title, verb), now, paper) for row in rows]
+    lines: list[Line] = []
+    for row in rows:
+        most = MOST_LINES if spare is None else min(MOST_LINES, 1 + spare)
+        found = _row(board, row, names[row.key], (title, verb), now, paper, most)
+        spare = spare if spare is None else spare - len(found) + 1
+        lines += found
+    return lines
 
 
 def _row(
-    board: Board, row: Row, name: tuple[str, str], widths: tuple[int, int], now: float, paper: Paper
-) -> Line:
+    board: Board,
+    row: Row,
+    name: tuple[str, str],
+    widths: tuple[int, int],
+    now: float,
+    paper: Paper,
+    most: int,
+) -> list[Line]:
+    """One line, or up to `most` where it says more."""
     dim: Style = "dim" if row.state in ("pending", "skipped") else ""
     title = _pad(elide(name[0], widths[0], paper), widths[0])
     time = _pad_left(_elapsed(row, now), 6)
-    room = _width(paper) - 2 - widths[0] - 2 - widths[1] - 2 - 2 - len(time)
-    return line(
-        _mark(row.state, now, paper),
-        Span(f" {title}", dim),
-        Span(f"  {_pad(name[1], widths[1])}  ", "dim"),
-        *_detail(board, row, max(room, 0), paper),
-        Span(f"  {time}", "dim"),
-    )
+    before = 2 + widths[0] + 2 + widths[1] + 2
+    room = max(_width(paper) - before - 2 - len(time), 0)
+    (first, *more) = _detail(board, row, room, paper, most)
+    return [
+        line(
+            _mark(row.state, now, paper),
+            Span(f" {title}", dim),
+            Span(f"  {_pad(name[1], widths[1])}  ", "dim"),
+            *first,
+            Span(f"  {time}", "dim"),
+        ),
+        *(line(" " * before, *spans) for spans in more),
+    ]
 
 
 def _mark(state: str, now: float, paper: Paper) -> Span:
@@ -172,12 +194,17 @@ def _elapsed(row: Row, now: float) -> str:
     return duration(row.elapsed) if row.state in ("done", "failed") else ""
 
 
-def _detail(board: Board, row: Row, room: int, paper: Paper) -> tuple[Span, ...]:
-    """What the row says, exactly `room` cells wide."""
+def _detail(board: Board, row: Row, room: int, paper: Paper, most: int) -> list[tuple[Span, ...]]:
+    """What the row says, line by line, each exactly `room` cells wide."""
     style: Style = {"failed": "red", "pending": "dim", "skipped": "dim", "done": "dim"}.get(row.state, "")  # type: ignore[assignment]
     if row.fraction is not None and row.state == "running":
-        return _progress(row.message, row.fraction, room, paper)
-    return (Span(_pad(elide(_message(board, row), room, paper), room), style),)
+        return [_progress(row.message, row.fraction, room, paper)]
+    if row.state not in ("running", "failed") or room < NARROWEST:
+        most = 1
+    parts = fold(said, room) if cells(said := _message(board, row)) > room else [said]
+    if len(parts) > most:
+        parts = [*parts[: most - 1], " ".join(parts[most - 1 :])]
+    return [(Span(_pad(elide(part, room, paper), room), style),) for part in parts]
 
 
 def _message(board: Board, row: Row) -> str:

@@ -10,7 +10,7 @@ from matcha.component import Output
 from matcha.planning import Plan, Step
 from matcha.views.format import duration
 from matcha.views.names import Titles, noun, title_of
-from matcha.views.text import Column, Line, Paper, Span, Style, line, table, wrap
+from matcha.views.text import Column, Line, Paper, Span, Style, cells, fold, line, table, wrap
 
 SYMBOLS: dict[str, tuple[str, Style]] = {
     "create": ("+", "green"),
@@ -20,6 +20,8 @@ SYMBOLS: dict[str, tuple[str, Style]] = {
     "remove": ("-", "red"),
 }
 COLUMNS = (Column(""), Column(""), Column("", shrink=True), Column("", shrink=True))
+INDENT = "  "
+NARROWEST = 20  # cells for reasons, which are elided where there is less
 
 
 def plan_lines(plan: Plan, titles: Titles, paper: Paper) -> list[Line]:
@@ -27,11 +29,11 @@ def plan_lines(plan: Plan, titles: Titles, paper: Paper) -> list[Line]:
     notes = [each for note in plan.notes for each in wrap(note, paper.width)]
     if not plan.steps:
         return [line(_same(plan)), *notes]
-    rows = [_row(step, titles) for step in plan.steps]
+    rows = _folded([_row(step, titles) for step in plan.steps], paper)
     return [
         line(Span(f"Plan for stack {plan.stack} on {plan.target}: ", "bold"), _summary(plan)),
         line(),
-        *table(COLUMNS, rows, paper, indent="  "),
+        *table(COLUMNS, rows, paper, indent=INDENT),
         *([line(), *notes] if notes else []),
     ]
 
@@ -44,6 +46,18 @@ def _row(step: Step, titles: Titles) -> tuple[Span, ...]:
         Span(noun(step.key, titles)),
         Span(step.reason, "dim"),
     )
+
+
+def _folded(rows: list[tuple[Span, ...]], paper: Paper) -> list[tuple[Span, ...]]:
+    """With reasons that go on below themselves, where a line has room for some words of them."""
+    before = sum(max(cells(row[i].text) for row in rows) + 2 for i in range(3)) + len(INDENT)
+    if paper.width is None or (room := paper.width - before) < NARROWEST:
+        return rows
+    return [
+        (*(row[:3] if not i else [Span("")] * 3), Span(part, row[3].style))
+        for row in rows
+        for i, part in enumerate(fold(row[3].text, room))
+    ]
 
 
 def _summary(plan: Plan) -> str:

@@ -25,7 +25,7 @@ def deploy_lines(result: DeployResult, paper: Paper) -> list[Line]:
         line(Span("# shell", "dim")),
         *_verbatim(result.curl),
         line(),
-        line(Span("Next: ", "bold"), f"matcha predict {deployment.name} --input rows.csv"),
+        line(Span("Next: ", "bold"), f"matcha predict {deployment.name} --input FILE"),
     ]
 
 

@@ -93,6 +93,8 @@ def next_command(status: StackStatus) -> str:
     changed = any(part.healthy and part.detail for part in parts)
     if status.healthy and not changed:
         return ""
+    if status.lock:
+        return "matcha status, once that change is done"
     if status.phase == "stopped":
         return "matcha start"
     ill = [p for p in parts if not p.healthy]

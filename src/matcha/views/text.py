@@ -6,6 +6,7 @@ messages) is cleaned of control characters, so that no model name can move a cur
 
 from __future__ import annotations
 
+import textwrap
 import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple
@@ -115,6 +116,11 @@ def _broken(paragraph: str, width: int | None) -> list[str]:
         else:
             current = f"{current} {word}" if current else word
     return [*lines, current]
+
+
+def fold(text: str, width: int) -> list[str]:
+    """`text` on lines of at most `width` characters, broken at blanks, and within words that are longer."""
+    return textwrap.wrap(clean(text), max(width, 1), break_on_hyphens=False) or [""]
 
 
 def table(

@@ -35,6 +35,8 @@ def _finding(finding: Finding, width: int, paper: Paper) -> list[Line]:
 def _mark(finding: Finding, paper: Paper) -> Span:
     if finding.fixed:
         return Span("✓" if paper.unicode else "+", "yellow")
+    if not finding.checked:
+        return Span("?", "yellow")
     if finding.ok:
         return Span("✓" if paper.unicode else "+", "green")
     return Span("✗" if paper.unicode else "x", "red")
@@ -44,9 +46,12 @@ def _summary(findings: Sequence[Finding]) -> list[Line]:
     wrong = [f for f in findings if not f.ok]
     fixed = sum(1 for f in findings if f.fixed)
     mended = f" {plural(fixed, 'problem')} mended." if fixed else ""
+    unchecked = sum(1 for f in findings if not f.checked)
+    unsure = f" {plural(unchecked, 'check')} could not be made." if unchecked else ""
     if not wrong:
-        return [line(Span(f"All is well.{mended}", "green"))]
-    said = [line(Span(f"{plural(len(wrong), 'problem')} found.{mended}", "red"))]
+        well = "Nothing wrong was found." if unchecked else "All is well."
+        return [line(Span(f"{well}{mended}{unsure}", "yellow" if unchecked else "green"))]
+    said = [line(Span(f"{plural(len(wrong), 'problem')} found.{mended}{unsure}", "red"))]
     fixable = any(f.fixable for f in wrong)
     return [*said, *([line(Span("Next: ", "bold"), "matcha doctor --fix")] if fixable else [])]
 

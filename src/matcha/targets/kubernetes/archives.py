@@ -51,6 +51,7 @@ MACHINE = "kubernetes.io/arch"  # label of nodes
 # The largest environment of Matcha's own takes 934 MB and packs to 308 MB; PyTorch's with CUDA 8 GB and more.
 UNPACKED, BUILT = "3Gi", "4Gi"
 BUILD_SECONDS = 3600
+ADVICE = "Mend what it names, then: matcha provision"  # where a build says why it failed
 
 
 def has_image(environment: Environment) -> bool:
@@ -98,7 +99,16 @@ def _made_from(setting: Setting, environment: Environment) -> str:
 
 def job_name(setting: Setting, environment: Environment, machine: str = "") -> str:
     short = f"-{_made_from(setting, environment)[:8]}" + (f"-{machine}" if machine else "")
-    return f"build-{environment.name}"[:40].rstrip("-") + short
+    return _job_stem(environment) + short
+
+
+def _job_stem(environment: Environment) -> str:
+    return f"build-{environment.name}"[:40].rstrip("-")
+
+
+def builds(job: str, environment: Environment) -> bool:
+    """Whether a Job of this name builds some version of the environment, whose lock need not be known."""
+    return re.fullmatch(rf"{re.escape(_job_stem(environment))}-[0-9a-f]{{8}}(-\w+)?", job) is not None
 
 
 def builder(

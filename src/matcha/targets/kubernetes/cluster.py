@@ -78,6 +78,11 @@ class Cluster:
         return load_config(self._options)
 
     @property
+    def named(self) -> str:
+        """Two clusters may bear the same context's name on two machines."""
+        return f"Context {self.config.context_name} ({self.config.cluster.server})"
+
+    @property
     def client(self) -> Client:
         with self._mutex:
             if self._given is None:

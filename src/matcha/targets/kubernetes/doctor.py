@@ -81,14 +81,15 @@ def _mended(finding: Finding) -> Finding:
         fix = finding.fix if fix in ("", "matcha doctor") else fix  # which is what runs here
         message = f"{finding.message} It could not be mended: {error} {details}".strip()
         return msgspec.structs.replace(finding, message=message, fix=fix, mend=None)
-    return msgspec.structs.replace(finding, ok=True, fixed=True, mend=None)
+    said = finding.mended or finding.message
+    return msgspec.structs.replace(finding, ok=True, fixed=True, mend=None, message=said)
 
 
 def _reachable(patient: Patient) -> Iterator[Finding]:
-    context = patient.cluster.config.context_name
     version: Any = patient.cluster.ask("/version")
     number = f"{version['major']}.{version['minor']}".rstrip("+")
-    said, tried = f"{context} answers and runs Kubernetes {number}", f"Matcha is tested on {RUN_ON}"
+    said = f"{patient.cluster.named} answers and runs Kubernetes {number}"
+    tried = f"Matcha is tested on {RUN_ON}"
     if _parts(number) < _parts(CHECKED[0]):
         yield Finding(
             check="cluster",
@@ -126,7 +127,10 @@ def addresses(service: Any) -> Finding:
     ips = [str(ip) for ip in spec.get("clusterIPs") or [spec.get("clusterIP")] if ip and ip != "None"]
     if not ips:
         return Finding(
-            check="addresses", ok=True, message="What addresses pods get cannot be seen; IPv4 is needed."
+            check="addresses",
+            ok=True,
+            checked=False,
+            message="What addresses pods get cannot be seen; IPv4 is needed.",
         )
     if ":" in ips[0]:
         return Finding(
@@ -159,7 +163,7 @@ def _names(patient: Patient) -> Iterator[Finding]:
     unseen = f" You may not list {', '.join(closed)}: of these that was not checked." if closed else ""
     if not found:
         message = f"No name that the stack needs is taken by others.{unseen}"
-        yield Finding(check="names", ok=True, message=message)
+        yield Finding(check="names", ok=True, checked=not closed, message=message)
 
 
 def _all(patient: Patient) -> list[Any]:
@@ -179,7 +183,9 @@ def _quotas(patient: Patient) -> Iterator[Finding]:
         allowed = patient.cluster.found(ResourceQuota, {})
         defaults = patient.cluster.found(LimitRange, {})
     except Forbidden:
-        yield Finding(check="quotas", ok=True, message="Quotas of the namespace cannot be seen.")
+        yield Finding(
+            check="quotas", ok=True, checked=False, message="Quotas of the namespace cannot be seen."
+        )
         return
     if not allowed:
         return
@@ -227,7 +233,10 @@ def _storage(patient: Patient) -> Iterator[Finding]:
         classes = patient.cluster.found_global(StorageClass)
     except ClusterError:
         yield Finding(
-            check="storage", ok=True, message="Storage classes cannot be seen; volumes are asked for."
+            check="storage",
+            ok=True,
+            checked=False,
+            message="Storage classes cannot be seen; volumes are asked for.",
         )
         return
     names = [c.metadata.name for c in classes]
@@ -275,7 +284,14 @@ def _record(patient: Patient) -> Iterator[Finding]:
             return  # somebody else's, which `names` tells and nothing here takes away
         if patient.store.is_corrupt():
             fix, mend = "matcha doctor --fix", patient.store.set_aside
-            yield Finding(check="record", ok=False, message=f"{error.message}.", fix=fix, mend=mend)
+            yield Finding(
+                check="record",
+                ok=False,
+                message=f"{error.message}.",
+                fix=fix,
+                mend=mend,
+                mended="The stack's record could not be read, and was set aside.",
+            )
         else:
             yield Finding(check="record", ok=False, message=f"{error.message}.", fix=error.resolution)
         return
@@ -292,6 +308,7 @@ def _lock(patient: Patient) -> Iterator[Finding]:
             message=f"{stale.owner} left the lock of its {stale.operation} behind.",
             fix="matcha doctor --fix",
             mend=patient.store.break_lock,
+            mended=f"The lock that {stale.owner} left behind ({stale.operation}) was taken away.",
         )
     else:
         who = (
@@ -323,6 +340,7 @@ def _forwards(patient: Patient) -> Iterator[Finding]:
             message=f"This machine still has forwards to a stack that was destroyed ({gone.home}).",
             fix="matcha doctor --fix",
             mend=gone.remove,
+            mended=f"The forwards to a stack that was destroyed were taken away ({gone.home}).",
         )
     links = Links(state.stack_id, patient.options) if state else None
     forwards = links.forwards() if links else ()
@@ -338,6 +356,7 @@ def _forwards(patient: Patient) -> Iterator[Finding]:
             message=f"The forwards of this machine do not work: {answer}. Their log: {links.log}",
             fix="matcha doctor --fix",
             mend=lambda: links.ensure({f.key: f.port for f in forwards}),
+            mended=f"The forwards of this machine were started anew. Their log: {links.log}",
         )
         return
     yield _answers(links)

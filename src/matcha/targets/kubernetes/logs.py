@@ -38,6 +38,16 @@ def pod_lines(cluster: Cluster, name: str, lines: int, follow: bool) -> Iterator
                 yield _split(line)[1]
 
 
+def last_line(cluster: Cluster, pod: Pod) -> str:
+    """The last one of a container that runs; empty where it said none, or may not be read."""
+    for status in _telling(pod):
+        if status.state and status.state.running:
+            with contextlib.suppress(ClusterError):
+                said = _asked(cluster, pod, status.name, tailLines=1)
+                return _split(said[-1])[1] if said else ""
+    return ""
+
+
 def _followed(cluster: Cluster, name: str, lines: int) -> Iterator[str]:
     """Of the newest pod, container after container."""
     read: dict[tuple[str, str], _Read] = {}

@@ -60,7 +60,7 @@ def notes(
 ) -> Iterator[str]:
     """Where it goes, what is built there first, and what the user has to know of."""
     options = known.setting.options
-    yield f"Cluster {cluster.config.context_name}, namespace {options.namespace}."
+    yield f"{cluster.named}, namespace {options.namespace}."
     yield from leaving.notes(options, project)
     wanted = {f"service/{service.name}" for service in known.setting.services}
     there = known.snapshot.resources

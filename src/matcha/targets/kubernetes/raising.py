@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, MutableSet, Sequence
-from typing import Any
+from typing import Any, Generic, TypeVar
 
+import msgspec
 from lightkube.resources.apps_v1 import Deployment, StatefulSet
 from lightkube.resources.batch_v1 import Job
 from lightkube.resources.core_v1 import Event as ClusterEvent
@@ -13,7 +14,7 @@ from lightkube.resources.core_v1 import PersistentVolumeClaim, Pod
 
 from matcha.errors import ComponentFailed
 from matcha.events import Emit, Event
-from matcha.targets.kubernetes import admission, desired, look, ownership, volumes, why
+from matcha.targets.kubernetes import admission, desired, logs, look, ownership, volumes, why
 from matcha.targets.kubernetes.cluster import Cluster, ClusterError, Conflict
 from matcha.targets.kubernetes.compare import extras
 from matcha.targets.kubernetes.fencing import Fenced
@@ -27,10 +28,12 @@ PATIENCE = 900.0  # seconds for everything before a pod's own start: scheduling,
 GONE_SECONDS = 60.0  # for what is deleted, besides what its pods have to end
 POLL = 1.0
 EVENTS = 5.0  # seconds for which events are taken as they were
+LINES = 10.0  # seconds for which a Job's last line is
 INVALID = 422
 UNSETTLED = (0, 404, 409)  # of a change that may have been made, or no longer fits
 TRIES = 5
 WORKLOADS = (Deployment, StatefulSet)
+T = TypeVar("T")
 
 
 class Raiser:
@@ -158,7 +161,7 @@ class Raiser:
         Raises ComponentFailed with the reason, and the last lines of its log. Pods that were given up before
         are tried anew at once: what they needed may be there by now.
         """
-        events, before = _Now(self._events, self._clock), self._tried_anew(name, kind)
+        events, before = _Now(self._events, EVENTS, self._clock), self._tried_anew(name, kind)
 
         def look() -> why.Verdict:
             workload, pods = self._cluster.get(kind, name), self._pods(name)
@@ -187,12 +190,15 @@ class Raiser:
         *before, job = objects
         name, owner = job.metadata.name, job.metadata.labels["app.kubernetes.io/name"]
         job.metadata.annotations = {**(job.metadata.annotations or {}), PLACE: place}
-        events = _Now(self._events, self._clock)
+        events = _Now(self._events, EVENTS, self._clock)
+        line = _Now(lambda: self._last_line(name), LINES, self._clock)
 
         def look() -> why.Verdict:
             pods = self._cluster.found(Pod, {"job-name": name})
             told = events() if why.is_unexplained(pods) else ()
-            return why.judge_job(self._cluster.get(Job, name), pods, told)
+            found = why.judge_job(self._cluster.get(Job, name), pods, told)
+            said = line() if found.detail == why.RUNS else ""
+            return msgspec.structs.replace(found, detail=f"{why.RUNS}: {said}") if said else found
 
         if look().condition == "failed" or _is_elsewhere(self._cluster.get(Job, name), place):
             self._remove(Job, name)
@@ -205,6 +211,12 @@ class Raiser:
             self._remove(Job, name)  # it was made by other options, and a Job cannot be edited
             self.apply([job])
         self._until(owner, key, ("present",), look, PATIENCE + seconds, emit, advice)
+
+    def _last_line(self, job: str) -> str:
+        """What a Job is at, as it says itself."""
+        pods = [pod for pod in self._cluster.found(Pod, {"job-name": job}) if why.is_ready(pod)]
+        [said] = Secrets(self._cluster).redact([logs.last_line(self._cluster, pods[-1]) if pods else ""])
+        return said.strip()
 
     def _remove(self, kind: type[Any], name: str) -> None:
         """Its pods first, which may take all the time that they are given to end."""
@@ -257,7 +269,7 @@ class Raiser:
         said, words = Secrets(self._cluster).redact(told)
         return ComponentFailed(
             f"{name} did not come up{late}: {said.rstrip('.')}.",
-            details=words or "Its pods left no last words.",
+            details=words or ("Its pods left no last words." if spoke else ""),
             resolution=verdict.mend or (words and advice) or f"matcha logs {name}"
             if spoke or verdict.mend
             else "Mend what it names, then: matcha provision",
@@ -278,20 +290,21 @@ class Raiser:
         return look.told(self._cluster)
 
 
-class _Now:
-    """Events as they were a few seconds ago at most: namespaces hold thousands."""
+class _Now(Generic[T]):
+    """What was asked as it was a few seconds ago at most: namespaces hold thousands of events."""
 
-    def __init__(self, ask: Callable[[], Sequence[ClusterEvent]], clock: Callable[[], float]) -> None:
+    def __init__(self, ask: Callable[[], T], seconds: float, clock: Callable[[], float]) -> None:
         self._ask = ask
+        self._seconds = seconds
         self._clock = clock
-        self._found: Sequence[ClusterEvent] = ()
+        self._found: list[T] = []
         self._until = float("-inf")
 
-    def __call__(self) -> Sequence[ClusterEvent]:
+    def __call__(self) -> T:
         if self._clock() >= self._until:
-            self._found = self._ask()
-            self._until = self._clock() + EVENTS
-        return self._found
+            self._found = [self._ask()]
+            self._until = self._clock() + self._seconds
+        return self._found[0]
 
 
 def _grace(obj: Any) -> float:

@@ -165,7 +165,8 @@ def findings(cluster: Cluster) -> Iterator[Finding]:
     try:
         there = look(cluster)
     except Forbidden:
-        yield Finding(check=check, ok=True, message=f"Whether {name} is there cannot be seen; it is used.")
+        message = f"Whether {name} is there cannot be seen; it is used."
+        yield Finding(check=check, ok=True, checked=False, message=message)
         return
     if there and there.metadata.deletionTimestamp:
         held = " ".join(held_by(there))

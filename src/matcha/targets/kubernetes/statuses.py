@@ -18,7 +18,7 @@ from matcha.component import service_digest
 from matcha.errors import MatchaError
 from matcha.host.ports import HOST
 from matcha.target import ServiceStatus
-from matcha.targets.kubernetes import desired, look, rotation, space, volumes, why
+from matcha.targets.kubernetes import archives, desired, look, rotation, space, volumes, why
 from matcha.targets.kubernetes.cluster import Cluster, Forbidden
 from matcha.targets.kubernetes.compare import amount
 from matcha.targets.kubernetes.foundations import NETWORK
@@ -56,7 +56,10 @@ def statuses(
     if lost:  # nothing is made anew with secrets that are others now, before that is settled
         seen = msgspec.structs.replace(seen, found=look.Found(seen.found.objects))
     wanted = wanted if comparable else None
-    services = [_status(s.name, _of_service(wanted, s.name, seen), seen, ports) for s in recorded.services]
+    services = [
+        _unbuilt(_status(s.name, _of_service(wanted, s.name, seen), seen, ports), recorded, seen)
+        for s in recorded.services
+    ]
     laid = desired.laid(recorded).items()
     foundations = [
         msgspec.structs.replace(_status(name, parts, seen, {}, comparable), foundation=True)
@@ -158,6 +161,34 @@ def _status(
     )
 
 
+def _unbuilt(status: ServiceStatus, recorded: Setting, seen: Seen) -> ServiceStatus:
+    """Why a service is not there, where the Job that builds its environment tells."""
+    if status.condition != "absent":
+        return status
+    service = next(s for s in recorded.services if s.name == status.name)
+    environment = next((e for e in recorded.environments if e.name == service.environment), None)
+    if environment is None or archives.has_image(environment):
+        return status
+    jobs = [j for j in seen.found.of(Job) if archives.builds(j.metadata.name or "", environment)]
+    verdict = _of_job(max(jobs, key=_made), seen) if jobs else why.Verdict("absent")
+    if verdict.condition in ("absent", "present"):
+        return status
+    has_failed = verdict.hope == "never"
+    said = "; ".join((verdict.detail, *(verdict.log.strip().splitlines()[-1:] if has_failed else ())))
+    what = "could not be built" if has_failed else "is being built"
+    return msgspec.structs.replace(status, detail=f"its environment {environment.name} {what}: {said}")
+
+
+def _made(job: Job) -> str:
+    return str(job.metadata and job.metadata.creationTimestamp)
+
+
+def _of_job(job: Job, seen: Seen) -> why.Verdict:
+    labels = [(pod, (pod.metadata.labels if pod.metadata else None) or {}) for pod in seen.found.of(Pod)]
+    own = [pod for pod, marks in labels if marks.get("job-name") == (job.metadata and job.metadata.name)]
+    return why.judge_job(job, own, seen.told)
+
+
 def _with_changes(verdict: why.Verdict, objects: Sequence[Any], seen: Seen) -> why.Verdict:
     """What others changed does not make it ill; what they took away does."""
     known = [o for o in objects if type(o).__name__ not in seen.hidden]
@@ -176,10 +207,7 @@ def _dumps(seen: Seen) -> Iterator[ServiceStatus]:
     jobs = [j for j in seen.found.of(Job) if (j.metadata.labels or {}).get(NAME) == DATABASE_DUMP]
     if not jobs:
         return
-    newest = max(jobs, key=lambda j: str(j.metadata.creationTimestamp))
-    labels = [(pod, (pod.metadata.labels if pod.metadata else None) or {}) for pod in seen.found.of(Pod)]
-    own = [pod for pod, marks in labels if marks.get("job-name") == newest.metadata.name]
-    verdict = why.judge_job(newest, own)
+    verdict = _of_job(max(jobs, key=_made), seen)
     if verdict.condition != "failed":
         yield ServiceStatus(name=DATABASE_DUMP, condition="present", foundation=True)
         return

@@ -257,7 +257,9 @@ class KubernetesTarget:
             where = self._place(STORE)
             for kind in sorted(kinds) if len(kinds) > 1 else [""]:
                 job = desired.of_stack(found, archives.builder(found, environment, kind))
-                self._raiser().run_job(job, key, archives.BUILD_SECONDS, emit, place=where)
+                self._raiser().run_job(
+                    job, key, archives.BUILD_SECONDS, emit, place=where, advice=archives.ADVICE
+                )
         facts.keep_environment(self._writing, environment.name, environment.digest, where, kinds)
 
     def ensure_secrets(self, names: Sequence[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
@@ -28,11 +29,13 @@ _WRONG = {
     "ErrImageNeverPull": "never",
     "CrashLoopBackOff": "never",
 }
+_NAMED = re.compile(r'^.*?pods "[^"]*" is forbidden: ')  # what stands before the reason
 _PULLS = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull")
 
 
 _NODES = ("TriggeredScaleUp", "Nominated", "NotTriggerScaleUp")  # of pods: whether a node is added for them
 REVISIONS = ("controller-revision-hash", "pod-template-hash")  # labels of pods
+RUNS = "its job runs"
 AGAIN = 2  # restarts after which a container does not come up by itself
 
 Restarts = Mapping[tuple[str, str], int]  # of containers, by uid of the pod and name
@@ -40,8 +43,8 @@ _NONE: Restarts = {}
 
 
 class Verdict(msgspec.Struct, frozen=True):
-    """`log`: the last lines that a container which ended left, as far as the cluster kept them. `mend`: the
-    command that helps, where one is known.
+    """`log`: the last lines that a container which ended left, as far as the cluster kept them; of an image
+    that cannot be had, all that the node says. `mend`: the command that helps, where one is known.
     """
 
     condition: Condition
@@ -155,8 +158,16 @@ def given_up(workload: Deployment | StatefulSet, pods: Sequence[Pod]) -> Iterato
 
 
 def is_unexplained(pods: Sequence[Pod]) -> bool:
-    """Whether only events say what is waited for: no pod is there, or one in which nothing has begun."""
-    return not pods or any(not is_ready(pod) and not has_begun(pod) for pod in pods)
+    """Whether only events say what is waited for: no pod is there, or one in which nothing runs yet."""
+    return not pods or any(not is_ready(pod) and not _has_run(pod) and not _runs(pod) for pod in pods)
+
+
+def _has_run(pod: Pod) -> bool:
+    return pod.status is not None and pod.status.phase in ("Succeeded", "Failed")
+
+
+def _runs(pod: Pod) -> bool:
+    return any(status.state and status.state.running for status in _statuses(pod))
 
 
 def has_begun(pod: Pod) -> bool:
@@ -186,7 +197,7 @@ def _without_pods(workload: Any, pods: Sequence[Pod], events: Sequence[Event]) -
 
 def _unmade(refusal: str) -> Verdict:
     if refusal:
-        return Verdict("failed", f"no pod may be made: {refusal}", "hardly")
+        return Verdict("failed", f"no pod may be made: {_NAMED.sub('', refusal)}", "hardly")
     return Verdict("starting", "waiting for its pod to be made")
 
 
@@ -200,7 +211,7 @@ def _pod(pod: Pod, events: Sequence[Event], before: Restarts = _NONE) -> Verdict
     for status in _statuses(pod):
         if found := _container(status, before.get((_uid(pod), status.name))):
             return found
-    return _progress(pod) if has_begun(pod) else _volumes(pod, events) or _progress(pod)
+    return (None if has_begun(pod) else _volumes(pod, events)) or _progress(pod, events)
 
 
 def _uid(pod: Pod) -> str:
@@ -270,8 +281,7 @@ def _container(status: ContainerStatus, before: int | None) -> Verdict | None:
     if waiting and waiting.reason in _WRONG:
         hope: Any = _WRONG[waiting.reason]
         if waiting.reason in _PULLS:
-            said = waiting.message or waiting.reason
-            return Verdict("failed", f"the image {status.image} cannot be had: {said}", hope)
+            return _without_image(status.image, waiting.message or waiting.reason, hope)
         if waiting.reason == "CrashLoopBackOff":
             hope = hope if before is None or since >= AGAIN else "hardly"
             return Verdict("failed", _ending(status.name, ended), hope, (ended and ended.message) or "")
@@ -282,6 +292,15 @@ def _container(status: ContainerStatus, before: int | None) -> Verdict | None:
     return None
 
 
+def _without_image(image: str, said: str, hope: Hope) -> Verdict:
+    """The reason first, of which nodes say every cause: the last one is where it began."""
+    causes = [cause for cause in said.split(": ") if not cause.startswith(("http://", "https://"))]
+    if len(causes) > 1:
+        return Verdict("failed", f"its image cannot be had: {causes[-1].rstrip('.')} ({image})", hope, said)
+    named = said if image in said else f"{said} ({image})"
+    return Verdict("failed", f"its image cannot be had: {named}", hope)
+
+
 def _ending(name: str, ended: Any) -> str:
     if ended is None:
         return f"{name} ends again and again"
@@ -290,18 +309,28 @@ def _ending(name: str, ended: Any) -> str:
     return f"{name} ended with exit code {ended.exitCode}"
 
 
-def _progress(pod: Pod) -> Verdict:
+def _progress(pod: Pod, events: Sequence[Event]) -> Verdict:
     """What a pod that comes up is at."""
     for status in (pod.status.initContainerStatuses if pod.status else None) or ():
-        if not status.ready:
-            what = "its environment is unpacked" if status.name == "environment" else f"{status.name} runs"
+        if status.state and status.state.running and not status.ready:
+            is_unpacked = status.name == "environment"
             return Verdict(
-                "starting", what if status.state and status.state.running else "its image is pulled"
+                "starting", "its environment is being unpacked" if is_unpacked else f"{status.name} runs"
             )
-    running = [s for s in _main_statuses(pod) if s.state and s.state.running]
-    if running:
+    states = [status.state for status in _main_statuses(pod)]
+    if any(state and state.running for state in states):
         return Verdict("starting", "waiting for its health check")
-    return Verdict("starting", "its image is pulled")
+    if states and all(state and state.terminated for state in states):
+        return Verdict("starting", "it has run")
+    return Verdict("starting", _preparation(pod, events))
+
+
+def _preparation(pod: Pod, events: Sequence[Event]) -> str:
+    if not (pod.spec and pod.spec.nodeName):
+        return "waiting for a node"
+    steps = ("Pulling", "Pulled", "Created", "Started")
+    last = happened.newest(events, "Pod", _name(pod), steps, _uid(pod))
+    return "its image is being pulled" if last and last.reason == "Pulling" else "its node prepares it"
 
 
 def _statuses(pod: Pod) -> Iterator[ContainerStatus]:
@@ -340,7 +369,7 @@ def _under_way(name: str, pods: Sequence[Pod], events: Sequence[Event]) -> Verdi
     newest = max(pods, key=lambda p: str(p.metadata.creationTimestamp if p.metadata else ""))
     found = _pod(newest, events)
     if found.condition == "running":
-        return Verdict("starting", "its job runs")
+        return Verdict("starting", RUNS)
     return found if found.hope != "never" else msgspec.structs.replace(found, hope="hardly")
 
 

@@ -33,7 +33,8 @@ _WHY = (
     (
         r"certificate.verify|unknownissuer|peer certificate",
         Code.PACKAGES,
-        "the index shows a certificate that is not trusted here; SSL_CERT_FILE names whom to trust",
+        "the index shows a certificate that is not trusted here; "
+        "targets.kubernetes.ca-bundle in matcha.yaml names whom to trust",
     ),
     (
         r"\b40[137]\b|unauthorized|forbidden|authentication",
@@ -44,7 +45,8 @@ _WHY = (
         r"connection|error sending request|dns error|name resolution|timed? ?out|\b50\d\b|decoding response|"
         r"incomplete ?read|max retries",
         Code.INDEX,
-        "the index cannot be reached, or broke off",
+        "the index cannot be reached, or broke off; "
+        "targets.kubernetes.index-url in matcha.yaml names another",
     ),
     (r"no solution|\b404\b|not found in", Code.PACKAGES, "the index lacks a package"),
     # Of an index that answers with errors pip says no more than this.

@@ -283,7 +283,7 @@ def _telling_apart(endpoint: str) -> Iterator[None]:
         yield
     except ssl.SSLCertVerificationError as error:
         message = f"The object store at {endpoint} shows a certificate that is not trusted here"
-        advice = "SSL_CERT_FILE names whom to trust"
+        advice = "targets.kubernetes.ca-bundle in matcha.yaml names whom to trust"
         raise Failed(f"{message}: {error.verify_message}. {advice}.", Code.REFUSED) from None
     except (OSError, http.client.HTTPException) as error:
         raise Passing(_words(error)) from None
