@@ -38,7 +38,7 @@ from lightkube.resources.networking_v1 import NetworkPolicy
 from lightkube.resources.policy_v1 import PodDisruptionBudget
 from lightkube.types import CascadeType, PatchType
 
-from matcha.errors import ComponentFailed, MatchaError
+from matcha.errors import BadInput, ComponentFailed, MatchaError
 from matcha.events import Event
 from matcha.targets.kubernetes import raising, removal
 from matcha.targets.kubernetes.cluster import Conflict, Forbidden
@@ -46,9 +46,9 @@ from matcha.targets.kubernetes.look import KINDS, everything
 from matcha.targets.kubernetes.names import COMPONENT, INSTANCE, MANAGED_BY, NAME, labels
 from matcha.targets.kubernetes.removal import ORDER, RECORD
 from support.faults import Fault, FaultyProxy
-from support.kubelet import Kubelet, crashing, well
+from support.kubelet import Kubelet, crashing, failing, running, well
 from support.matcha import until
-from support.small_stack import SmallStack, there, usual, with_database, with_env
+from support.small_stack import SmallStack, namespace_is_gone, there, usual, with_database, with_env
 from support.stores import cluster
 
 OTHERS = (Pod, ReplicaSet)  # made by the cluster's own controllers
@@ -640,6 +640,47 @@ def test_a_start_takes_back_all_that_a_stop_did(api_server: Path, stack: SmallSt
     assert suspended() is False and reasons(stack) == {}
 
 
+# -- before anything is made
+
+
+def test_nothing_is_made_before_it_is_agreed_to(
+    api_server: Path, tmp_path: Path, name: str, through: tuple[FaultyProxy, Path]
+) -> None:
+    """Also where nobody can be asked, which the question itself raises."""
+    proxy, kubeconfig = through
+    new = SmallStack(tmp_path, kubeconfig, name)
+
+    def unasked(_: Any) -> bool:
+        raise BadInput("This has to be confirmed.")
+
+    assert new.provision(confirm=lambda _: False).cancelled
+    with pytest.raises(BadInput):
+        new.provision(confirm=unasked)
+    writes = {method for method, path in proxy.requests if "selfsubject" not in path} - {"GET"}
+    assert not writes and namespace_is_gone(api_server, name)
+
+
+def test_a_plan_that_was_agreed_to_is_asked_again_only_if_it_is_another_under_the_lock(
+    stack: SmallStack, tmp_path: Path
+) -> None:
+    asked: list[list[str]] = []
+    (tmp_path / "theirs").mkdir()
+    theirs = SmallStack(tmp_path / "theirs", stack.kubeconfig, stack.namespace, usual()[0])
+
+    def agree(plan: Any) -> bool:
+        asked.append([step.key for step in plan.steps])
+        if len(asked) == 1:
+            theirs.provision()
+        return True
+
+    stack.provision(confirm=agree)
+    assert "service/back" in asked[0] and asked[1:] == [["foundation/network", "service/front"]]
+    stack.destroy()
+    asked[1:] = []
+    stack.provision(confirm=agree)
+    assert len(asked) == 2 and asked[1] == asked[0] and reasons(stack) == {}
+
+
 # -- jobs, and what does not come up ------------------------------------------------------------------------
 
 
@@ -665,6 +706,54 @@ def test_an_environment_is_built_by_a_job_that_may_change(
     assert reasons(stack) == {}
     [job] = [n for n in there(api_server, stack.namespace) if n.startswith("Job/build-plain")]
     assert job
+
+
+def test_a_build_that_fails_says_what_to_change_and_status_why(stack: SmallStack, node: Kubelet) -> None:
+    said = "The packages could not be installed: the index shows a certificate that is not trusted here."
+    stack.archive = True
+    node.says["environment-builder"] = failing(said, 24)
+    with pytest.raises(ComponentFailed, match="environment-builder did not come up") as told:
+        stack.provision()
+    assert told.value.details == said
+    assert told.value.resolution == "Mend what it names, then: matcha provision"
+    why = "its environment plain could not be built: its job failed, and would again"
+    assert stack.details()["small"] == f"{why}; {said}"
+    node.says["environment-builder"] = lambda _: {"phase": "Pending"}
+
+    def interrupted(event: Any) -> None:
+        if event.subject == "environment/plain" and event.phase == "progress":
+            raise ComponentFailed("the test had enough")
+
+    with pytest.raises(ComponentFailed):
+        stack.provision(emit=interrupted)
+    assert stack.details()["small"].startswith("its environment plain is being built: ")
+    node.says.clear()
+    stack.provision()
+    assert stack.details()["small"] == ""
+
+
+def test_a_job_that_runs_is_told_by_its_last_line_where_that_may_be_read(
+    stack: SmallStack, node: Kubelet, proxy: FaultyProxy
+) -> None:
+    stack.archive = True
+    answer = {"body": "2026-01-01T00:00:00Z installed after 35 s\n", "content_type": "text/plain"}
+    proxy.add(Fault("GET", "/log", times=1, status=200, **answer))
+    proxy.add(Fault("GET", "/log", times=99, status=403))
+    node.says["environment-builder"] = lambda pod: {**running(pod), "phase": "Pending"}  # asked again
+
+    def told(enough: str) -> str:
+        def interrupted(event: Any) -> None:
+            if event.phase == "progress" and event.message.startswith(enough):
+                raise ComponentFailed(event.message)
+
+        with pytest.raises(ComponentFailed) as found:
+            stack.provision(emit=interrupted)
+        return found.value.message
+
+    assert told("its job runs").startswith("its job runs: installed after 35 s (")
+    assert told("its job runs").startswith("its job runs (")
+    node.says.clear()
+    stack.provision()
 
 
 @pytest.mark.parametrize(("service", "number"), [("back", 0), ("front", 1)])

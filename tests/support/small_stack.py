@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -86,9 +86,11 @@ class SmallStack:
         with self._opened():
             return lifecycle.plan(self.folder)
 
-    def provision(self, *, force: bool = False, emit: Emit = silent) -> Provisioned:
+    def provision(
+        self, *, force: bool = False, emit: Emit = silent, confirm: Callable[[Plan], bool] | None = None
+    ) -> Provisioned:
         with self._opened():
-            return lifecycle.provision(self.folder, force=force, emit=emit, lock_wait=60)
+            return lifecycle.provision(self.folder, force=force, emit=emit, confirm=confirm, lock_wait=60)
 
     def undeploy(self, name: str) -> None:
         with self._opened():

@@ -39,7 +39,7 @@ def init(project: Folder = ".", *, target: str | None = None) -> str:
     opened = open_project(project, target)
     path = spec.write_default(opened.root, default_file())
     if target:
-        spec.set_key(opened.root, ("target",), target)
+        spec.choose_target(opened.root, target)
     return str(path)
 
 
@@ -84,19 +84,26 @@ def provision(
 ) -> Provisioned:
     """Make the target match the stack: the first time, after a change, and as the repair of anything.
 
-    Safe to kill at any moment and to run again. `force` takes over what another tool manages as well; only
-    targets where that can be have it. Raises Locked when somebody else is at it for longer than
-    `lock_wait` seconds, ComponentFailed with a service's last log lines, and, after all else is done,
-    NotServed for deployed models that do not load.
+    Safe to kill at any moment and to run again. `confirm` is asked with the plan: of a stack that is not
+    there yet before anything is made, and again where the plan is another once it has the lock. `force` takes
+    over what another tool manages as well; only targets where that can be have it. Raises Locked when
+    somebody else is at it for longer than `lock_wait` seconds, ComponentFailed with a service's last log
+    lines, and, after all else is done, NotServed for deployed models that do not load.
     """
     opened = open_project(project, target)
     if force:
         _insist(opened)
     began = time.monotonic()
+    agreed: Plan | None = None
+    if confirm and opened.store.read() is None:  # the lock makes the stack's place, which is a change already
+        agreed = _plan(opened, None)
+        if agreed.steps and not confirm(agreed):
+            return Provisioned(plan=agreed, changed=False, cancelled=True)
     with engine.locked(opened.store, "provision", wait=lock_wait, emit=emit) as token:
         known = opened.store.read()
         made = _plan(opened, known)
-        if made.steps and confirm and not confirm(made):
+        asked = made.steps and (agreed is None or made.steps != agreed.steps)
+        if asked and confirm and not confirm(made):
             return Provisioned(plan=made, changed=False, cancelled=True)
         _record_choice(opened, target, emit)
         if made.steps or _is_unfinished(known):
@@ -130,7 +137,7 @@ def _record_choice(opened: Project, target: str | None, emit: Emit) -> None:
         spec.write_default(opened.root, default_file())
         emit(Event("stack", "note", f"Wrote {spec.FILE} with the defaults."))
     if target and not opened.stack.target_is_written:
-        spec.set_key(opened.root, ("target",), target)
+        spec.choose_target(opened.root, target)
         emit(Event("stack", "note", f"Recorded target: {target} in {spec.FILE}."))
 
 
