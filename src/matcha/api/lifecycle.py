@@ -69,7 +69,7 @@ def _plan(opened: Project, state: State | None) -> Plan:
     snapshot = _served.observe(opened, state, wanted)
     made = planning.make(opened.stack.name, opened.target.name, wanted, snapshot, state)
     notes = list(opened.target.preflight(wanted.environments, snapshot)) if made.steps else []
-    return msgspec.structs.replace(made, notes=(*notes, *_given.pending(opened, state)))
+    return msgspec.structs.replace(made, notes=(*snapshot.notes, *notes, *_given.pending(opened, state)))
 
 
 def provision(

@@ -22,7 +22,7 @@ from matcha.errors import MatchaError, StateUnreadable
 from matcha.host.findings import Finding
 from matcha.host.probe import says
 from matcha.state import State
-from matcha.targets.kubernetes import given, look, ownership, passwords, permissions, quotas, space
+from matcha.targets.kubernetes import given, going, look, ownership, passwords, permissions, quotas, space
 from matcha.targets.kubernetes.cluster import Cluster, ClusterError, Conflict, Forbidden
 from matcha.targets.kubernetes.links import Links, strays
 from matcha.targets.kubernetes.names import LOCK, NOTES, SECRETS, STATE
@@ -393,6 +393,7 @@ CHECKS: dict[str, Callable[[Patient], Iterator[Finding]]] = {
     "storage": _storage,
     "secrets": _secrets,
     "passwords": _passwords,
+    "volumes": lambda patient: going.findings(patient.cluster),
     "lock": _lock,
     "forwards": _forwards,
     "record": _record,

@@ -25,6 +25,7 @@ from matcha.targets.kubernetes import (
     desired,
     facts,
     foundations,
+    going,
     look,
     outside,
     proof,
@@ -34,7 +35,7 @@ from matcha.targets.kubernetes import (
     volumes,
     workloads,
 )
-from matcha.targets.kubernetes.cluster import Cluster
+from matcha.targets.kubernetes.cluster import Cluster, Forbidden
 from matcha.targets.kubernetes.described import described, recorded
 from matcha.targets.kubernetes.fencing import Fenced
 from matcha.targets.kubernetes.here import Here
@@ -204,6 +205,7 @@ class KubernetesTarget:
     # -- the steps -------------------------------------------------------------------------------------
 
     def lay(self, foundation: str, emit: Emit) -> None:
+        going.refuse(self._cluster, [foundation])
         found = self._known()
         raiser = self._raiser()
         key = f"foundation/{foundation}"
@@ -259,6 +261,7 @@ class KubernetesTarget:
         facts.keep_areas(self._writing, areas, self._place(STORE))
 
     def start(self, service: Service, environment: Environment, emit: Emit) -> dict[str, int]:
+        going.refuse(self._cluster, [service.name])
         found = with_service(with_environment(self._known(), environment), service)
         raiser = self._raiser()
         objects = list(desired.unique(list(workloads.objects(found, service))))
@@ -279,6 +282,7 @@ class KubernetesTarget:
 
     def remove_service(self, name: str, emit: Emit) -> None:
         """Its volumes stay until `destroy`."""
+        going.refuse(self._cluster, [name])
         emit(Event(f"service/{name}", "progress", "stopping"))
         removal.remove_service(self._cluster, name, self._store.fence)
 
@@ -328,6 +332,13 @@ class KubernetesTarget:
     # -- pause and end ---------------------------------------------------------------------------------
 
     def stop(self, emit: Emit) -> None:
+        """Raises MatchaError where what only running pods have still would go with them."""
+        going.refuse(self._cluster)
+        if going.lives(self._cluster, DATABASE):
+            with contextlib.suppress(
+                Forbidden
+            ):  # who may not read passwords cannot tell whether they are lost
+                volumes.refuse_lost_key(self._cluster)
         emit(Event("stack", "progress", "stopping every pod"))
         removal.scale_down(self._cluster, emit, self._store.fence)
         state = self._store.read()
