@@ -41,7 +41,7 @@ from matcha.targets.kubernetes.refusals import (
     refused,
     status_of,
 )
-from matcha.targets.kubernetes.signing import signed
+from matcha.targets.kubernetes.signing import Malformed, signed
 
 __all__ = ["Cluster", "ClusterError", "Conflict", "Forbidden", "Gone", "load_config"]
 
@@ -306,11 +306,25 @@ class Cluster:
         server = self.config.cluster.server
         return ClusterError(
             f"The cluster does not answer ({server}).",
-            details=f"Tried to {doing}: {str(error) or type(error).__name__}",
+            details=f"Tried to {doing}: {_said(error)}",
         )
 
 
+def _said(error: Exception) -> str:
+    """Without what it quotes of a request: its headers hold credentials."""
+    quotes = isinstance(error, (httpx2.LocalProtocolError, httpx2.InvalidURL))
+    return type(error).__name__ if quotes else str(error) or type(error).__name__
+
+
 def _not_signed_in(error: ConfigError) -> ClusterError:
+    if isinstance(error, Malformed):
+        return ClusterError(
+            str(error),
+            details="A token is one word of letters, digits and signs: there is a line break or another "
+            "character in it.",
+            resolution="Mend it in the kubeconfig, or in the file or program that it names, then repeat the "
+            "command.",
+        )
     return ClusterError(
         "The credentials for the cluster could not be had.",
         details=str(error),
