@@ -267,6 +267,14 @@ class Forgetful(Protocol):
 
 
 @runtime_checkable
+class Preparing(Protocol):
+    """A target that makes something before there is a record."""
+
+    def begun(self) -> Sequence[str]:
+        """What is there of a stack that never came to its first record, as lines for a person."""
+
+
+@runtime_checkable
 class Sharing(Protocol):
     """A target whose stack several machines use, and which has small texts for all of them."""
 

@@ -15,7 +15,7 @@ from lightkube.resources.apps_v1 import Deployment
 from lightkube.resources.core_v1 import ConfigMap, LimitRange, Namespace, Pod, ResourceQuota, Secret
 from lightkube.resources.core_v1 import Service as ServiceObject
 
-from matcha.errors import BadInput, StateUnreadable
+from matcha.errors import BadInput, MatchaError
 from matcha.host.findings import Finding
 from matcha.targets.kubernetes import rotation
 from matcha.targets.kubernetes.cluster import Cluster
@@ -31,7 +31,7 @@ ASK = "Ask an administrator for a larger quota, then: matcha provision"
 
 def told(stack: SmallStack, check: str, *, fix: bool = False) -> list[Finding]:
     target, state = stack.target(), None
-    with contextlib.suppress(StateUnreadable):
+    with contextlib.suppress(MatchaError):
         state = target.store().read()
     services, environments = tuple(stack.services), (stack.environment,)
     found = target.examine(state, environments, fix=fix, services=services)

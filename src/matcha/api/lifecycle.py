@@ -26,7 +26,7 @@ from matcha.errors import (
 from matcha.events import Emit, Event, silent
 from matcha.planning import Plan
 from matcha.state import State
-from matcha.target import Contested, Forgetful, LockInfo, Manifests
+from matcha.target import Contested, Forgetful, LockInfo, Manifests, Preparing
 
 LOCK_WAIT = 600.0
 _ELSEWHERE = "The stack that was last provisioned from this folder is not here, and stays where it is"
@@ -218,6 +218,8 @@ def destroy(
     state = _readable(opened, delete_data, emit)
     keeps = opened.target.keeps_data and not delete_data
     belongings = tuple(opened.target.belongings(delete_data=not keeps))
+    if state is None and not belongings and isinstance(opened.target, Preparing):
+        belongings = tuple(opened.target.begun())
     if state is None and not belongings:
         _whereabouts.drop(opened, None)
         if place := _whereabouts.elsewhere(opened):
@@ -249,7 +251,7 @@ def _readable(opened: Project, delete_data: bool, emit: Emit) -> State | None:
         if not delete_data:
             error.details += "\nWithout it, all of the stack goes by: matcha destroy --yes --delete-data"
             raise
-        emit(Event("stack", "note", f"{error.message} Going by what is on this machine."))
+        emit(Event("stack", "note", f"{error.message} Going by what is there."))
         return None
 
 

@@ -295,11 +295,9 @@ def _passwords(patient: Patient) -> Iterator[Finding]:
 def _record(patient: Patient) -> Iterator[Finding]:
     try:
         there = patient.store.read() is not None
+    except Conflict:
+        return  # somebody else's, which `names` tells and nothing here takes away
     except StateUnreadable as error:
-        try:
-            ownership.refuse_foreign(patient.cluster, [ConfigMap(metadata=ObjectMeta(name=STATE))])
-        except Conflict:
-            return  # somebody else's, which `names` tells and nothing here takes away
         if patient.store.is_corrupt():
             fix, mend = "matcha doctor --fix", patient.store.set_aside
             yield Finding(check="record", ok=False, message=f"{error.message}.", fix=fix, mend=mend)

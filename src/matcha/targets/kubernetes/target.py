@@ -21,6 +21,7 @@ from matcha.target import Foundation, ServiceStatus, Snapshot
 from matcha.targets.kubernetes import (
     archives,
     base,
+    begun,
     code,
     desired,
     facts,
@@ -347,6 +348,10 @@ class KubernetesTarget:
 
     def belongings(self, *, delete_data: bool = True) -> Sequence[str]:
         return removal.belongings(self._cluster, delete_data)
+
+    def begun(self) -> Sequence[str]:
+        """`matcha.target.Preparing`."""
+        return begun.left(self._cluster)
 
     def destroy(self, emit: Emit, *, delete_data: bool = True) -> None:
         state = None
