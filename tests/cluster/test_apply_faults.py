@@ -299,6 +299,16 @@ def test_a_kubeconfig_that_was_signed_in_again_is_read_anew(
     assert signed.found(ConfigMap) == []
 
 
+def test_the_doctor_knows_credentials_that_are_refused(
+    api_server: Path, namespace: str, tmp_path: Path
+) -> None:
+    kubeconfig = with_user(api_server, tmp_path, {"token": "expired"})
+    [found] = SmallStack(tmp_path, kubeconfig, namespace).target().examine(None, (), fix=False)
+    assert (found.check, found.ok) == ("cluster", False)
+    assert found.message.startswith("The cluster does not accept your credentials.")
+    assert found.fix.startswith("Sign in again")
+
+
 def test_credentials_that_end_for_good_end_the_run_and_a_rerun_finishes(
     stack: SmallStack, proxy: FaultyProxy
 ) -> None:

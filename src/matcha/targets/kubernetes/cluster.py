@@ -225,12 +225,18 @@ class Cluster:
         """JSON of an address that has no class here. Raises ClusterError."""
 
         def get() -> Any:
-            answer = self.client._client._client.get(path)
-            if not answer.is_success:
-                raise ClusterError(f"The cluster refused {path}.", status=answer.status_code)
+            client = self.client._client
+            answer = client._client.get(path)
+            try:
+                client.raise_for_status(answer)  # type: ignore[no-untyped-call]
+            except httpx2.HTTPStatusError as error:
+                if status_of(error) == 401:
+                    raise
+                raise refused(error, doing) from error  # whatever it says: who asks here does not wait for it
             return answer.json()
 
-        return self.call(get, f"read {path}", again=False)
+        doing = f"read {path}"
+        return self.call(get, doing, again=False)
 
     # -- how calls are made ----------------------------------------------------------------------------
 
