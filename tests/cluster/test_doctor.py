@@ -80,6 +80,23 @@ def test_a_namespace_that_is_being_removed_is_told_with_what_holds_it(leaving: S
     assert fix.startswith(f"kubectl wait --for=delete namespace/{leaving.namespace} ")
 
 
+def test_status_and_plan_name_a_namespace_that_goes(stack: SmallStack, admin: Cluster) -> None:
+    """Its record is there yet."""
+    stack.provision()
+    assert stack.plan().notes == ()
+    held = {"metadata": {"finalizers": ["example.com/never"]}}
+    admin.patch(ConfigMap, STATE, held)
+    admin.delete(Namespace, stack.namespace)
+    said = f"The namespace {stack.namespace} is being removed, and the stack with it."
+    try:
+        until(lambda: admin.found(Deployment) == [], 60)
+        assert any(note.startswith(said) for note in stack.plan().notes)
+        assert not stack.status().healthy
+        assert stack.details()["small"].startswith(said)
+    finally:
+        admin.patch(ConfigMap, STATE, {"metadata": {"finalizers": None}})
+
+
 # -- what others have there ---------------------------------------------------------------------------------
 
 

@@ -1,13 +1,17 @@
-"""Volumes that are being deleted: Kubernetes lets one go, with all its data, as soon as its pods end."""
+"""What is being deleted: volumes, each of which Kubernetes lets go with all its data as soon as its pods end,
+and the whole namespace.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 from lightkube.resources.core_v1 import PersistentVolumeClaim, Pod
 
 from matcha.errors import MatchaError
 from matcha.host.findings import Finding
+from matcha.targets.kubernetes import space
 from matcha.targets.kubernetes.cluster import Cluster
 from matcha.targets.kubernetes.names import NAME, selector
 
@@ -50,6 +54,20 @@ def refuse(cluster: Cluster, services: Sequence[str] | None = None) -> None:
             raise MatchaError(
                 told(claim), details=f"The pods of {owner} were left as they are.", resolution=f"{REMEDY}."
             )
+
+
+def namespace(cluster: Cluster, objects: Iterable[Any]) -> str:
+    """That it is on its way out, and what holds it; empty otherwise. `objects`: those of the stack in it,
+    which then go, too.
+    """
+    there = list(objects)
+    if there and not any(each.metadata.deletionTimestamp for each in there):
+        return ""
+    found = space.seen(cluster)
+    if found is None or not found.metadata.deletionTimestamp:
+        return ""
+    held = " ".join(space.held_by(found))
+    return f"The namespace {cluster.namespace} is being removed, and the stack with it. {held}".strip()
 
 
 def lives(cluster: Cluster, service: str) -> bool:

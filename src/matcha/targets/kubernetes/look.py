@@ -34,6 +34,7 @@ from matcha.targets.kubernetes import (
     happened,
     outside,
     rotation,
+    volumes,
     why,
 )
 from matcha.targets.kubernetes.archives import has_image
@@ -221,6 +222,8 @@ def changed(objects: Iterable[Any], found: Found, digest: str | None = None) -> 
         if isinstance(obj, WORKLOADS) and digest is not None and marked(live) not in (None, digest):
             return "changed in matcha.yaml"
         if path := next(iter(_differing(obj.to_dict(), live, stopped)), ""):
+            if kind == "PersistentVolumeClaim" and (option := volumes.option(live, path)):
+                return f"{option} changed in matcha.yaml"
             editor = last_editor(live, MANAGER)
             return f"{kind} {name} was changed{f' by {editor}' if editor else ''}: {path}"
     there = [found.objects.get(desired.ref(obj)) for obj in objects]

@@ -60,7 +60,10 @@ def statuses(
         msgspec.structs.replace(_status(name, parts, seen, {}, comparable), foundation=True)
         for name, parts in laid
     ]
-    return [*services, *(_keyless(f, lost) for f in foundations), *_dumps(seen)]
+    told = [*services, *(_keyless(f, lost) for f in foundations), *_dumps(seen)]
+    if ending := going.namespace(cluster, seen.found.objects.values()):
+        return [msgspec.structs.replace(each, detail=ending) for each in told]
+    return told
 
 
 def _lost(seen: Seen) -> MatchaError | None:

@@ -136,7 +136,10 @@ class KubernetesTarget:
         self._reads_secrets = there.held.is_open
         if state is None:
             self._former = removal.volumes(there.objects.values())
-        return look.snapshot(there, found, machines(self._cluster), state)
+        shown = look.snapshot(there, found, machines(self._cluster), state)
+        if ending := going.namespace(self._cluster, there.objects.values()):
+            return msgspec.structs.replace(shown, notes=(ending, *shown.notes))
+        return shown
 
     def foundations(
         self, services: Sequence[Service], environments: Sequence[Environment]
