@@ -28,9 +28,13 @@ class Seen(msgspec.Struct, frozen=True):
 
 
 class Snapshot(msgspec.Struct, frozen=True):
-    """Everything a target shows, by resource id (`service/mlflow`, `environment/zenml`, `secret/x` ...)."""
+    """Everything a target shows, by resource id (`service/mlflow`, `environment/zenml`, `secret/x` ...).
+
+    `notes`: what the user has to know of it whether or not there is something to do.
+    """
 
     resources: dict[str, Seen] = msgspec.field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 class ServiceStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -270,6 +274,14 @@ class Blinkered(Protocol):
         """What `leftovers`, asked before, did not look at, or left as not the stack's own; lines for a
         person.
         """
+
+
+@runtime_checkable
+class Preparing(Protocol):
+    """A target that makes something before there is a record."""
+
+    def begun(self) -> Sequence[str]:
+        """What is there of a stack that never came to its first record, as lines for a person."""
 
 
 @runtime_checkable

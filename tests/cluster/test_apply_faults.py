@@ -7,6 +7,7 @@ import contextlib
 import json
 import sys
 import time
+import traceback
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -298,6 +299,16 @@ def test_a_kubeconfig_that_was_signed_in_again_is_read_anew(
     assert signed.found(ConfigMap) == []
 
 
+def test_the_doctor_knows_credentials_that_are_refused(
+    api_server: Path, namespace: str, tmp_path: Path
+) -> None:
+    kubeconfig = with_user(api_server, tmp_path, {"token": "expired"})
+    [found] = SmallStack(tmp_path, kubeconfig, namespace).target().examine(None, (), fix=False)
+    assert (found.check, found.ok) == ("cluster", False)
+    assert found.message.startswith("The cluster does not accept your credentials.")
+    assert found.fix.startswith("Sign in again")
+
+
 def test_credentials_that_end_for_good_end_the_run_and_a_rerun_finishes(
     stack: SmallStack, proxy: FaultyProxy
 ) -> None:
@@ -331,6 +342,34 @@ def test_a_plugin_that_gives_no_token_is_named(
         signed.found(ConfigMap)
     assert said in told.value.details and "plugin" in told.value.details
     assert told.value.resolution.startswith("Sign in again")
+
+
+def test_a_line_break_after_a_token_is_no_part_of_it(
+    api_server: Path, namespace: str, tmp_path: Path
+) -> None:
+    """As a block of YAML leaves it."""
+    user = {"token": f"{token_of(api_server)}\n"}
+    assert cluster(with_user(api_server, tmp_path, user), namespace).found(ConfigMap) == []
+
+
+@pytest.mark.parametrize("broken", ["hush\nhush", "hush hush\r\nhush", "hush\u00e4", "hush\x00"])
+@pytest.mark.parametrize("how", ["token", "tokenFile", "exec"])
+def test_a_token_that_no_request_can_bear_is_told_at_once_and_not_shown(
+    api_server: Path, namespace: str, tmp_path: Path, how: str, broken: str
+) -> None:
+    file = tmp_path / "token"
+    file.write_bytes(broken.encode())
+    users = {"token": {"token": broken}, "tokenFile": {"tokenFile": str(file)}}
+    user = users.get(how) or plugin(tmp_path, *saying(file))
+    pauses: list[float] = []
+    signed = cluster(with_user(api_server, tmp_path, user), namespace, sleep=pauses.append)
+    with pytest.raises(ClusterError) as told:
+        signed.found(ConfigMap)
+    context = signed.config.context_name
+    assert told.value.message == f"The token of the kubeconfig (context {context}) is malformed."
+    assert "hush" not in "".join(traceback.format_exception(told.value))
+    assert "hush" not in f"{told.value.details} {told.value.resolution}"
+    assert pauses == []
 
 
 # -- the watch of the forwarder -----------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from lightkube.resources.apps_v1 import Deployment
 from lightkube.resources.core_v1 import ConfigMap, LimitRange, Namespace, Pod, ResourceQuota, Secret
 from lightkube.resources.core_v1 import Service as ServiceObject
 
-from matcha.errors import BadInput, StateUnreadable
+from matcha.errors import BadInput, MatchaError
 from matcha.host.findings import Finding
 from matcha.targets.kubernetes import rotation
 from matcha.targets.kubernetes.cluster import Cluster
@@ -31,7 +31,7 @@ ASK = "Ask an administrator for a larger quota, then: matcha provision"
 
 def told(stack: SmallStack, check: str, *, fix: bool = False) -> list[Finding]:
     target, state = stack.target(), None
-    with contextlib.suppress(StateUnreadable):
+    with contextlib.suppress(MatchaError):
         state = target.store().read()
     services, environments = tuple(stack.services), (stack.environment,)
     found = target.examine(state, environments, fix=fix, services=services)
@@ -78,6 +78,23 @@ def test_a_namespace_that_is_being_removed_is_told_with_what_holds_it(leaving: S
         f"The namespace {leaving.namespace} is being removed: nothing can be made in it."
     )
     assert fix.startswith(f"kubectl wait --for=delete namespace/{leaving.namespace} ")
+
+
+def test_status_and_plan_name_a_namespace_that_goes(stack: SmallStack, admin: Cluster) -> None:
+    """Its record is there yet."""
+    stack.provision()
+    assert stack.plan().notes == ()
+    held = {"metadata": {"finalizers": ["example.com/never"]}}
+    admin.patch(ConfigMap, STATE, held)
+    admin.delete(Namespace, stack.namespace)
+    said = f"The namespace {stack.namespace} is being removed, and the stack with it."
+    try:
+        until(lambda: admin.found(Deployment) == [], 60)
+        assert any(note.startswith(said) for note in stack.plan().notes)
+        assert not stack.status().healthy
+        assert stack.details()["small"].startswith(said)
+    finally:
+        admin.patch(ConfigMap, STATE, {"metadata": {"finalizers": None}})
 
 
 # -- what others have there ---------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +10,17 @@ import pytest
 from lightkube import Client
 from lightkube.models.apps_v1 import DeploymentSpec, StatefulSetSpec
 from lightkube.models.batch_v1 import JobSpec
+from lightkube.models.coordination_v1 import LeaseSpec
 from lightkube.models.core_v1 import Container, PodSpec, PodTemplateSpec, ServicePort, ServiceSpec
 from lightkube.models.meta_v1 import LabelSelector, ObjectMeta
 from lightkube.resources.apps_v1 import Deployment, StatefulSet
 from lightkube.resources.batch_v1 import Job
+from lightkube.resources.coordination_v1 import Lease
 from lightkube.resources.core_v1 import ConfigMap, PersistentVolumeClaim
 from lightkube.resources.core_v1 import Service as ServiceObject
 
 from matcha.targets.kubernetes.cluster import Conflict
-from matcha.targets.kubernetes.names import MANAGED_BY, NAME
+from matcha.targets.kubernetes.names import LOCK, MANAGED_BY, NAME, STATE
 from matcha.targets.kubernetes.raising import Raiser
 from support.faults import FaultyProxy
 from support.small_stack import SmallStack, there, usual
@@ -121,3 +124,34 @@ def test_a_plan_says_that_it_takes_apart_what_it_does_not_name(stack: SmallStack
     assert ("service/front", "remove") in {(s.key, s.action) for s in plan.steps}
     [note] = [n for n in plan.notes if "holds one stack" in n]
     assert "do not go on: set targets.kubernetes.namespace to another one in matcha.yaml" in note
+
+
+@pytest.mark.parametrize("delete_data", [True, False])
+def test_a_record_of_others_is_refused_and_left(
+    api_server: Path, stack: SmallStack, delete_data: bool
+) -> None:
+    client = helm(api_server, stack.namespace)
+    client.create(ConfigMap(metadata=ObjectMeta(name=STATE), data={"state.json": "theirs"}))
+    refused = [stack.plan, stack.provision, stack.status, stack.stop, stack.target().store().is_corrupt]
+    refused += [stack.target().store().set_aside, partial(stack.destroy, delete_data=delete_data)]
+    for refuse in refused:
+        with pytest.raises(Conflict, match=rf"ConfigMap {STATE} exists in the namespace .* is not Matcha's"):
+            refuse()
+    found = client.get(ConfigMap, STATE)
+    assert found.data == {"state.json": "theirs"}
+    assert found.metadata and not found.metadata.labels and not found.metadata.annotations
+    assert there(api_server, stack.namespace) == set()
+
+
+def test_a_lease_of_others_is_refused_and_left(api_server: Path, stack: SmallStack) -> None:
+    client = helm(api_server, stack.namespace)
+    wanted = Lease(metadata=ObjectMeta(name=LOCK), spec=LeaseSpec(holderIdentity="", leaseDurationSeconds=1))
+    version = client.create(wanted).metadata
+    for refuse in (stack.provision, stack.target().store().break_lock):
+        with pytest.raises(Conflict, match=rf"Lease {LOCK} exists in the namespace .* is not Matcha's"):
+            refuse()
+    assert stack.target().store().lock() is None
+    found = client.get(Lease, LOCK).metadata
+    assert version and found and found.resourceVersion == version.resourceVersion
+    assert stack.destroy().nothing
+    assert there(api_server, stack.namespace) == set()

@@ -62,7 +62,8 @@ def _is_bound(api_server: Path, stack: SmallStack) -> bool:
 
 def test_a_volume_grows_where_its_class_allows_it(api_server: Path, stack: SmallStack, bound: bool) -> None:
     stack.options["volume_size"] = "20Gi"
-    assert "service/back" in {step.key for step in stack.plan().steps}
+    [step] = [step for step in stack.plan().steps if step.key == "service/back"]
+    assert step.reason == "volume-size changed in matcha.yaml"
     if bound:
         stack.provision()
         assert size(api_server, stack) == "20Gi"
@@ -87,6 +88,17 @@ def test_a_volume_neither_shrinks_nor_changes_its_class(
     stack.options = kept
     stack.provision()
     assert not stack.plan().steps
+
+
+@pytest.mark.parametrize("bound", [True], indirect=True)
+def test_a_size_that_somebody_else_changed_is_told_as_theirs(
+    api_server: Path, stack: SmallStack, bound: bool
+) -> None:
+    theirs = cluster(api_server, stack.namespace).client
+    larger = {"spec": {"resources": {"requests": {"storage": "15Gi"}}}}
+    theirs.patch(PersistentVolumeClaim, CLAIM, larger, field_manager="kubectl-edit")
+    [step] = [step for step in stack.plan().steps if step.key == "service/back"]
+    assert step.reason.startswith(f"PersistentVolumeClaim {CLAIM} was changed by kubectl-edit: spec.res")
 
 
 @pytest.mark.parametrize("bound", [True], indirect=True)

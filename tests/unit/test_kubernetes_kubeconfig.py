@@ -200,6 +200,8 @@ USELESS = [
     (ENTRIES % ("certificate-authority: config", ""), "certificate-authority cannot be used: NO_CERT"),
     (ENTRIES % ("certificate-authority: gone.pem", ""), "gone.pem. There is no such file."),
     (ENTRIES % ("certificate-authority: .", ""), "It is a folder"),
+    (ENTRIES % ("certificate-authority: /dev/zero", ""), "is /dev/zero. It is a pipe or a device, not a"),
+    (ENTRIES % ("", "tokenFile: /dev/zero"), "tokenFile of the context c is /dev/zero. It is a pipe or a"),
     (ENTRIES % ("", "client-certificate: a, client-key: b"), "/a. There is no such file."),
     (ENTRIES % ("", f"client-key-data: {SECRET}x"), "client-key-data cannot be used"),
 ]
@@ -229,11 +231,14 @@ def test_a_file_that_is_of_no_use_is_named_and_not_quoted(
 def test_what_is_no_file_that_can_be_read_is_named(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "loop").symlink_to("loop")
+    with (tmp_path / "huge").open("wb") as huge:
+        huge.truncate(1 << 32)
     for path, why in (
         (tmp_path, "It is a folder: name a file in it."),
         (tmp_path / "gone", "There is no such file."),
         (tmp_path / "pipe", "It is a pipe or a device, not a file."),
         (tmp_path / "loop", "It cannot be read: Too many levels of symbolic links."),
+        (tmp_path / "huge", "It is larger than 4 MiB."),
         (Path("/dev/null"), "It is a pipe or a device, not a file."),
     ):
         assert refusal(path).details == why

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +40,15 @@ BAD: list[tuple[str, Any, str, dict[str, Any]]] = [
     ("ca-bundle", "notes.txt", "a file of certificates in PEM", {}),
     ("ca-bundle", "binary", "a file of certificates in PEM", {}),
     ("ca-bundle", "empty", "a file of certificates in PEM", {}),
+    ("ca-bundle", "/dev/zero", "is a pipe or a device, not a file: /dev/zero", {}),
+    ("ca-bundle", "pipe", "is a pipe or a device, not a file", {}),
+    ("ca-bundle", "huge", "is larger than 4 MiB", {}),
     ("ca-bundle", "key.pem", "holds a private key", {}),
     ("ports", 80, "ports by service, as in {mlflow: 5001, mlserver/grpc: 8081}, found 80", {}),
     ("ports.mlflow", 80, "a port from 1024 to 65535; lower ones are the system's, found 80", {}),
     ("ports.mlflow", 70000, "found 70000", {}),
     ("ports.mlflow", "http", "found 'http'", {}),
+    ("ports", {"mlflow": 5001, "zenml": 5001}, "ports gives 5001 to both mlflow and zenml", {}),
     ("namespace", "Team A", "lower-case letters, digits and dashes", {}),
     ("namespace", "a" * 64, "at most 63", {}),
     ("namespace", "", "found ''", {}),
@@ -115,6 +120,9 @@ def project(tmp_path: Path) -> Path:
     (tmp_path / "notes.txt").write_text("Our certificates are on the intranet.\n")
     (tmp_path / "binary").write_bytes(b"\x30\x82\xff\xfe")
     (tmp_path / "empty").touch()
+    os.mkfifo(tmp_path / "pipe")
+    with (tmp_path / "huge").open("wb") as huge:
+        huge.truncate(1 << 32)
     (tmp_path / "key.pem").write_text(certificate + KEY)
     (tmp_path / "commented.pem").write_text(f"# Főtanúsítvány\n{certificate}", encoding="utf-8")
     return tmp_path

@@ -27,7 +27,7 @@ from matcha.errors import (
 from matcha.events import Emit, Event, silent
 from matcha.planning import Plan
 from matcha.state import State
-from matcha.target import Blinkered, Contested, Forgetful, LockInfo, Manifests
+from matcha.target import Blinkered, Contested, Forgetful, LockInfo, Manifests, Preparing
 
 LOCK_WAIT = 600.0
 _ELSEWHERE = "The stack that was last provisioned from this folder is not here, and stays where it is"
@@ -70,7 +70,7 @@ def _plan(opened: Project, state: State | None) -> Plan:
     snapshot = _served.observe(opened, state, wanted)
     made = planning.make(opened.stack.name, opened.target.name, wanted, snapshot, state)
     notes = list(opened.target.preflight(wanted.environments, snapshot)) if made.steps else []
-    return msgspec.structs.replace(made, notes=(*notes, *_given.pending(opened, state)))
+    return msgspec.structs.replace(made, notes=(*snapshot.notes, *notes, *_given.pending(opened, state)))
 
 
 def provision(
@@ -226,6 +226,8 @@ def destroy(
     state = _readable(opened, delete_data, emit)
     keeps = opened.target.keeps_data and not delete_data
     belongings = tuple(opened.target.belongings(delete_data=not keeps))
+    if state is None and not belongings and isinstance(opened.target, Preparing):
+        belongings = tuple(opened.target.begun())
     if state is None and not belongings:
         _whereabouts.drop(opened, None)
         if place := _whereabouts.elsewhere(opened):
@@ -269,7 +271,7 @@ def _readable(opened: Project, delete_data: bool, emit: Emit) -> State | None:
         if not delete_data:
             error.details += "\nWithout it, all of the stack goes by: matcha destroy --yes --delete-data"
             raise
-        emit(Event("stack", "note", f"{error.message} Going by what is on this machine."))
+        emit(Event("stack", "note", f"{error.message} Going by what is there."))
         return None
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import ipaddress
 import re
 import ssl
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 from urllib.parse import SplitResult, parse_qs, urlsplit
@@ -16,6 +16,7 @@ from urllib.parse import SplitResult, parse_qs, urlsplit
 from matcha import pythons
 from matcha.errors import Unfit, quoted, suggest
 from matcha.targets.kubernetes.compare import amount
+from matcha.targets.kubernetes.kubefiles import odd
 
 if TYPE_CHECKING:
     from matcha.targets.kubernetes.options import KubernetesOptions
@@ -60,6 +61,13 @@ def check(options: KubernetesOptions) -> None:
         _needs_secret("database", options.database_secret, "username and password")
     if options.index_url:
         index(options.index_url)
+    ports(options.ports)
+
+
+def ports(chosen: Mapping[str, int]) -> None:
+    for name, number in chosen.items():
+        if same := next((other for other in chosen if other != name and chosen[other] == number), ""):
+            raise Unfit("ports", f"ports gives {number} to both {name} and {same}")
 
 
 def _needs_secret(key: str, name: str, keys: str) -> None:
@@ -137,6 +145,8 @@ def index(url: str) -> None:
 def bundle(path: Path) -> str:
     """The certificates of `ca-bundle`."""
     try:
+        if why := odd(path):
+            raise Unfit("ca-bundle", f"ca-bundle {why}: {path}")
         text = path.read_text(encoding="utf-8")
         if "PRIVATE KEY-----" in text:
             raise Unfit("ca-bundle", f"ca-bundle holds a private key, which every pod could read: {path}")

@@ -41,7 +41,7 @@ from matcha.targets.kubernetes.refusals import (
     refused,
     status_of,
 )
-from matcha.targets.kubernetes.signing import signed
+from matcha.targets.kubernetes.signing import Malformed, signed
 
 __all__ = ["Cluster", "ClusterError", "Conflict", "Forbidden", "Gone", "load_config"]
 
@@ -247,13 +247,16 @@ class Cluster:
         def get() -> Any:
             client = self.client._client
             answer = client._client.get(path)
-            if again:
+            try:
                 client.raise_for_status(answer)  # type: ignore[no-untyped-call]
-            elif not answer.is_success:
-                raise ClusterError(f"The cluster refused {path}.", status=answer.status_code)
+            except httpx2.HTTPStatusError as error:
+                if again or status_of(error) == 401:
+                    raise
+                raise refused(error, doing) from error  # whatever it says: who asks here does not wait for it
             return answer.json()
 
-        return self.call(get, f"read {path}", again=again)
+        doing = f"read {path}"
+        return self.call(get, doing, again=again)
 
     # -- how calls are made ----------------------------------------------------------------------------
 
@@ -329,11 +332,25 @@ class Cluster:
         server = self.config.cluster.server
         return ClusterError(
             f"The cluster does not answer ({server}).",
-            details=f"Tried to {doing}: {str(error) or type(error).__name__}",
+            details=f"Tried to {doing}: {_said(error)}",
         )
 
 
+def _said(error: Exception) -> str:
+    """Without what it quotes of a request: its headers hold credentials."""
+    quotes = isinstance(error, (httpx2.LocalProtocolError, httpx2.InvalidURL))
+    return type(error).__name__ if quotes else str(error) or type(error).__name__
+
+
 def _not_signed_in(error: ConfigError) -> ClusterError:
+    if isinstance(error, Malformed):
+        return ClusterError(
+            str(error),
+            details="A token is one word of letters, digits and signs: there is a line break or another "
+            "character in it.",
+            resolution="Mend it in the kubeconfig, or in the file or program that it names, then repeat the "
+            "command.",
+        )
     return ClusterError(
         "The credentials for the cluster could not be had.",
         details=str(error),

@@ -21,7 +21,17 @@ from matcha.errors import MatchaError, StateUnreadable
 from matcha.host.findings import Finding
 from matcha.host.probe import says
 from matcha.state import State
-from matcha.targets.kubernetes import given, look, ownership, passwords, permissions, quotas, running, space
+from matcha.targets.kubernetes import (
+    given,
+    going,
+    look,
+    ownership,
+    passwords,
+    permissions,
+    quotas,
+    running,
+    space,
+)
 from matcha.targets.kubernetes.cluster import Cluster, ClusterError, Conflict, Forbidden
 from matcha.targets.kubernetes.links import Links, strays
 from matcha.targets.kubernetes.names import LOCK, NOTES, SECRETS, STATE
@@ -277,11 +287,9 @@ def _services(patient: Patient) -> Iterator[Finding]:
 def _record(patient: Patient) -> Iterator[Finding]:
     try:
         there = patient.store.read() is not None
+    except Conflict:
+        return  # somebody else's, which `names` tells and nothing here takes away
     except StateUnreadable as error:
-        try:
-            ownership.refuse_foreign(patient.cluster, [ConfigMap(metadata=ObjectMeta(name=STATE))])
-        except Conflict:
-            return  # somebody else's, which `names` tells and nothing here takes away
         if patient.store.is_corrupt():
             fix, mend = "matcha doctor --fix", patient.store.set_aside
             yield Finding(
@@ -386,6 +394,7 @@ CHECKS: dict[str, Callable[[Patient], Iterator[Finding]]] = {
     "secrets": _secrets,
     "passwords": _passwords,
     "services": _services,
+    "volumes": lambda patient: going.findings(patient.cluster),
     "lock": _lock,
     "forwards": _forwards,
     "record": _record,

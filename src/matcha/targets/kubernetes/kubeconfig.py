@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import re
 import ssl
-import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from ruamel.yaml.reader import ReaderError
 from ruamel.yaml.scanner import ScannerError
 
 from matcha.errors import BadInput, suggest
-from matcha.targets.kubernetes.kubefiles import is_file, kubefiles
+from matcha.targets.kubernetes.kubefiles import is_file, kubefiles, odd
 from matcha.targets.kubernetes.options import KubernetesOptions
 
 _EXEC_API = "client.authentication.k8s.io/"
@@ -104,6 +104,7 @@ def load_config(options: KubernetesOptions) -> SingleConfig:
         raise _unusable(
             paths, f'The server of the cluster of the context "{context}" is no URL of https or http.'
         )
+    _check_files(paths, found)
     _check_data(paths, found)
     return _with_exec_info(found if found.user else found._replace(user=User()))
 
@@ -133,6 +134,16 @@ def _bare(url: str) -> str:
     return scheme + url.removeprefix(scheme).rpartition("@")[2]
 
 
+def _check_files(paths: Sequence[Path], config: SingleConfig) -> None:
+    """What is not there is told where it is used."""
+    for key, value in _told(config).items():
+        if key in _FILES:
+            with contextlib.suppress(OSError):
+                if why := odd(Path(value)):
+                    told = f"{key} of the context {config.context_name} is {value}. It {why}."
+                    raise _unusable(paths, told)
+
+
 def _check_data(paths: Sequence[Path], config: SingleConfig) -> None:
     for key, value in _told(config).items():
         if key.endswith(_DATA):
@@ -157,6 +168,8 @@ def _merged(paths: Sequence[Path]) -> KubeConfig:
         raise _unusable(paths, " ".join(dict.fromkeys(_lack(path) for path in paths)))
     merged: dict[str, Any] = {"current-context": "", **{name: [] for name in _LISTS}}
     for path in there:
+        if why := _lack(path):
+            raise _unusable([path], why)
         try:
             _add(merged, _read(path))
         except MarkedYAMLError as error:
@@ -178,11 +191,10 @@ def _merged(paths: Sequence[Path]) -> KubeConfig:
 def _lack(path: Path) -> str:
     """Why it is no file that can be read; empty where it is one."""
     try:
-        mode = path.stat().st_mode
-        if stat.S_ISDIR(mode):
+        if path.is_dir():
             return "It is a folder: name a file in it."
-        if not stat.S_ISREG(mode):
-            return "It is a pipe or a device, not a file."
+        if why := odd(path):
+            return f"It {why}."
         with path.open("rb"):
             return ""
     except FileNotFoundError:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 
 DEFAULT = "~/.kube/config"
+LARGEST = 4 * 1024**2  # bytes
 
 
 def kubefiles(named: str, environ: Mapping[str, str] = os.environ) -> tuple[Path, ...]:
@@ -33,3 +35,13 @@ def stamp(paths: tuple[Path, ...]) -> tuple[int, int]:
 def is_file(path: Path) -> bool:
     """Also where a folder above it may not be looked into."""
     return os.path.isfile(path)  # noqa: PTH113 - pathlib's raises there
+
+
+def odd(path: Path) -> str:
+    """Why it is not read although it is there: it may have no end. Empty for a file, and for a folder, which
+    cannot be read. Raises OSError.
+    """
+    found = path.stat()
+    if stat.S_ISREG(found.st_mode):
+        return "" if found.st_size <= LARGEST else f"is larger than {LARGEST // 1024**2} MiB"
+    return "" if stat.S_ISDIR(found.st_mode) else "is a pipe or a device, not a file"

@@ -21,6 +21,7 @@ from lightkube.resources.coordination_v1 import Lease as LeaseObject
 
 from matcha.errors import Locked, MatchaError
 from matcha.host.leases import LEASE, Lease, Mine, is_abandoned, lost, new_lease
+from matcha.targets.kubernetes import ownership
 from matcha.targets.kubernetes.cluster import Cluster, ClusterError, Forbidden, Gone
 from matcha.targets.kubernetes.names import LOCK, MANAGER, labels, put_instance
 from matcha.targets.kubernetes.versions import TRIES, is_unsettled, remove, replace, version_of
@@ -68,11 +69,14 @@ class ClusterLock:
     # -- taking ----------------------------------------------------------------------------------------
 
     def attempt(self, operation: str) -> Mine | Lease:
-        """Takes the lock if it is free; otherwise its holder, with the expiry that this process can tell."""
+        """Takes the lock if it is free; otherwise its holder, with the expiry that this process can tell.
+        Raises Conflict where the Lease is somebody else's.
+        """
         lease = new_lease(operation, self._clock(), self._place)
         began = self._timer()
         for left in reversed(range(TRIES)):
             found = self._cluster.get(LeaseObject, LOCK)
+            ownership.refuse(self._cluster, found)
             holder = lease_of(found)
             if found and holder and holder.token == lease.token:  # written, but the answer was lost
                 return self._got(lease, found, began)
@@ -207,8 +211,9 @@ class ClusterLock:
             self._remove(mine.seen if mine else self._cluster.get(LeaseObject, LOCK), token)
 
     def take_away(self) -> Lease | None:
-        """Removes the lock whoever holds it; what it was."""
+        """Removes the lock whoever holds it; what it was. Raises Conflict for a Lease of somebody else."""
         found = self._cluster.get(LeaseObject, LOCK)
+        ownership.refuse(self._cluster, found)
         holder = lease_of(found)
         self._remove(found, holder.token if holder else "")
         return holder
@@ -232,8 +237,13 @@ class ClusterLock:
         """Who holds it, and whether that seems over. At a glance nothing can be watched, so this trusts the
         holder's clock to be less than one lease off; it decides nothing.
         """
-        holder = lease_of(self._cluster.get(LeaseObject, LOCK))
-        if holder is None:
+        found = self._cluster.get(LeaseObject, LOCK)
+        holder = lease_of(found)
+        if (
+            found is None
+            or holder is None
+            or not ownership.is_mine(found.metadata.to_dict() if found.metadata else {})
+        ):
             return None, True
         return holder, is_abandoned(holder, self._place) or holder.expires + LEASE < self._clock()
 

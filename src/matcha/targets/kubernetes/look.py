@@ -30,10 +30,12 @@ from matcha.targets.kubernetes import (
     desired,
     facts,
     foundations,
+    going,
     happened,
     outside,
     rotation,
     space,
+    volumes,
     why,
 )
 from matcha.targets.kubernetes.archives import has_image
@@ -148,7 +150,8 @@ def snapshot(
     }
     for key, lack in ((f"foundation/{name}", lack) for name, lack in lacks.items() if lack):
         shown[key] = Seen(shown[key].condition, "", shown[key].detail or lack)
-    return Snapshot({k: s for k, s in {**shown, **_unknown(found, shown)}.items() if s.condition != "absent"})
+    seen = {k: s for k, s in {**shown, **_unknown(found, shown)}.items() if s.condition != "absent"}
+    return Snapshot(seen, going.notes(found.of(PersistentVolumeClaim)))
 
 
 def _unbuilt(
@@ -220,21 +223,29 @@ def changed(objects: Iterable[Any], found: Found, digest: str | None = None) -> 
 
     `digest`: of the service that is wanted; None where it is known to be that of what is there.
     """
-    objects = list(objects)
+    objects = sorted(objects, key=lambda obj: not isinstance(obj, PersistentVolumeClaim))  # data first
     stopped = _is_stopped(found.objects.get(desired.ref(obj)) for obj in objects)
     for obj in objects:
         kind, name = desired.ref(obj)
         one = found.objects.get((kind, name))
         if one is None:
-            return f"{kind} {name} is missing"
+            return _missing(kind, name)
         live = one.to_dict()
         if isinstance(obj, WORKLOADS) and digest is not None and marked(live) not in (None, digest):
             return "changed in matcha.yaml"
         if differs := next(_differing(obj.to_dict(), live, kind, stopped), None):
             path, editor = differs
+            if kind == "PersistentVolumeClaim" and (option := volumes.option(live, path)):
+                return f"{option} changed in matcha.yaml"
             return f"{kind} {name} was changed{f' by {editor}' if editor else ''}: {path}"
     there = [found.objects.get(desired.ref(obj)) for obj in objects]
     return rotation.change(objects, there, found.held)
+
+
+def _missing(kind: str, name: str) -> str:
+    if kind == "PersistentVolumeClaim":
+        return f"{kind} {name} is missing: its data is gone; a new empty one is made"
+    return f"{kind} {name} is missing"
 
 
 def marked(live: Mapping[str, Any]) -> str | None:

@@ -48,8 +48,13 @@ def refuse_foreign(cluster: Cluster, objects: Iterable[Any]) -> None:
     with ThreadPoolExecutor(8) as pool:
         there = pool.map(lambda obj: cluster.get(type(obj), obj.metadata.name), asked)
     for found in there:
-        if found is not None and not is_mine(metadata := found.metadata.to_dict()):
-            raise refusal(type(found), metadata, cluster.namespace)
+        refuse(cluster, found)
+
+
+def refuse(cluster: Cluster, found: Any) -> None:
+    """Raises Conflict where it is somebody else's; None is nobody's."""
+    if found is not None and not is_mine(metadata := found.metadata.to_dict()):
+        raise refusal(type(found), metadata, cluster.namespace)
 
 
 def refuse_planned(cluster: Cluster, objects: Iterable[Any]) -> None:

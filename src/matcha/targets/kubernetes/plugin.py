@@ -151,7 +151,7 @@ class Plugin(httpx2.Auth):
         except msgspec.MsgspecError as error:
             raise ConfigError(f"{self._plugin.command} gave no token: {error}") from error
         if status.token:
-            return f"Bearer {status.token}"
+            return f"Bearer {status.token.strip()}"
         lack = "gave no token" + (", but a client certificate" if status.certificate else "")
         raise ConfigError(
             f"{self._plugin.command} {lack}. Matcha signs in with the tokens of such programs: have it give "

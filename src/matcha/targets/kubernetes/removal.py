@@ -188,13 +188,16 @@ def tidy(cluster: Cluster, still_held: Callable[[], None]) -> None:
 
     `still_held` asks for the lock once more: who waits for it makes a stack here as soon as it is free.
     """
-    if not space.is_ours(space.seen(cluster)) or _strangers(cluster):
-        return
-    if [obj for obj in listed(cluster) if desired.ref(obj) not in RECORD]:
+    if not space.is_ours(space.seen(cluster)) or not is_empty(cluster):
         return
     still_held()
     with contextlib.suppress(Forbidden):
         cluster.delete(Namespace, cluster.namespace)
+
+
+def is_empty(cluster: Cluster) -> bool:
+    """Whether the namespace holds nothing but Matcha's record and lock, if those."""
+    return not _strangers(cluster) and all(desired.ref(obj) in RECORD for obj in listed(cluster))
 
 
 def _strangers(cluster: Cluster) -> list[str]:

@@ -18,7 +18,7 @@ from matcha.component import service_digest
 from matcha.errors import MatchaError
 from matcha.host.ports import HOST
 from matcha.target import ServiceStatus
-from matcha.targets.kubernetes import archives, desired, look, rotation, space, volumes, why
+from matcha.targets.kubernetes import archives, desired, going, look, rotation, space, volumes, why
 from matcha.targets.kubernetes.cluster import Cluster, Forbidden
 from matcha.targets.kubernetes.compare import amount
 from matcha.targets.kubernetes.foundations import NETWORK
@@ -66,7 +66,10 @@ def statuses(
         for name, parts in laid
     ]
     foundations = [_loose(f) if seen.loose else f for f in foundations]
-    return [*services, *(_keyless(f, lost) for f in foundations), *_dumps(seen)]
+    told = [*services, *(_keyless(f, lost) for f in foundations), *_dumps(seen)]
+    if ending := going.namespace(cluster, seen.found.objects.values()):
+        return [msgspec.structs.replace(each, detail=ending) for each in told]
+    return told
 
 
 def _lost(seen: Seen) -> MatchaError | None:
@@ -147,6 +150,9 @@ def _status(
     verdict = why.judge(workload, pods, seen.told) if runs else why.Verdict("present")
     if comparable and verdict.condition != "absent":
         verdict = _with_changes(verdict, objects, seen)
+    leaving = going.of(seen.found.of(PersistentVolumeClaim), name)
+    if leaving is not None:
+        verdict = _losing(verdict, leaving)
     of_pods = [seen.used[n] for n in (p.metadata.name or "" for p in pods if p.metadata) if n in seen.used]
     own = {k.partition("/")[2]: n for k, n in ports.items() if k.startswith(f"{name}/")}
     number = own.get("http") or next(iter(own.values()), 0)
@@ -158,6 +164,7 @@ def _status(
         memory=sum(of_pods) if of_pods else -1,
         restarts=verdict.restarts,
         uptime=_age(pods) if verdict.condition == "running" else 0.0,
+        resolution=going.REMEDY if leaving is not None else "",
     )
 
 
@@ -199,6 +206,15 @@ def _with_changes(verdict: why.Verdict, objects: Sequence[Any], seen: Seen) -> w
         verdict,
         condition="unhealthy" if ill else verdict.condition,
         detail="; ".join(filter(None, (verdict.detail, change))),
+    )
+
+
+def _losing(verdict: why.Verdict, claim: PersistentVolumeClaim) -> why.Verdict:
+    """It may run well, and is about to lose its data."""
+    return msgspec.structs.replace(
+        verdict,
+        condition="unhealthy" if verdict.condition in ("running", "present") else verdict.condition,
+        detail="; ".join(filter(None, (f"{going.told(claim)} {going.REMEDY}", verdict.detail))),
     )
 
 

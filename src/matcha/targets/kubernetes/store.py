@@ -24,7 +24,7 @@ from matcha.events import Emit, Event
 from matcha.host.leases import Lease, decoded, elapsed, held, is_corrupt, machine, public, queue
 from matcha.state import State
 from matcha.target import LockInfo
-from matcha.targets.kubernetes import space
+from matcha.targets.kubernetes import ownership, space
 from matcha.targets.kubernetes.cluster import Cluster, ClusterError, Conflict, Forbidden
 from matcha.targets.kubernetes.lock import ClusterLock, Terminating
 from matcha.targets.kubernetes.names import COPY_OF, MANAGER, STATE, labels, put_instance
@@ -70,8 +70,10 @@ class ClusterStore:
     # -- the record ------------------------------------------------------------------------------------
 
     def read(self) -> State | None:
-        """Writes nothing but, for who holds the lock, a copy of a record that cannot be read."""
-        found = self._cluster.get(ConfigMap, STATE)
+        """Writes nothing but, for who holds the lock, a copy of a record that cannot be read. Raises Conflict
+        for a record of somebody else, as everything here does.
+        """
+        found = found_record(self._cluster)
         if found is None or _is_empty(found):
             return None
         raw = (found.data or {}).get(CONTENT, "").encode()
@@ -80,7 +82,7 @@ class ClusterStore:
 
     def is_corrupt(self) -> bool:
         """Whether there is a record that no Matcha can read; one of a newer Matcha is not meant."""
-        found = self._cluster.get(ConfigMap, STATE)
+        found = found_record(self._cluster)
         if found is None or _is_empty(found):
             return False
         return is_corrupt((found.data or {}).get(CONTENT, "").encode())
@@ -91,7 +93,7 @@ class ClusterStore:
         """
         if (holder := self.lock()) is not None:
             raise held(holder, self._clock())
-        found = self._cluster.get(ConfigMap, STATE)
+        found = found_record(self._cluster)
         if found and self.is_corrupt():
             try:
                 self._copy(found)
@@ -262,11 +264,11 @@ class _Record:
         self._put(data, self.look)
 
     def _read(self) -> None:
-        self._seen = self._cluster.get(ConfigMap, STATE)
+        self._seen = found_record(self._cluster)
 
     def look(self) -> None:
         """Raises Locked where another holder has claimed it, or where it is gone and the lock with it."""
-        found = self._cluster.get(ConfigMap, STATE)
+        found = found_record(self._cluster)
         if found is None:
             self._lock.renew(self.token)
         elif _holder(found) != self.token:
@@ -330,6 +332,13 @@ class _Record:
 
     def _marked(self, obj: ConfigMap) -> list[ConfigMap]:
         return put_instance([obj], self._cluster.namespace)
+
+
+def found_record(cluster: Cluster) -> ConfigMap | None:
+    """Raises Conflict for one of somebody else, which is neither read nor written."""
+    found = cluster.get(ConfigMap, STATE)
+    ownership.refuse(cluster, found)
+    return found
 
 
 def _record(over: ConfigMap | None, token: str, data: dict[str, str] | None) -> ConfigMap:

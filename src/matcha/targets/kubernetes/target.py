@@ -21,10 +21,12 @@ from matcha.target import Foundation, ServiceStatus, Snapshot
 from matcha.targets.kubernetes import (
     archives,
     base,
+    begun,
     code,
     desired,
     facts,
     foundations,
+    going,
     look,
     outside,
     proof,
@@ -35,7 +37,7 @@ from matcha.targets.kubernetes import (
     volumes,
     workloads,
 )
-from matcha.targets.kubernetes.cluster import Cluster
+from matcha.targets.kubernetes.cluster import Cluster, Forbidden
 from matcha.targets.kubernetes.described import described, recorded
 from matcha.targets.kubernetes.fencing import Fenced
 from matcha.targets.kubernetes.here import Here
@@ -138,7 +140,10 @@ class KubernetesTarget:
         self._reads_secrets, self._loose = there.held.is_open, there.loose
         if state is None:
             self._former = removal.volumes(there.objects.values())
-        return look.snapshot(there, found, machines(self._cluster), state)
+        shown = look.snapshot(there, found, machines(self._cluster), state)
+        if ending := going.namespace(self._cluster, there.objects.values()):
+            return msgspec.structs.replace(shown, notes=(ending, *shown.notes))
+        return shown
 
     def foundations(
         self, services: Sequence[Service], environments: Sequence[Environment]
@@ -210,6 +215,7 @@ class KubernetesTarget:
     # -- the steps -------------------------------------------------------------------------------------
 
     def lay(self, foundation: str, emit: Emit) -> None:
+        going.refuse(self._cluster, [foundation])
         found = self._known()
         raiser = self._raiser()
         key = f"foundation/{foundation}"
@@ -270,6 +276,7 @@ class KubernetesTarget:
         facts.keep_areas(self._writing, areas, self._place(STORE))
 
     def start(self, service: Service, environment: Environment, emit: Emit) -> dict[str, int]:
+        going.refuse(self._cluster, [service.name])
         found = with_service(with_environment(self._known(), environment), service)
         raiser = self._raiser()
         objects = list(desired.unique(desired.of_service(found, service)))
@@ -290,6 +297,7 @@ class KubernetesTarget:
 
     def remove_service(self, name: str, emit: Emit) -> None:
         """Its volumes stay until `destroy`."""
+        going.refuse(self._cluster, [name])
         emit(Event(f"service/{name}", "progress", "stopping"))
         removal.remove_service(self._cluster, name, self._store.fence)
 
@@ -340,6 +348,13 @@ class KubernetesTarget:
     # -- pause and end ---------------------------------------------------------------------------------
 
     def stop(self, emit: Emit) -> None:
+        """Raises MatchaError where what only running pods have still would go with them."""
+        going.refuse(self._cluster)
+        if going.lives(self._cluster, DATABASE):
+            with contextlib.suppress(
+                Forbidden
+            ):  # who may not read passwords cannot tell whether they are lost
+                volumes.refuse_lost_key(self._cluster)
         emit(Event("stack", "progress", "stopping every pod"))
         removal.scale_down(self._cluster, emit, self._store.fence)
         state = self._store.read()
@@ -348,6 +363,10 @@ class KubernetesTarget:
 
     def belongings(self, *, delete_data: bool = True) -> Sequence[str]:
         return removal.belongings(self._cluster, delete_data)
+
+    def begun(self) -> Sequence[str]:
+        """`matcha.target.Preparing`."""
+        return begun.left(self._cluster)
 
     def destroy(self, emit: Emit, *, delete_data: bool = True) -> None:
         state = None

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from lightkube.resources.core_v1 import PersistentVolume, PersistentVolumeClaim, Secret
 
 from matcha.errors import MatchaError
 from matcha.targets.kubernetes.cluster import Cluster
 from matcha.targets.kubernetes.foundations import ROOT_PASSWORD
-from matcha.targets.kubernetes.names import DATABASE, SECRETS, STORE
+from matcha.targets.kubernetes.names import DATABASE, MANAGER, SECRETS, STORE
 from matcha.targets.kubernetes.options import KubernetesOptions
 from matcha.targets.kubernetes.refusals import ClusterError, Forbidden
 from matcha.targets.kubernetes.secrets import values
 
 SIZES = {STORE: "storage-size", DATABASE: "database-size"}
 VOLUMES_SIZE = "volume-size"  # the option for all others
+_SIZE = "spec.resources.requests.storage"
 _BOUND = re.compile(r"usage per PersistentVolumeClaim|exceeded quota")
 _TOO_MUCH = re.compile(r"usage per PersistentVolumeClaim|exceeded quota: .*requests\.storage")
 _REFUSALS = (403, 422)  # its storage class cannot grow volumes; no volume shrinks, or changes its class
@@ -61,6 +63,26 @@ def _told(claim: PersistentVolumeClaim) -> tuple[str, str]:
     spec = claim.spec
     requests = (spec.resources.requests if spec and spec.resources else None) or {}
     return str(requests.get("storage", "")), (spec.storageClassName if spec else None) or ""
+
+
+def option(claim: Mapping[str, Any], path: str) -> str:
+    """The option that has another value now, where what stands at `path` is what Matcha applied last: whoever
+    changes a field takes it over. Empty otherwise.
+    """
+    metadata = claim["metadata"]
+    options = {_SIZE: SIZES.get(metadata["name"], VOLUMES_SIZE), "spec.storageClassName": "storage-class"}
+    if path not in options:
+        return ""
+    fields = [
+        entry.get("fieldsV1") for entry in metadata.get("managedFields") or () if entry["manager"] == MANAGER
+    ]
+    return options[path] if any(_has(each, path.split(".")) for each in fields) else ""
+
+
+def _has(fields: Any, path: Sequence[str]) -> bool:
+    for name in path:
+        fields = (fields or {}).get(f"f:{name}")
+    return fields is not None
 
 
 def staying(cluster: Cluster, options: KubernetesOptions) -> list[str]:

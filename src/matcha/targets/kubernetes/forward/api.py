@@ -83,7 +83,8 @@ class Api:
     def _connect(self) -> httpx2.AsyncClient:
         config = load_config(self._options)
         given: dict[str, Any] = params(config, TIMEOUT).httpx_params(config)
-        auth, address = auth_of(config.user, self._environ), addressed(config)
+        auth = auth_of(config.user, self._environ, context=config.context_name)
+        address = addressed(config)
 
         async def addressing(request: httpx2.Request) -> None:
             address(request)
