@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import re
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +13,7 @@ import pytest
 from matcha.component import Resources
 from matcha.errors import ComponentFailed
 from matcha.targets.kubernetes import raising
+from matcha.views.live import Plain
 from support.cluster import ClusterMatcha
 from support.plain import web
 from support.small_stack import SmallStack
@@ -36,14 +39,26 @@ def shown(stack: SmallStack) -> str:
     return "\n".join(stack.details().values())
 
 
+def waited(display: str, title: str) -> str:
+    """What the display says of it before its end."""
+    before, failed, _ = display.partition(f"] {title}: failed: ")
+    assert failed, display
+    return "\n".join(re.findall(rf"\] {title}: (.*)", before))
+
+
 def test_no_node_and_no_image_are_named_side_by_side(hopeless: SmallStack) -> None:
+    """While they are waited for, and when they are given up."""
     hopeless.images = {"missing": NOWHERE}
     hopeless.services = (
         web("large", preferred=8081, resources=Resources(cpu=500, memory=64)),
         web("missing", preferred=8082, environment="missing"),
     )
+    display = io.StringIO()
     with pytest.raises(ComponentFailed) as told:
-        hopeless.provision()
+        hopeless.provision(emit=Plain(display, {}).emit)
+    large, missing = (waited(display.getvalue(), title) for title in ("Large", "Missing"))
+    assert re.search(r"^no node takes it: .*Insufficient cpu.* \(\d+ s\)$", large, re.MULTILINE), large
+    assert re.search(rf"^the image {NOWHERE} cannot be had: .* \(\d+ s\)$", missing, re.MULTILINE), missing
     said = f"{told.value.message}\n{told.value.details}"
     assert "large did not come up: no node takes it: " in said and "Insufficient cpu" in said
     assert f"missing did not come up: the image {NOWHERE} cannot be had: " in said
