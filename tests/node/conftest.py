@@ -20,6 +20,7 @@ from support.sweep import is_whole
 
 SCRIPTS = Path(__file__).resolve().parents[1] / "e2e" / "cluster"
 UP_SECONDS = 3600.0  # the first time it builds Kubernetes itself
+ONLY_A_TRACKER = "components:\n  pipeline: null\n  model-deployer: null\n  monitoring: null\n"
 
 
 # What only a pod shows: that it is replaced, is told, and says why it cannot start.
@@ -76,6 +77,19 @@ def provisioned(kubeconfig: Path, tmp_path_factory: pytest.TempPathFactory) -> I
 @pytest.fixture(scope="session")
 def stack(provisioned: Provisioned) -> ClusterMatcha:
     return provisioned.matcha
+
+
+@pytest.fixture
+def tracker(kubeconfig: Path, tmp_path: Path) -> Iterator[ClusterMatcha]:
+    """A stack that is not provisioned yet: MLflow on its database, and nothing that has to be built."""
+    namespace = f"matcha-test-{secrets.token_hex(3)}"
+    made = ClusterMatcha(tmp_path / "project", tmp_path / "home", kubeconfig, namespace)
+    file = made.project / "matcha.yaml"
+    file.write_text(file.read_text() + ONLY_A_TRACKER)
+    try:
+        yield made
+    finally:
+        made.drop()
 
 
 @pytest.fixture(autouse=True)
