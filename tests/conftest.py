@@ -12,8 +12,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--kubeconfig",
         metavar="FILE",
-        help="(as --kubeconfig=FILE) the cluster for the tests that need one, by its current context; "
-        "otherwise one is made here",
+        # pytest looks for its settings beside a first FILE that stands apart, before any plugin is asked
+        help="(as --kubeconfig=FILE, where no path of tests is given) the cluster for the tests that need "
+        "one, by its current context; otherwise one is made here",
     )
 
 

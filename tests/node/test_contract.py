@@ -21,6 +21,7 @@ from matcha.planning import Wanted
 from matcha.state import State
 from matcha.target import Target
 from matcha.targets.kubernetes import KubernetesOptions, KubernetesTarget
+from matcha.targets.kubernetes.setting import BUCKET
 from support.cluster import ClusterMatcha
 from support.component_contract import COMPONENTS, live_through
 from support.matcha import processes_of
@@ -29,6 +30,7 @@ from support.target_contract import Bed, TargetContract
 
 pytestmark = pytest.mark.sweep
 IMAGE = KubernetesOptions().image
+Command = tuple[str, ...]
 
 
 @pytest.fixture(autouse=True)
@@ -79,6 +81,21 @@ class ClusterBed:
         return [*names, *map(str, processes_of(self.matcha.project)), *map(str, files)]
 
 
+def _files(pod: str, folder: str) -> tuple[str, Command, Command]:
+    put = (pod, "--", "sh", "-c", f"mkdir -p {folder} && touch {folder}/mark")
+    return f"{pod}:{folder}", put, (pod, "--", "ls", f"{folder}/mark")
+
+
+def _rows(database: str) -> tuple[str, Command, Command]:
+    ask = 'exec mysql --host=127.0.0.1 --user=root --password="$MYSQL_ROOT_PASSWORD" --execute="$0"'
+    server = ("statefulset/mysql", "--", "sh", "-c", ask)
+    return (
+        database,
+        (*server, f"CREATE TABLE {database}.mark (x INT)"),
+        (*server, f"SHOW TABLES FROM {database}"),
+    )
+
+
 class ClusterPlace:
     """A project whose stack runs in a namespace of its own."""
 
@@ -93,20 +110,27 @@ class ClusterPlace:
         self.settings = (self.project / "matcha.yaml").read_text().partition("\n")[2]
 
     def mark(self, wanted: Wanted) -> None:
-        for service in wanted.services:
-            for volume in service.volumes:
-                self._inside(service.name, "touch", f"/matcha/volumes/{volume}/mark")
+        for _, mark, _ in self._marks(wanted):
+            self._matcha.kubectl("exec", *mark)
 
     def unmarked(self, wanted: Wanted) -> Sequence[str]:
-        every = [(s.name, v) for s in wanted.services for v in s.volumes]
-        return [f"{s}/{v}" for s, v in every if not self._inside(s, "ls", f"/matcha/volumes/{v}/mark")]
+        return [what for what, _, look in self._marks(wanted) if not self._is_said(look)]
 
-    def _inside(self, service: str, *command: str) -> bool:
+    def _marks(self, wanted: Wanted) -> Iterator[tuple[str, Command, Command]]:
+        """What each is in, and what leaves it there and prints it, as arguments of `kubectl exec`."""
+        for service in wanted.services:
+            for volume in service.volumes:
+                yield _files(f"statefulset/{service.name}", f"/matcha/volumes/{volume}")
+            for database in service.databases:
+                yield _rows(database.name)
+        for area in wanted.stores:
+            yield _files("statefulset/object-store", f"/data/{BUCKET}/{area}")
+
+    def _is_said(self, look: Command) -> bool:
         try:
-            self._matcha.kubectl("exec", f"statefulset/{service}", "--", *command)
+            return "mark" in self._matcha.kubectl("exec", *look)
         except (AssertionError, subprocess.TimeoutExpired):
             return False
-        return True
 
     def kill(self, service: str) -> None:
         self._matcha.kubectl("delete", "pod", f"--selector=app.kubernetes.io/name={service}", "--wait=true")

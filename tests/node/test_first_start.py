@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
 import subprocess
-from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
 
 from support.cluster import ClusterMatcha
 from support.matcha import until
@@ -16,20 +11,6 @@ KILL = """
 test -n "$(ls /matcha/first-start)" && test -n "$(ls /var/lib/mysql)" && kill -9 -1 && echo killed
 """
 SAID = "the first start of this server was cut short"
-ONLY_A_TRACKER = "components:\n  pipeline: null\n  model-deployer: null\n  monitoring: null\n"
-
-
-@pytest.fixture
-def tracker(kubeconfig: Path, tmp_path: Path) -> Iterator[ClusterMatcha]:
-    """A stack that is not provisioned yet: MLflow on its database, and nothing that has to be built."""
-    namespace = f"matcha-test-{secrets.token_hex(3)}"
-    made = ClusterMatcha(tmp_path / "project", tmp_path / "home", kubeconfig, namespace)
-    file = made.project / "matcha.yaml"
-    file.write_text(file.read_text() + ONLY_A_TRACKER)
-    try:
-        yield made
-    finally:
-        made.remove()
 
 
 def test_a_first_start_that_is_cut_short_is_made_anew(tracker: ClusterMatcha) -> None:

@@ -23,7 +23,6 @@ from support.package_index import PackageIndex, wheel
 from support.plain import SERVER
 from support.small_stack import SmallStack, usual, with_database
 
-pytestmark = pytest.mark.sweep
 MIRROR = "registry.test:5000/mirror"
 IMAGES = (KubernetesOptions().image, DATABASE_IMAGE, STORE_IMAGE)
 KEY = {"auths": {"registry.test:5000": {"username": "u", "password": "p"}}}

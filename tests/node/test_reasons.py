@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import re
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,9 +13,12 @@ import pytest
 from matcha.component import Resources
 from matcha.errors import ComponentFailed
 from matcha.targets.kubernetes import raising
+from matcha.targets.kubernetes.secrets import Secrets
+from matcha.views.live import Plain
 from support.cluster import ClusterMatcha
 from support.plain import web
-from support.small_stack import SmallStack
+from support.small_stack import SmallStack, with_env
+from support.stores import cluster
 
 NOWHERE = "localhost:1/nobody/has:this"  # no registry listens there
 
@@ -36,14 +41,26 @@ def shown(stack: SmallStack) -> str:
     return "\n".join(stack.details().values())
 
 
+def waited(display: str, title: str) -> str:
+    """What the display says of it before its end."""
+    before, failed, _ = display.partition(f"] {title}: failed: ")
+    assert failed, display
+    return "\n".join(re.findall(rf"\] {title}: (.*)", before))
+
+
 def test_no_node_and_no_image_are_named_side_by_side(hopeless: SmallStack) -> None:
+    """While they are waited for, and when they are given up."""
     hopeless.images = {"missing": NOWHERE}
     hopeless.services = (
         web("large", preferred=8081, resources=Resources(cpu=500, memory=64)),
         web("missing", preferred=8082, environment="missing"),
     )
+    display = io.StringIO()
     with pytest.raises(ComponentFailed) as told:
-        hopeless.provision()
+        hopeless.provision(emit=Plain(display, {}).emit)
+    large, missing = (waited(display.getvalue(), title) for title in ("Large", "Missing"))
+    assert re.search(r"^no node takes it: .*Insufficient cpu.* \(\d+ s\)$", large, re.MULTILINE), large
+    assert re.search(rf"^the image {NOWHERE} cannot be had: .* \(\d+ s\)$", missing, re.MULTILINE), missing
     said = f"{told.value.message}\n{told.value.details}"
     assert "large did not come up: no node takes it: " in said and "Insufficient cpu" in said
     assert "missing did not come up: its image cannot be had: " in said and NOWHERE in said
@@ -51,14 +68,21 @@ def test_no_node_and_no_image_are_named_side_by_side(hopeless: SmallStack) -> No
 
 
 def test_a_crash_is_told_with_its_last_lines(hopeless: SmallStack) -> None:
-    hopeless.services = (web("broken", preferred=8081, env={"FAIL": "no luck today"}),)
+    mended = web("broken", preferred=8081, secrets={"TOKEN": "broken-token"})  # which it prints
+    hopeless.services = (with_env(mended, FAIL="no luck today"),)
     with pytest.raises(ComponentFailed) as told:
         hopeless.provision()
     assert told.value.message == "broken did not come up: broken ended with exit code 3."
     assert told.value.details.endswith("cannot go on: no luck today")
     assert told.value.resolution == "matcha logs broken"
     assert "broken ended with exit code 3" in shown(hopeless)
-    assert ("broken", "cannot go on: no luck today") in hopeless.logs("broken")
+    logs = hopeless.logs("broken")
+    assert ("broken", "cannot go on: no luck today") in logs
+    token = Secrets(cluster(hopeless.kubeconfig, hopeless.namespace)).get("broken-token")
+    assert token and token not in f"{told.value.details}{logs}"
+    hopeless.services = (mended,)
+    hopeless.provision()
+    assert hopeless.status().healthy
 
 
 def test_a_volume_that_nobody_makes_is_named(hopeless: SmallStack) -> None:

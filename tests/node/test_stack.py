@@ -9,8 +9,9 @@ import json
 import signal
 import subprocess
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import httpx
 import pytest
@@ -24,14 +25,24 @@ from support.pages import marked
 BACK = 300.0  # seconds for a pod to come back on a busy machine
 SERVICES = {"mlflow", "zenml", "mlserver", "monitoring"}
 
-DATASET = """
+DVC = """
 import os, subprocess, sys
 os.environ["PATH"] = f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}"
-script = '''set -e
-cd "$1" && dvc init --no-scm -q && dvc remote add -d stack "$2"
-echo "a,b" > data.csv && dvc add -q data.csv && dvc push -q
-rm -rf data.csv .dvc/cache && dvc pull -q && cat data.csv'''
-subprocess.run(["bash", "-c", script, "bash", "%s", "%s"], check=True)
+os.chdir("%s")
+subprocess.run(["bash", "-ec", '''%s'''], check=True)
+"""
+PUSH = """
+dvc init --no-scm -q; dvc remote add -d stack "%s"
+echo a,b > data.csv; dvc add -q data.csv; dvc push -q
+"""
+PULL = "rm -rf data.csv .dvc/cache; dvc pull -q; cat data.csv"
+
+CAPTURED = """
+import os, pandas, s3fs
+store = s3fs.S3FileSystem(endpoint_url=os.environ["AWS_ENDPOINT_URL"])
+for path in store.find("matcha/monitoring/captures/movie"):
+    with store.open(path) as file:
+        print(*pandas.read_parquet(file)["a"])
 """
 
 FETCH_DUMP = """
@@ -48,28 +59,53 @@ print(Client().active_stack.experiment_tracker.config.tracking_uri)
 """
 
 
-def runs(stack: ClusterMatcha) -> int:
-    return len(_search(stack))
+class Held(NamedTuple):
+    """What a stack holds, as each of its servers tells."""
+
+    runs: int  # MLflow's: of the database
+    note: str  # an artifact of LOG_MODELS: of the object store, by way of MLflow
+    pipelines: tuple[tuple[str, str], ...]  # ZenML's runs and their ends: of the database
+    rows: int  # captured: of monitoring's volume
 
 
-def note(stack: ClusterMatcha) -> str:
-    """An artifact of one of the runs of LOG_MODELS, from the object store by way of the server."""
-    uri = _search(stack, "metrics.rmse < 1")[0]["info"]["artifact_uri"]
-    path = uri.removeprefix("mlflow-artifacts:/").strip("/")
-    base = stack.url("experiment-tracker", "tracking-url")
-    url = f"{base}/api/2.0/mlflow-artifacts/artifacts/{path}/notes/readme.txt"
-    return httpx.get(url, timeout=60, trust_env=False).raise_for_status().text
+def held(stack: ClusterMatcha) -> Held:
+    said = stack.json("get", "--show-sensitive")
+    with httpx.Client(timeout=60, trust_env=False) as http:
+        return Held(
+            *_tracked(http, said["experiment-tracker"]["tracking-url"]),
+            _pipelines(http, said["pipeline"]),
+            _rows_of_movie(http, said["monitoring"]["dashboard-url"]),
+        )
 
 
-def _search(stack: ClusterMatcha, which: str = "") -> list[dict[str, Any]]:
-    base = stack.url("experiment-tracker", "tracking-url")
-    answer = httpx.post(
-        f"{base}/api/2.0/mlflow/runs/search",
-        json={"experiment_ids": ["0"], "max_results": 1000, "filter": which},
-        timeout=60,
-        trust_env=False,
-    )
-    return list(answer.raise_for_status().json().get("runs", ()))
+def _tracked(http: httpx.Client, base: str) -> tuple[int, str]:
+    asked = {"experiment_ids": ["0"], "max_results": 1000}
+    answer = http.post(f"{base}/api/2.0/mlflow/runs/search", json=asked)
+    runs = answer.raise_for_status().json().get("runs", ())
+    logged = next(run["info"] for run in runs if run["data"].get("metrics"))
+    path = logged["artifact_uri"].removeprefix("mlflow-artifacts:/").strip("/")
+    note = http.get(f"{base}/api/2.0/mlflow-artifacts/artifacts/{path}/notes/readme.txt")
+    return len(runs), note.raise_for_status().text
+
+
+def _pipelines(http: httpx.Client, server: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    base = f"{server['server-url']}/api/v1"
+    asked = {"username": server["server-username"], "password": server["server-password"]}
+    token = http.post(f"{base}/login", data=asked).raise_for_status().json()["access_token"]
+    found = http.get(f"{base}/runs", headers={"Authorization": f"Bearer {token}"}).raise_for_status().json()
+    return tuple(sorted((run["id"], run["body"]["status"]) for run in found["items"]))
+
+
+def _rows_of_movie(http: httpx.Client, base: str) -> int:
+    found = http.get(f"{base}/v1/deployments").raise_for_status().json()
+    return sum(int(known["rows"]) for known in found if known["name"] == "movie")
+
+
+def dvc(stack: ClusterMatcha, does: str) -> str:
+    """In the folder of a data set, which is no part of the project."""
+    folder = stack.project.parent / "dataset"
+    folder.mkdir(exist_ok=True)
+    return client(stack, DVC % (folder, does))
 
 
 def test_the_first_provision_was_killed_at_every_step(provisioned: Provisioned) -> None:
@@ -130,14 +166,20 @@ def test_pages_and_logs_are_found(stack: ClusterMatcha) -> None:
 
 def test_stock_clients_work_through_the_forwards(stack: ClusterMatcha) -> None:
     assert "RUN" in client(stack, LOG_MODELS)
-    assert runs(stack) == 2
-    assert note(stack) == "kept"
+    found = held(stack)
+    assert (found.runs, found.note) == (2, "kept")
 
 
-def test_a_dvc_client_pushes_to_the_stacks_remote(stack: ClusterMatcha, tmp_path: Path) -> None:
+def test_a_pipeline_runs_against_the_stack(stack: ClusterMatcha) -> None:
+    assert "STATUS completed matcha" in client(stack, PIPELINE)
+    assert [end for _, end in held(stack).pipelines] == ["completed"]
+
+
+def test_a_dvc_client_pushes_to_the_stacks_remote(stack: ClusterMatcha) -> None:
     remote = stack.url("data-version-control", "remote-url")
     assert remote.startswith("s3://")
-    assert client(stack, DATASET % (str(tmp_path), remote)).endswith("a,b\n")
+    dvc(stack, PUSH % remote)
+    assert dvc(stack, PULL) == "a,b\n"
 
 
 def test_a_second_provision_changes_nothing(stack: ClusterMatcha) -> None:
@@ -158,6 +200,8 @@ def test_a_deployed_model_answers_and_is_captured(stack: ClusterMatcha) -> None:
     answer = stack.json("predict", "movie", "--input", _rows(stack))
     assert answer["predictions"] == pytest.approx([-1.0, 1.0])
     until(lambda: stack.json("monitor", "movie")[0]["window"]["rows"] == 2, 60, every=2)
+    assert held(stack).rows == 2
+    assert client(stack, CAPTURED).split() == ["1.0", "2.0"]
 
 
 def _rows(stack: ClusterMatcha) -> str:
@@ -166,21 +210,24 @@ def _rows(stack: ClusterMatcha) -> str:
     return str(path)
 
 
-def holds_everything(stack: ClusterMatcha, before: int) -> bool:
-    """Runs of the database, artifacts of the object store, and what is served."""
-    if (runs(stack), note(stack)) != (before, "kept"):
-        return False
+def assert_kept(stack: ClusterMatcha, before: Held) -> None:
+    """Also what is served: by its answers, which are captured too."""
+    now = held(stack)
+    assert now == before._replace(rows=now.rows)
+    assert now.rows >= before.rows > 0
     answer = stack.json("predict", "movie", "--input", _rows(stack))
-    return bool(answer["predictions"] == pytest.approx([-1.0, 1.0]))
+    assert answer["predictions"] == pytest.approx([-1.0, 1.0])
 
 
 @pytest.mark.parametrize("name", ["mlflow", "zenml", "mlserver", "monitoring", "object-store"])
 def test_a_deleted_pod_comes_back_with_its_data(stack: ClusterMatcha, name: str) -> None:
-    before = runs(stack)
+    before = held(stack)
     stack.kubectl("delete", "pod", f"--selector=app.kubernetes.io/name={name}", "--wait=true")
     until(stack.is_healthy, BACK, every=2)
     stack.kubectl("wait", "--for=condition=ready", "pod", f"--selector=app.kubernetes.io/name={name}")
-    assert holds_everything(stack, before)
+    assert_kept(stack, before)
+    if name == "object-store":
+        assert dvc(stack, PULL) == "a,b\n"
 
 
 def test_the_database_dies_under_writes_and_nothing_acknowledged_is_lost(stack: ClusterMatcha) -> None:
@@ -229,14 +276,15 @@ def test_a_database_that_is_away_for_long_restarts_nobody(stack: ClusterMatcha) 
 
 
 def test_every_deleted_workload_is_planned_and_repaired(stack: ClusterMatcha) -> None:
-    before = runs(stack)
+    before = held(stack)
     stack.kubectl("delete", "deployments,statefulsets", "--all", "--wait=true")
     assert stack("status", code=None).returncode == 1
     planned = {s["key"] for s in stack.json("plan")["steps"]}
     assert {f"service/{name}" for name in SERVICES} <= planned
     assert {"foundation/mysql", "foundation/object-store"} <= planned
     stack("provision", "--yes")
-    assert stack.is_healthy() and holds_everything(stack, before)
+    assert stack.is_healthy()
+    assert_kept(stack, before)
 
 
 def test_an_edit_by_hand_is_shown_and_taken_back(stack: ClusterMatcha) -> None:
@@ -311,13 +359,14 @@ def test_a_killed_provision_is_finished_by_the_next(stack: ClusterMatcha, after:
 
 
 def test_a_drained_node_gives_the_pods_back(stack: ClusterMatcha) -> None:
-    before, nodes = runs(stack), stack.objects("nodes")
+    before, nodes = held(stack), stack.objects("nodes")
     if len(nodes) == 1:
         _drain(stack, nodes[0]["metadata"]["name"])
     else:  # a stranger's cluster: its nodes are left alone, and the pods are asked to go as a drain does
         _evict(stack)
     until(stack.is_healthy, BACK, every=2)
-    assert holds_everything(stack, before) and before > 60
+    assert_kept(stack, before)
+    assert before.runs > 60 and before.pipelines
 
 
 def _drain(stack: ClusterMatcha, node: str) -> None:
@@ -336,41 +385,41 @@ def _evict(stack: ClusterMatcha) -> None:
 
 
 def test_stopped_and_started_it_has_its_data(stack: ClusterMatcha) -> None:
-    before = runs(stack)
+    before = held(stack)
     stack("stop")
     assert [p for p in stack.objects("pods") if p["status"]["phase"] == "Running"] == []
     assert stack("status", code=None).returncode == 1
     stack("start")
-    assert stack.is_healthy() and runs(stack) == before
+    assert stack.is_healthy()
+    assert_kept(stack, before)
     assert [c["spec"]["suspend"] for c in stack.objects("cronjobs")] == [False]
 
 
 def test_a_lost_database_comes_back_from_a_dump(stack: ClusterMatcha) -> None:
     """As docs/kubernetes.md says; the dump is made now instead of at night."""
-    before = runs(stack)
+    before = held(stack)
     stack.kubectl("create", "job", "dump-now", "--from=cronjob/mysql-dump")
     stack.kubectl("wait", "--for=condition=complete", "job/dump-now", "--timeout=170s")
     client(stack, FETCH_DUMP)
     admin = 'exec mysql --host=127.0.0.1 --user=root --password="$MYSQL_ROOT_PASSWORD"'
     drop = ("exec", "--stdin", "mysql-0", "--", "sh", "-c", admin)
-    stack.kubectl(*drop, stdin="DROP DATABASE mlflow;")
+    stack.kubectl(*drop, stdin="DROP DATABASE mlflow; DROP DATABASE zenml;")
     [restore] = marked(__file__)
     stack.shell(restore.text.replace("--namespace matcha ", f"--namespace {stack.namespace} "))
-    assert runs(stack) == before > 60
+    assert_kept(stack, before)
     stack.kubectl("delete", "job", "dump-now")
 
 
-def test_a_pipeline_runs_against_the_stack(stack: ClusterMatcha) -> None:
-    assert "STATUS completed matcha" in client(stack, PIPELINE)
-
-
 def test_destroy_keeps_data_unless_told_and_then_leaves_nothing(stack: ClusterMatcha) -> None:
-    before = runs(stack)
+    before, captured = held(stack), client(stack, CAPTURED)
     said = stack("destroy", "--yes").stdout
     assert "PersistentVolumeClaim mysql" in said
     assert stack.objects("deployments,statefulsets,services,networkpolicies") == []
     stack("provision", "--yes")
-    assert runs(stack) == before
+    now = held(stack)
+    assert now == before._replace(rows=now.rows)
+    assert dvc(stack, PULL) == "a,b\n"
+    assert len(client(stack, CAPTURED).split()) >= len(captured.split()) > 0
     stack("destroy", "--yes", "--delete-data")
     gone = f"--field-selector=metadata.name={stack.namespace}"
     until(lambda: stack.objects("namespaces", gone) == [], 120, every=2)

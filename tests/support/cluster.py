@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -9,7 +10,9 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from support.matcha import Matcha
+import psutil
+
+from support.matcha import Matcha, until
 
 AUTHORITIES = Path("/etc/ssl/certs/ca-certificates.crt")
 
@@ -76,9 +79,20 @@ class ClusterMatcha(Matcha):
     def remove(self) -> None:
         """Whatever a test left of it."""
         self("destroy", "--yes", "--delete-data", code=None)
+        self.drop()
+
+    def drop(self) -> None:
+        """The same by the cluster itself, which is not waited for: a namespace takes long to go."""
         self.kubectl("delete", "namespace", self.namespace, "--ignore-not-found", "--wait=false", code=None)
-        for process in self.processes():
-            process.kill()
+        until(self._none_is_left, 30)
+
+    def _none_is_left(self) -> bool:
+        """Kills its processes; a supervisor may have started one again meanwhile."""
+        left = self.processes()
+        for process in left:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        return not left
 
 
 def _kubectl() -> str:

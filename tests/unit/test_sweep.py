@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from support.component_contract import COMPONENTS
 from support.pages import marked
 
 ROOT = Path(__file__).parents[2]
@@ -54,7 +55,9 @@ def test_the_sweep_is_every_moment_of_a_deploy(sweep: list[str]) -> None:
 
 
 def test_the_sweep_has_what_only_it_runs_on_a_node(sweep: list[str]) -> None:
-    assert sum("test_options.py" in test for test in sweep) == 1
+    lives = [t for t in sweep if "tests/node/test_contract.py::test_a_component_lives" in t]
+    assert len(lives) == len(COMPONENTS)
+    assert sum("tests/node/test_contract.py::TestCluster" in t for t in sweep) > 20
 
 
 def test_by_default_a_sample_runs() -> None:
@@ -63,7 +66,8 @@ def test_by_default_a_sample_runs() -> None:
     on_a_node = collected("tests/node")
     assert sum("test_contract.py" in test for test in on_a_node) == 3
     assert sum("test_a_killed_provision" in test for test in on_a_node) == 1
-    assert not any("test_options.py" in test for test in on_a_node)
+    assert sum("test_a_component_lives" in test for test in on_a_node) == 1
+    assert sum("test_options.py" in test for test in on_a_node) == 1
 
 
 def test_every_sample_is_of_its_sweep() -> None:
