@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import msgspec
@@ -19,9 +18,9 @@ from lightkube.resources.storage_v1 import StorageClass
 
 from matcha.errors import MatchaError, StateUnreadable
 from matcha.host.findings import Finding
-from matcha.host.probe import says
 from matcha.state import State
 from matcha.targets.kubernetes import (
+    forwarding,
     given,
     going,
     look,
@@ -33,7 +32,6 @@ from matcha.targets.kubernetes import (
     space,
 )
 from matcha.targets.kubernetes.cluster import Cluster, ClusterError, Conflict, Forbidden
-from matcha.targets.kubernetes.links import Links, strays
 from matcha.targets.kubernetes.names import LOCK, NOTES, SECRETS, STATE
 from matcha.targets.kubernetes.options import KubernetesOptions
 from matcha.targets.kubernetes.setting import Setting
@@ -43,7 +41,6 @@ OPENSHIFT = "security.openshift.io"  # the group of its rules for pods
 RUN_ON = "1.34"  # by the tests, as a whole
 CHECKED = ("1.30", "1.33", "1.35")  # the schemas that manifests are checked against
 ROLE = "Ask an administrator for the Role in docs/kubernetes.md."
-PROBE_SECONDS = 5.0
 DEFAULT_CLASS = "storageclass.kubernetes.io/is-default-class"
 
 
@@ -327,59 +324,8 @@ def _lock(patient: Patient) -> Iterator[Finding]:
         yield Finding(check="lock", ok=True, message=who)
 
 
-def _gone(patient: Patient) -> list[Links]:
-    """None where there is a record that cannot be read: it may hold any stack."""
-    if patient.state is not None:
-        return strays(patient.options, patient.state.stack_id)
-    try:
-        patient.store.read()
-    except MatchaError:
-        return []
-    return strays(patient.options, "")
-
-
 def _forwards(patient: Patient) -> Iterator[Finding]:
-    """Whether this machine's forwards run and lead to pods, where it has any; some may be of a gone stack."""
-    state = patient.state
-    for gone in _gone(patient):
-        yield Finding(
-            check="forwards",
-            ok=False,
-            message=f"This machine still has forwards to a stack that was destroyed ({gone.home}).",
-            fix="matcha doctor --fix",
-            mend=gone.remove,
-            mended=f"The forwards to a stack that was destroyed were taken away ({gone.home}).",
-        )
-    links = Links(state.stack_id, patient.options) if state else None
-    forwards = links.forwards() if links else ()
-    if not links or not state or not forwards:
-        return
-    if state.phase == "stopped":
-        yield Finding(check="forwards", ok=True, message="The stack is stopped, and so are its forwards.")
-        return
-    if answer := links.answer():
-        yield Finding(
-            check="forwards",
-            ok=False,
-            message=f"The forwards of this machine do not work: {answer}. Their log: {links.log}",
-            fix="matcha doctor --fix",
-            mend=lambda: links.ensure({f.key: f.port for f in forwards}),
-            mended=f"The forwards of this machine were started anew. Their log: {links.log}",
-        )
-        return
-    yield _answers(links)
-
-
-def _answers(links: Links) -> Finding:
-    forwards = links.forwards()
-    with ThreadPoolExecutor(max(len(forwards), 1)) as pool:
-        answers = list(pool.map(lambda f: says(f.local, PROBE_SECONDS), forwards))
-    silent = [f"{f.key} on {f.local}: {a}" for f, a in zip(forwards, answers, strict=True) if a]
-    if silent:
-        message = f"Not every forward leads to a pod: {'; '.join(silent)}. Their log: {links.log}"
-        return Finding(check="forwards", ok=False, message=message, fix="matcha status")
-    shown = ", ".join(f"{f.key} on {f.local}" for f in forwards)
-    return Finding(check="forwards", ok=True, message=f"All answer: {shown}. Their log: {links.log}")
+    return forwarding.findings(patient.store, patient.options, patient.state)
 
 
 CHECKS: dict[str, Callable[[Patient], Iterator[Finding]]] = {
