@@ -233,6 +233,7 @@ def with_quota(api_server: Path, stack: SmallStack) -> None:
     cluster(api_server, stack.namespace).create(quota)
 
 
+@pytest.mark.sweep(sample=("500", "dead"))
 @pytest.mark.parametrize("status", [500, 503, 0], ids=["500", "503", "dead"])
 def test_a_kind_that_cannot_be_listed_is_not_said_to_be_gone(
     api_server: Path, stack: SmallStack, proxy: FaultyProxy, status: int

@@ -72,11 +72,16 @@ def test_by_default_a_sample_runs() -> None:
 
 def test_every_sample_is_of_its_sweep() -> None:
     """A name in a sample that no test has would leave that test out, or the sample smaller."""
-    whole, default = collected("-m", "sweep", "tests/stack"), collected("tests/stack")
+    folders = ("tests/stack", "tests/cluster")
+    whole, default = collected("-m", "sweep", *folders), collected(*folders)
     sizes: dict[str, int] = {}
     for test in {test.partition("[")[0] for test in whole}:
         sizes[test.rpartition("::")[2]] = sum(found.partition("[")[0] == test for found in default)
     assert sizes == {
+        "test_a_provision_lives_through_it": 5,
+        "test_what_fails_for_good_is_named_and_a_rerun_finishes": 2,
+        "test_what_others_added_is_taken_out_whatever_happens_on_the_way": 2,
+        "test_a_kind_that_cannot_be_listed_is_not_said_to_be_gone": 2,
         "test_a_setup_killed_at_any_request_is_finished_by_the_next": 6,
         "test_a_kill_at_any_step_loses_and_doubles_nothing": 4,
         "test_few_windows_without_drift_ring": 2,
