@@ -22,7 +22,17 @@ from matcha.errors import MatchaError, StateUnreadable
 from matcha.host.findings import Finding
 from matcha.host.probe import says
 from matcha.state import State
-from matcha.targets.kubernetes import given, going, look, ownership, passwords, permissions, quotas, space
+from matcha.targets.kubernetes import (
+    given,
+    going,
+    here,
+    look,
+    ownership,
+    passwords,
+    permissions,
+    quotas,
+    space,
+)
 from matcha.targets.kubernetes.cluster import Cluster, ClusterError, Conflict, Forbidden
 from matcha.targets.kubernetes.links import Links, strays
 from matcha.targets.kubernetes.names import LOCK, NOTES, SECRETS, STATE
@@ -393,6 +403,7 @@ CHECKS: dict[str, Callable[[Patient], Iterator[Finding]]] = {
     "passwords": _passwords,
     "volumes": lambda patient: going.findings(patient.cluster),
     "lock": _lock,
+    "folders": lambda _: here.findings(),
     "forwards": _forwards,
     "record": _record,
 }
