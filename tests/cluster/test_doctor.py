@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import resource
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from lightkube.resources.core_v1 import Service as ServiceObject
 
 from matcha.errors import BadInput, MatchaError
 from matcha.host.findings import Finding
-from matcha.targets.kubernetes import rotation
+from matcha.targets.kubernetes import here, rotation
 from matcha.targets.kubernetes.cluster import Cluster
 from matcha.targets.kubernetes.names import SECRETS, STATE
 from support.apiserver import as_user
@@ -95,6 +96,33 @@ def test_status_and_plan_name_a_namespace_that_goes(stack: SmallStack, admin: Cl
         assert stack.details()["small"].startswith(said)
     finally:
         admin.patch(ConfigMap, STATE, {"metadata": {"finalizers": None}})
+
+
+# -- this machine -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("variable", ["XDG_DATA_HOME", "MATCHA_CACHE_DIR"])
+def test_a_folder_that_takes_no_files_is_told(
+    stack: SmallStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    assert ill(stack, "folders") == {}
+    (tmp_path / "file").touch()
+    monkeypatch.setenv(variable, str(tmp_path / "file"))
+    [(message, fix)] = ill(stack, "folders").items()
+    assert message.startswith(f"{tmp_path / 'file'} takes no files, for ")
+    assert f"set {variable}" in fix
+
+
+def test_a_disk_that_is_full_is_told() -> None:
+    """As one: nothing is written to it."""
+    known = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, known[1]))
+    try:
+        found = list(here.findings())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, known)
+    assert [f.ok for f in found] == [False, False]
+    assert [f.ok for f in here.findings()] == [True]
 
 
 # -- what others have there ---------------------------------------------------------------------------------

@@ -46,6 +46,22 @@ def remove_hidden(folder: Path) -> None:
         remove_empty(folder)
 
 
+def nearest(folder: Path) -> Path:
+    """It, or what there is of its parents."""
+    return next(p for p in (folder, *folder.parents) if p.exists())
+
+
+def refused(folder: Path, size: int = 0) -> OSError | None:
+    """Why no file of so many bytes can be made there; None where it can."""
+    try:
+        with tempfile.TemporaryFile(dir=folder, prefix=".matcha-") as file:
+            file.write(bytes(size))
+            file.flush()
+    except OSError as error:
+        return error
+    return None
+
+
 def write_private(path: Path, data: bytes, *, durable: bool = False) -> None:
     """Replaces `path` at once, mode 0600. `durable` also survives the machine losing power.
 

@@ -23,6 +23,7 @@ from matcha.targets.kubernetes import (
     forwarding,
     given,
     going,
+    here,
     look,
     ownership,
     passwords,
@@ -342,6 +343,7 @@ CHECKS: dict[str, Callable[[Patient], Iterator[Finding]]] = {
     "services": _services,
     "volumes": lambda patient: going.findings(patient.cluster),
     "lock": _lock,
+    "folders": lambda _: here.findings(),
     "forwards": _forwards,
     "record": _record,
 }

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from matcha.environments import cache_root
 from matcha.errors import MatchaError
+from matcha.host.files import nearest, refused
+from matcha.host.findings import Finding
+from matcha.host.runtime import user_data
 from matcha.state import State
 from matcha.targets.kubernetes.access import ClusterAccess, roles_of
 from matcha.targets.kubernetes.folders import Folders
@@ -17,6 +22,26 @@ from matcha.targets.kubernetes.setting import STORE_PORT, Setting
 
 if TYPE_CHECKING:
     from matcha.targets.kubernetes.links import Links
+
+WRITTEN = 64 * 1024  # bytes: more than any file of these
+
+
+def findings() -> Iterator[Finding]:
+    """Whether this machine takes what it needs of a stack."""
+    kept = {"XDG_DATA_HOME": (user_data(), "the forwards"), "MATCHA_CACHE_DIR": (cache_root(), "their ports")}
+    ill = False
+    for variable, (folder, what) in kept.items():
+        there = nearest(folder)
+        if error := refused(there, WRITTEN):
+            ill = True
+            yield Finding(
+                check="folders",
+                ok=False,
+                message=f"{there} takes no files, for {what}: {error.strerror or error}.",
+                fix=f"Make room there, or set {variable} to a folder of your own that takes files.",
+            )
+    if not ill:
+        yield Finding(check="folders", ok=True, message="Matcha can write where it has to.")
 
 
 class Here:

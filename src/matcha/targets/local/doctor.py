@@ -15,6 +15,7 @@ import msgspec
 
 from matcha.component import Environment
 from matcha.errors import MatchaError
+from matcha.host.files import nearest, refused
 from matcha.host.findings import Finding
 from matcha.state import State
 from matcha.targets.local.filestore import FileStore
@@ -106,7 +107,7 @@ def disk(patient: Patient) -> Iterable[Finding]:
         (patient.installer.cache(), FOR_ENVIRONMENTS if missing else patient.least_free, "the environments")
     )
     for folder, needed, what in places:
-        there = _nearest(folder)
+        there = nearest(folder)
         free = shutil.disk_usage(there).free
         message = f"{free / 1e9:.1f} GB free for {what} ({there})."
         if free >= needed:
@@ -124,11 +125,6 @@ def _has(patient: Patient, environment: Environment) -> bool:
     return note is not None and note.digest == environment.digest and note.python.exists()
 
 
-def _nearest(folder: Path) -> Path:
-    """It, or what there is of its parents."""
-    return next(p for p in (folder, *folder.parents) if p.exists())
-
-
 def folders(patient: Patient) -> Iterable[Finding]:
     """Whether files can be made where Matcha has to make them."""
     own = "to a folder of your own."
@@ -137,7 +133,7 @@ def folders(patient: Patient) -> Iterable[Finding]:
         (patient.user.data, "what is kept of your stacks", f"Set XDG_DATA_HOME {own}"),
         (patient.installer.cache(), "the environments", f"Set MATCHA_CACHE_DIR {own}"),
     )
-    refusing = [(_nearest(folder), what, fix) for folder, what, fix in places]
+    refusing = [(nearest(folder), what, fix) for folder, what, fix in places]
     refusing = [each for each in refusing if _refusal(each[0])]
     for folder, what, fix in refusing:
         yield ill("folders", f"{folder} takes no files, for {what}: {_refusal(folder)}.", fix)
@@ -147,11 +143,8 @@ def folders(patient: Patient) -> Iterable[Finding]:
 
 def _refusal(folder: Path) -> str:
     """Why no file can be made there; empty where it can. A disk that is full is another check's business."""
-    try:
-        with tempfile.TemporaryFile(dir=folder, prefix=".matcha-"):
-            return ""
-    except OSError as error:
-        return "" if error.errno == errno.ENOSPC else error.strerror or str(error)
+    error = refused(folder)
+    return "" if error is None or error.errno == errno.ENOSPC else error.strerror or str(error)
 
 
 def file_system(patient: Patient) -> Iterable[Finding]:
