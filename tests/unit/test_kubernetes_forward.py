@@ -29,7 +29,7 @@ from matcha.errors import BadInput
 from matcha.host.ports import is_free
 from matcha.host.probe import ask
 from matcha.state import State
-from matcha.targets.kubernetes import doctor
+from matcha.targets.kubernetes import doctor, forwarding
 from matcha.targets.kubernetes.cluster import Cluster
 from matcha.targets.kubernetes.forward import tunnel
 from matcha.targets.kubernetes.forward.api import Api
@@ -758,7 +758,7 @@ def test_links_are_made_once_and_taken_away(machine: Path) -> None:
 
 
 def test_the_doctor_tries_every_forward(machine: Path, pods: Pods, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "PROBE_SECONDS", 1.0)
+    monkeypatch.setattr(forwarding, "PROBE_SECONDS", 1.0)
 
     def found(phase: str = "ready", *, fix: bool = False) -> doctor.Finding:
         state = State(stack_id="stack-1", stack="s", target="kubernetes", phase=phase)  # type: ignore[arg-type]
