@@ -70,7 +70,7 @@ def whole(options: dict[str, Any]) -> tuple[Setting, list[Any]]:
     wanted = planning.want(components, ())
     found = setting(msgspec.convert(options, KubernetesOptions), wanted.services, wanted.environments)
     objects = desired.whole(found)
-    return found, [desired.placeholders(objects), *objects]
+    return found, [desired.placeholders(objects, found.namespace), *objects]
 
 
 def templates(objects: list[Any]) -> dict[str, PodTemplateSpec]:
