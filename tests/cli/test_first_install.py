@@ -29,6 +29,8 @@ def new(matcha):
 def megabytes(new, monkeypatch: pytest.MonkeyPatch) -> int:
     """What the lock says of the files for this machine, to a user who has none of them."""
     monkeypatch.setenv("HOME", str(new.home))
+    for name in ("XDG_CACHE_HOME", "MATCHA_CACHE_DIR"):  # the command is not told of them either
+        monkeypatch.delenv(name, raising=False)
     [environment] = MLflow(MLflow.Options()).environments()
     size = environments.download_size([(Path(environment.lock), environments.python_for(environment.python))])
     assert size
