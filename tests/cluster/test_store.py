@@ -26,7 +26,7 @@ from matcha.events import Event, silent
 from matcha.host.leases import LEASE
 from matcha.targets.kubernetes import space
 from matcha.targets.kubernetes.cluster import Forbidden
-from matcha.targets.kubernetes.names import LOCK, MINE, STATE
+from matcha.targets.kubernetes.names import LOCK, MANAGED_BY, MANAGER, MINE, STATE
 from matcha.targets.kubernetes.store import CONTENT, HOLDER, LARGEST
 from support.apiserver import as_user
 from support.small_stack import SmallStack
@@ -453,16 +453,17 @@ def test_only_a_dead_process_of_this_machine_is_seen_as_dead(api_server: Path, n
     assert take(held)
 
 
-def test_a_lock_that_something_else_made_is_waited_for(api_server: Path, namespace: str) -> None:
-    timer = Clock()
+def test_a_lock_that_another_matcha_made_is_waited_for(api_server: Path, namespace: str) -> None:
+    """One that says less than this one's does."""
+    timer, made = Clock(), {"name": LOCK, "labels": {MANAGED_BY: MANAGER}}
     held = elsewhere(api_server, namespace, timer)
     admin = cluster(api_server, namespace)
-    admin.create(Lease.from_dict({"metadata": {"name": LOCK}, "spec": {"holderIdentity": "somebody"}}))
+    admin.create(Lease.from_dict({"metadata": made, "spec": {"holderIdentity": "somebody"}}))
     with pytest.raises(Locked, match="somebody: something unknown"):
         take(held)
     timer.now += LEASE
     held.release(take(held))
-    admin.create(Lease.from_dict({"metadata": {"name": LOCK}, "spec": {}}))
+    admin.create(Lease.from_dict({"metadata": made, "spec": {}}))
     assert take(held)
 
 
