@@ -60,7 +60,9 @@ def test_no_node_and_no_image_are_named_side_by_side(hopeless: SmallStack) -> No
         hopeless.provision(emit=Plain(display, {}).emit)
     large, missing = (waited(display.getvalue(), title) for title in ("Large", "Missing"))
     assert re.search(r"^no node takes it: .*Insufficient cpu.* \(\d+ s\)$", large, re.MULTILINE), large
-    assert re.search(rf"^the image {NOWHERE} cannot be had: .* \(\d+ s\)$", missing, re.MULTILINE), missing
+    assert re.search(rf"^its image cannot be had: .* \({NOWHERE}\) \(\d+ s\)$", missing, re.MULTILINE), (
+        missing
+    )
     said = f"{told.value.message}\n{told.value.details}"
     assert "large did not come up: no node takes it: " in said and "Insufficient cpu" in said
     assert "missing did not come up: its image cannot be had: " in said and NOWHERE in said
