@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from matcha import registry
-from support import beds
+from support import beds, sweep
 from support.component_contract import COMPONENTS
 from support.target_contract import Bed, TargetContract
 
@@ -36,16 +34,7 @@ def collected() -> list[str]:
     files = {
         getattr(beds.module(t), kind) for t in registry.target_names() for kind in ("CONTRACT", "COMPONENTS")
     }
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "--collect-only", "-q", *sorted(files)],
-        cwd=beds.TESTS.parent,
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-2000:]
-    return [line for line in done.stdout.splitlines() if "::" in line]
+    return sweep.collected(*sorted(files))
 
 
 def run_on(target: str, kind: str, collected: list[str]) -> list[str]:

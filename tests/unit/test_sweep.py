@@ -2,30 +2,12 @@
 
 import re
 import shlex
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
 from support.component_contract import COMPONENTS
 from support.pages import marked
-
-ROOT = Path(__file__).parents[2]
-
-
-def collected(*arguments: str) -> list[str]:
-    """Tests that the command selects, without running one."""
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "--collect-only", "-q", *arguments],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-2000:]
-    return [line for line in done.stdout.splitlines() if "::" in line]
+from support.sweep import ROOT, collected
 
 
 @pytest.fixture(scope="module")

@@ -24,3 +24,8 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def fixable(self) -> bool:
         return self.mend is not None
+
+
+def unseen(check: str, message: str) -> Finding:
+    """Of what could not be found out, which is nothing wrong."""
+    return Finding(check=check, ok=True, checked=False, message=message)

@@ -51,7 +51,6 @@ MACHINE = "kubernetes.io/arch"  # label of nodes
 # The largest environment of Matcha's own takes 934 MB and packs to 308 MB; PyTorch's with CUDA 8 GB and more.
 UNPACKED, BUILT = "3Gi", "4Gi"
 BUILD_SECONDS = 3600
-ADVICE = "Mend what it names, then: matcha provision"  # where a build says why it failed
 
 
 def has_image(environment: Environment) -> bool:

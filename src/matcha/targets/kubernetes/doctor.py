@@ -17,7 +17,7 @@ from lightkube.resources.core_v1 import (
 from lightkube.resources.storage_v1 import StorageClass
 
 from matcha.errors import MatchaError, StateUnreadable
-from matcha.host.findings import Finding
+from matcha.host.findings import Finding, unseen
 from matcha.state import State
 from matcha.targets.kubernetes import (
     forwarding,
@@ -93,10 +93,6 @@ def _mended(finding: Finding) -> Finding:
     return msgspec.structs.replace(finding, ok=True, fixed=True, mend=None, message=said)
 
 
-def _unseen(check: str, message: str) -> Finding:
-    return Finding(check=check, ok=True, checked=False, message=message)
-
-
 def _reachable(patient: Patient) -> Iterator[Finding]:
     version: Any = patient.cluster.ask("/version")
     number = f"{version['major']}.{version['minor']}".rstrip("+")
@@ -138,7 +134,7 @@ def addresses(service: Any) -> Finding:
     spec: dict[str, Any] = (service or {}).get("spec") or {}
     ips = [str(ip) for ip in spec.get("clusterIPs") or [spec.get("clusterIP")] if ip and ip != "None"]
     if not ips:
-        return _unseen("addresses", "What addresses pods get cannot be seen; IPv4 is needed.")
+        return unseen("addresses", "What addresses pods get cannot be seen; IPv4 is needed.")
     if ":" in ips[0]:
         return Finding(
             check="addresses",
@@ -190,7 +186,7 @@ def _quotas(patient: Patient) -> Iterator[Finding]:
         allowed = patient.cluster.found(ResourceQuota, {})
         defaults = patient.cluster.found(LimitRange, {})
     except Forbidden:
-        yield _unseen("quotas", "Quotas of the namespace cannot be seen.")
+        yield unseen("quotas", "Quotas of the namespace cannot be seen.")
         return
     if not allowed:
         return
@@ -237,7 +233,7 @@ def _storage(patient: Patient) -> Iterator[Finding]:
     try:
         classes = patient.cluster.found_global(StorageClass)
     except ClusterError:
-        yield _unseen("storage", "Storage classes cannot be seen; volumes are asked for.")
+        yield unseen("storage", "Storage classes cannot be seen; volumes are asked for.")
         return
     names = [c.metadata.name for c in classes]
     default = [c for c in classes if (c.metadata.annotations or {}).get(DEFAULT_CLASS) == "true"]

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator
 
 from lightkube.resources.core_v1 import PersistentVolumeClaim, Secret
 
-from matcha.host.findings import Finding
+from matcha.host.findings import Finding, unseen
 from matcha.targets.kubernetes import foundations, volumes
 from matcha.targets.kubernetes.cluster import Cluster, Forbidden
 from matcha.targets.kubernetes.names import DATABASE, SECRETS
@@ -19,8 +19,9 @@ def findings(cluster: Cluster, recorded: Setting | None) -> Iterator[Finding]:
     try:
         own = values(cluster.get(Secret, SECRETS))
     except Forbidden:
-        message = "Whether what the stack generated for its pods is still there cannot be seen."
-        yield Finding(check="passwords", ok=True, checked=False, message=message)
+        yield unseen(
+            "passwords", "Whether what the stack generated for its pods is still there cannot be seen."
+        )
         return
     claim = cluster.get(PersistentVolumeClaim, DATABASE)
     lost = volumes.lost_key(claim, own)

@@ -28,6 +28,7 @@ PATIENCE = 900.0  # seconds for everything before a pod's own start: scheduling,
 GONE_SECONDS = 60.0  # for what is deleted, besides what its pods have to end
 POLL = 1.0
 EVENTS = 5.0  # seconds for which events are taken as they were
+MEND = "Mend what it names, then: matcha provision"  # an error that says what is wrong
 LINES = 10.0  # seconds for which a Job's last line is
 INVALID = 422
 UNSETTLED = (0, 404, 409)  # of a change that may have been made, or no longer fits
@@ -272,7 +273,7 @@ class Raiser:
             details=words or ("Its pods left no last words." if spoke else ""),
             resolution=verdict.mend or (words and advice) or f"matcha logs {name}"
             if spoke or verdict.mend
-            else "Mend what it names, then: matcha provision",
+            else MEND,
         )
 
     def _tried_anew(self, name: str, kind: type[Any]) -> why.Restarts:

@@ -8,7 +8,7 @@ from typing import Any
 
 from lightkube.resources.core_v1 import Namespace
 
-from matcha.host.findings import Finding
+from matcha.host.findings import Finding, unseen
 from matcha.targets.kubernetes import permissions
 from matcha.targets.kubernetes.cluster import Cluster, ClusterError, Conflict, Forbidden
 from matcha.targets.kubernetes.names import MANAGED_BY, MANAGER, UNENFORCED
@@ -165,8 +165,7 @@ def findings(cluster: Cluster) -> Iterator[Finding]:
     try:
         there = look(cluster)
     except Forbidden:
-        message = f"Whether {name} is there cannot be seen; it is used."
-        yield Finding(check=check, ok=True, checked=False, message=message)
+        yield unseen(check, f"Whether {name} is there cannot be seen; it is used.")
         return
     if there and there.metadata.deletionTimestamp:
         held = " ".join(held_by(there))

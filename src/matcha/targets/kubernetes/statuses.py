@@ -181,7 +181,7 @@ def _unbuilt(status: ServiceStatus, recorded: Setting, seen: Seen) -> ServiceSta
     if verdict.condition in ("absent", "present"):
         return status
     has_failed = verdict.hope == "never"
-    said = "; ".join((verdict.detail, *(verdict.log.strip().splitlines()[-1:] if has_failed else ())))
+    said = _told_by_end(verdict) if has_failed else verdict.detail
     what = "could not be built" if has_failed else "is being built"
     return msgspec.structs.replace(status, detail=f"its environment {environment.name} {what}: {said}")
 
@@ -194,6 +194,11 @@ def _of_job(job: Job, seen: Seen) -> why.Verdict:
     labels = [(pod, (pod.metadata.labels if pod.metadata else None) or {}) for pod in seen.found.of(Pod)]
     own = [pod for pod, marks in labels if marks.get("job-name") == (job.metadata and job.metadata.name)]
     return why.judge_job(job, own, seen.told)
+
+
+def _told_by_end(verdict: why.Verdict) -> str:
+    """Why a Job failed, with the last that its pod said."""
+    return "; ".join((verdict.detail, *verdict.log.strip().splitlines()[-1:]))
 
 
 def _with_changes(verdict: why.Verdict, objects: Sequence[Any], seen: Seen) -> why.Verdict:
@@ -227,7 +232,7 @@ def _dumps(seen: Seen) -> Iterator[ServiceStatus]:
     if verdict.condition != "failed":
         yield ServiceStatus(name=DATABASE_DUMP, condition="present", foundation=True)
         return
-    said = "; ".join((verdict.detail, *verdict.log.strip().splitlines()[-1:]))
+    said = _told_by_end(verdict)
     yield ServiceStatus(
         name=DATABASE_DUMP,
         condition="failed",

@@ -56,7 +56,7 @@ from matcha.targets.kubernetes.names import (
     put_instance,
 )
 from matcha.targets.kubernetes.options import KubernetesOptions
-from matcha.targets.kubernetes.raising import Raiser
+from matcha.targets.kubernetes.raising import MEND, Raiser
 from matcha.targets.kubernetes.secrets import Secrets
 from matcha.targets.kubernetes.setting import (
     Setting,
@@ -263,9 +263,7 @@ class KubernetesTarget:
             where = self._place(STORE)
             for kind in sorted(kinds) if len(kinds) > 1 else [""]:
                 job = desired.of_stack(found, archives.builder(found, environment, kind))
-                self._raiser().run_job(
-                    job, key, archives.BUILD_SECONDS, emit, place=where, advice=archives.ADVICE
-                )
+                self._raiser().run_job(job, key, archives.BUILD_SECONDS, emit, place=where, advice=MEND)
         facts.keep_environment(self._writing, environment.name, environment.digest, where, kinds)
 
     def ensure_secrets(self, names: Sequence[str]) -> None:
