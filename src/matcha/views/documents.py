@@ -24,6 +24,7 @@ from matcha.api.types import (
 )
 from matcha.component import Output
 from matcha.errors import MatchaError
+from matcha.job import JobStatus
 from matcha.planning import Plan
 
 HIDDEN = "********"
@@ -104,6 +105,9 @@ SCHEMAS: dict[str, Any] = {
     "force-unlock": LockDocument,
     "get": Values,
     "init": PathDocument,
+    "jobs cancel": DoneDocument,
+    "jobs list": list[JobStatus],
+    "jobs logs": LogLine,
     "logs": LogLine,
     "models": list[ServedModel],
     "monitor": list[Report],

@@ -35,6 +35,13 @@ class Secrets:
         except KeyError:
             raise NotProvisioned(f'The stack has no secret "{name}" yet.') from None
 
+    def of(self, secret: str, key: str) -> str:
+        """Of a Secret that the user made. Raises NotProvisioned where it lacks it."""
+        try:
+            return values(self._cluster.get(Secret, secret))[key]
+        except KeyError:
+            raise NotProvisioned(f'The Secret {secret} has no "{key}".') from None
+
     def ensure(self, names: Iterable[str]) -> None:
         """Generates those that do not exist; one that does is never changed."""
         wanted = list(names)

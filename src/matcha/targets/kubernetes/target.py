@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
 from lightkube.resources.apps_v1 import StatefulSet
@@ -16,6 +16,7 @@ from matcha.component import Access, Environment, Service
 from matcha.errors import BadInput, NotProvisioned, StateUnreadable, Unfit
 from matcha.events import Emit, Event
 from matcha.host.ports import refuse_unknown
+from matcha.job import Demand, JobStatus, RemoteJob
 from matcha.state import State
 from matcha.target import Foundation, ServiceStatus, Snapshot
 from matcha.targets.kubernetes import (
@@ -37,6 +38,7 @@ from matcha.targets.kubernetes import (
     volumes,
     workloads,
 )
+from matcha.targets.kubernetes.access import InsideAccess
 from matcha.targets.kubernetes.cluster import Cluster, Forbidden
 from matcha.targets.kubernetes.described import described, recorded
 from matcha.targets.kubernetes.fencing import Fenced
@@ -66,6 +68,9 @@ from matcha.targets.kubernetes.setting import (
     with_service,
 )
 from matcha.targets.kubernetes.store import ClusterStore
+
+if TYPE_CHECKING:
+    from matcha.targets.kubernetes.jobs.queue import Queue
 
 MADE_BY = "made-by"  # digest of what else the objects were rendered from
 FOUNDATION_SECONDS = 360.0
@@ -292,6 +297,46 @@ class KubernetesTarget:
             found = with_service(self._known(), service)
             self._raiser().apply(desired.of_stack(found, [workloads.live_map(found, service)]))
             self._writing.touch(service.name, TOUCHED)
+
+    # -- jobs ------------------------------------------------------------------------------------------
+
+    root: ClassVar[str] = "/matcha/project"
+
+    @cached_property
+    def _queue(self) -> Queue:
+        from matcha.targets.kubernetes.jobs.queue import Queue  # noqa: PLC0415 - only for jobs
+
+        return Queue(self._cluster, self._store, self._secrets)
+
+    def check_remote(self, demand: Demand) -> Sequence[str]:
+        return self._queue.place(self._known(), demand).notes
+
+    def inside(self, state: State) -> Access:
+        found = self._setting or self._remembered(state)
+        return InsideAccess(found, self._secrets, self._here.access(state, found, self._secrets))
+
+    def submit(self, job: RemoteJob, emit: Emit) -> str:
+        state = self._store.read()
+        if state is None:
+            raise NotProvisioned
+        return self._queue.submit(self._known(), self.access(state), job, emit)
+
+    def follow(self, name: str, emit: Emit, *, lines: int) -> Iterator[str]:
+        return self._queue.follow(name, emit, lines=lines)
+
+    def job(self, name: str) -> JobStatus:
+        return self._queue.status(name)
+
+    def job_log(self, name: str, *, lines: int) -> Sequence[str]:
+        return self._queue.log(name, lines)
+
+    def jobs(self) -> Sequence[JobStatus]:
+        return self._queue.jobs()
+
+    def cancel(self, name: str) -> None:
+        self._queue.cancel(name)
+
+    # -- services ----------------------------------------------------------------------------------------
 
     def remove_service(self, name: str, emit: Emit) -> None:
         """Its volumes stay until `destroy`."""
