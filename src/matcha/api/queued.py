@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from matcha.api import _workspace
@@ -52,11 +52,12 @@ def job_logs(
     opened = open_project(project, target)
     opened.state()
     queue = _queue(opened)
+    ours = _addresses(opened)
     if follow:
-        yield from queue.follow(name, emit, lines=lines)
+        yield from (_as_here(line, ours) for line in queue.follow(name, emit, lines=lines))
         return
     said = queue.job_log(name, lines=lines)
-    yield from said
+    yield from (_as_here(line, ours) for line in said)
     found = queue.job(name)
     if not said and found.condition not in OVER:
         emit(Event(f"job/{name}", "note", f"{name} wrote nothing yet: {found.detail or found.condition}."))
@@ -86,9 +87,10 @@ def run_remote(
         emit(Event(f"job/{name}", "note", f"Queued. Its log: matcha jobs logs {name} --follow"))
         return 0
     emit(Event(f"job/{name}", "note", f"{name} is queued, and goes on without this terminal."))
+    ours = _addresses(opened)
     try:
         for line in queue.follow(name, emit, lines=-1):
-            say(line)
+            say(_as_here(line, ours))
     except KeyboardInterrupt:
         emit(Event(f"job/{name}", "note", f"Ending {name}."))
         queue.cancel(name)
@@ -97,6 +99,21 @@ def run_remote(
         error.resolution = f"matcha jobs logs {name} --follow"  # the job itself goes on
         raise
     return _ended(queue.job(name), emit)
+
+
+def _addresses(opened: Project) -> dict[str, str]:
+    """Base URLs in the stack -> those that lead there from this machine."""
+    queue = _queue(opened)
+    there, here = queue.inside(opened.state()), opened.access()
+    roles = [c.role for c in opened.components if c.services(())]
+    return {there.url(role): here.url(role) for role in roles}
+
+
+def _as_here(line: str, addresses: Mapping[str, str]) -> str:
+    """A link that a job writes leads to the same page for whoever reads it."""
+    for there, here in addresses.items():
+        line = line.replace(there, here)
+    return line
 
 
 def _ended(found: JobStatus, emit: Emit) -> int:

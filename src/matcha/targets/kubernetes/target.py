@@ -43,6 +43,7 @@ from matcha.targets.kubernetes.cluster import Cluster, Forbidden
 from matcha.targets.kubernetes.described import described, recorded
 from matcha.targets.kubernetes.fencing import Fenced
 from matcha.targets.kubernetes.here import Here
+from matcha.targets.kubernetes.jobs import priority
 from matcha.targets.kubernetes.kubefiles import joined, kubefiles
 from matcha.targets.kubernetes.logs import pod_lines
 from matcha.targets.kubernetes.machines import machines
@@ -405,7 +406,7 @@ class KubernetesTarget:
             self._here.stop(state)
 
     def belongings(self, *, delete_data: bool = True) -> Sequence[str]:
-        return removal.belongings(self._cluster, delete_data)
+        return [*removal.belongings(self._cluster, delete_data), *priority.left(self._cluster)]
 
     def begun(self) -> Sequence[str]:
         """`matcha.target.Preparing`."""
@@ -417,6 +418,7 @@ class KubernetesTarget:
             state = self._store.read()
         staying = volumes.staying(self._cluster, self._options) if delete_data else ()
         removal.destroy(self._cluster, delete_data, emit, self._store.fence)
+        priority.remove(self._cluster)
         for said in staying:
             emit(Event("stack", "note", said))
         if state:
@@ -425,7 +427,7 @@ class KubernetesTarget:
 
     def leftovers(self, *, delete_data: bool = True) -> Sequence[str]:
         self._proof = proof.proof(self._cluster, delete_data)
-        return [*self._proof.left, *self._here.left()]
+        return [*self._proof.left, *priority.left(self._cluster), *self._here.left()]
 
     def unproved(self) -> Sequence[str]:
         """`matcha.target.Blinkered`: kinds that were not listed, and what is Matcha's by no label."""

@@ -11,7 +11,7 @@ import contextlib
 from lightkube.models.meta_v1 import ObjectMeta
 from lightkube.resources.scheduling_v1 import PriorityClass
 
-from matcha.targets.kubernetes.cluster import Cluster, ClusterError, Conflict, Forbidden
+from matcha.targets.kubernetes.cluster import Cluster, Conflict, Forbidden
 from matcha.targets.kubernetes.names import INSTANCE, JOB, MANAGER, MINE, labels
 
 BELOW = -100  # of 0, which pods have that name none
@@ -34,12 +34,9 @@ def wanted(namespace: str) -> PriorityClass:
 
 def ensure(cluster: Cluster) -> str:
     """Its name; empty where this user may not make it, or somebody else's has it."""
-    found = None
-    with contextlib.suppress(ClusterError):
-        found = cluster.get_global(PriorityClass, name(cluster.namespace))
+    found = _found(cluster)
     if found is not None:
-        mine = (found.metadata.labels or {}).items() >= MINE.items()
-        return name(cluster.namespace) if mine and found.value <= 0 else ""
+        return name(cluster.namespace) if _is_mine(found) else ""
     try:
         cluster.create(wanted(cluster.namespace))
     except Conflict:
@@ -50,8 +47,24 @@ def ensure(cluster: Cluster) -> str:
 
 
 def remove(cluster: Cluster) -> None:
-    """Where it is this stack's; whoever may not remove it has not made it."""
-    with contextlib.suppress(ClusterError):
-        found = cluster.get_global(PriorityClass, name(cluster.namespace))
-        if found and (found.metadata.labels or {}).items() >= MINE.items():
+    """Where it is this stack's; for whoever may not, `left` says that it stays."""
+    if left(cluster):
+        with contextlib.suppress(Forbidden):
             cluster.delete(PriorityClass, name(cluster.namespace))
+
+
+def left(cluster: Cluster) -> list[str]:
+    found = _found(cluster)
+    return [f"PriorityClass {name(cluster.namespace)}"] if found is not None and _is_mine(found) else []
+
+
+def _found(cluster: Cluster) -> PriorityClass | None:
+    """None also for whoever may not look: then nobody of this stack who could made one."""
+    with contextlib.suppress(Forbidden):
+        found: PriorityClass | None = cluster.get_global(PriorityClass, name(cluster.namespace))
+        return found
+    return None
+
+
+def _is_mine(found: PriorityClass) -> bool:
+    return ((found.metadata.labels if found.metadata else None) or {}).items() >= MINE.items()
