@@ -55,6 +55,7 @@ def job_logs(
     ours = _addresses(opened)
     if follow:
         yield from (_as_here(line, ours) for line in queue.follow(name, emit, lines=lines))
+        emit(Event(f"job/{name}", "note", f"{name} {_said(queue.job(name))}."))
         return
     said = queue.job_log(name, lines=lines)
     yield from (_as_here(line, ours) for line in said)

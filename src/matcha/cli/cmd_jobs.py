@@ -61,11 +61,15 @@ def show_log(
     from matcha import api
 
     folder = project_folder(project)
-    with screen.progress("Waiting for the job", resume=f"matcha jobs logs {name} --follow") as display:
+    with screen.progress("Waiting for the job") as display:
         said = api.job_logs(name, folder, target=target, lines=lines, follow=follow, emit=display.emit)
-        for text in _texts(name, said, output):
-            display.pause()
-            screen.write(text)
+        try:
+            for text in _texts(name, said, output):
+                display.pause()
+                screen.write(text)
+        except KeyboardInterrupt:
+            screen.note(f"The job goes on. To end it: matcha jobs cancel {name}")
+            raise
 
 
 @app.command("cancel")
