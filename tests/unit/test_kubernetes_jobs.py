@@ -63,7 +63,8 @@ def packed(root: Path, to: Path, **changes: Any) -> set[str]:
 
 
 IGNORED = {
-    ".gitignore": "*.csv\n!keep.csv\n/out/\nlogs\ndata/**\n!data/schema.json\ndeep/*.bin\n\\#odd\n*.tmp # no\n",
+    ".gitignore": "*.csv\n!keep.csv\n/out/\nlogs\ndata/**\n!data/schema.json\ndeep/*.bin\n"
+    "\\#odd\n*.tmp # no\n",
     "train.py": "",
     "a.csv": "",
     "keep.csv": "",
