@@ -27,8 +27,9 @@ NOT_FOUND, NOT_EXECUTABLE = 127, 126
 def main(arguments: Sequence[str]) -> int:
     before, command = _split(list(arguments))
     began = int(time.time() * 1000)
-    code = run(command)
-    if before[:1] == ["--after"]:
+    told: list[int] = []
+    code = run(command, told)
+    if before[:1] == ["--after"] and not told:  # who is told to end has seconds left
         after(before[1], began)
     return code
 
@@ -38,8 +39,8 @@ def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
     return arguments[:at], arguments[at + 1 :]
 
 
-def run(command: Sequence[str]) -> int:
-    """To its end, with signals passed on; 128 + N where signal N ended it."""
+def run(command: Sequence[str], told: list[int]) -> int:
+    """To its end, with signals passed on, which `told` gets; 128 + N where signal N ended it."""
     if shutil.which(command[0]) is None and not os.path.isfile(command[0]):
         _say(f'there is no command "{command[0]}" in the job\'s environment')
         return NOT_FOUND
@@ -48,8 +49,13 @@ def run(command: Sequence[str]) -> int:
     except OSError as error:
         _say(f"{command[0]} cannot be run: {error.strerror}")
         return NOT_EXECUTABLE
+
+    def pass_on(number: int, _: object) -> None:
+        told.append(number)
+        child.send_signal(number)
+
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda received, _: child.send_signal(received))
+        signal.signal(number, pass_on)
     code = child.wait()
     return code if code >= 0 else 128 - code
 

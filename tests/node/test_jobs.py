@@ -11,7 +11,7 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import httpx
 import pytest
@@ -175,43 +175,41 @@ def test_more_memory_than_its_limit_is_told(team: ClusterMatcha) -> None:
 
 
 def test_it_goes_on_when_whoever_started_it_dies(team: ClusterMatcha) -> None:
-    client = team.popen("run", "--", "python", "tick.py", stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-    try:
-        assert client.stdout
-        until(lambda: "tick" in client.stdout.readline(), COMES_UP)  # type: ignore[union-attr]
-    finally:
-        client.send_signal(signal.SIGKILL)
-        client.wait()
+    quiet: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    with team.popen("run", "--", "python", "tick.py", **quiet) as client:
+        try:
+            until(lambda: "tick" in lines(client).readline(), COMES_UP)
+        finally:
+            client.kill()
     [name] = [n for n, each in jobs(team).items() if each["condition"] == "running"]
-    again = team.popen("jobs", "logs", name, "--follow", "--lines", "1", stdout=subprocess.PIPE)
-    try:
-        assert again.stdout
-        first, second = (int(again.stdout.readline().split()[1]) for _ in range(2))
-        assert second == first + 1
-        team("jobs", "cancel", name)
-        assert again.wait(120) == 0
-    finally:
-        again.kill()
-        again.wait()
+    with team.popen("jobs", "logs", name, "--follow", "--lines", "1", **quiet) as again:
+        try:
+            first, second = (int(lines(again).readline().split()[1]) for _ in range(2))
+            assert second == first + 1
+            team("jobs", "cancel", name)
+            lines(again).read()
+            assert again.wait(120) == 0
+        finally:
+            again.kill()
     until(lambda: jobs(team)[name]["condition"] == "cancelled", 120, every=1)
-    assert not team.objects("pods", f"--selector=job-name={name}")
+    until(lambda: not team.objects("pods", f"--selector=job-name={name}"), 60, every=1)
     assert "is over" in team("jobs", "cancel", name, code=1).stderr
 
 
+def lines(process: subprocess.Popen[str]) -> IO[str]:
+    assert process.stdout
+    return process.stdout
+
+
 def test_ctrl_c_ends_it(team: ClusterMatcha) -> None:
-    client = team.popen(
-        "run",
-        "--",
-        "python",
-        "tick.py",
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-    )
-    assert client.stdout
-    until(lambda: "tick" in client.stdout.readline(), COMES_UP)  # type: ignore[union-attr]
-    client.send_signal(signal.SIGINT)
-    _, said = client.communicate(timeout=60)
+    pipes: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with team.popen("run", "--", "python", "tick.py", start_new_session=True, **pipes) as client:
+        try:
+            until(lambda: "tick" in lines(client).readline(), COMES_UP)
+            client.send_signal(signal.SIGINT)
+            _, said = client.communicate(timeout=60)
+        finally:
+            client.kill()
     assert client.returncode == 130
     assert "Ending tick-" in said
     until(lambda: not any(j["condition"] == "running" for j in jobs(team).values()), 120, every=1)

@@ -126,7 +126,9 @@ def _resolve(own: Required, lock: Path, emit: Emit, python: str) -> None:
     whole.unlink()
 
 
-def _compile(wanted: Sequence[str], limits: Sequence[str], output: Path, emit: Emit, python: str) -> None:
+def _compile(
+    wanted: Sequence[str], limits: Sequence[str], output: Path, emit: Emit, python: str = ""
+) -> None:
     def resolve(constraints: Path | None) -> None:
         environments.compile_lock(
             wanted,
