@@ -6,6 +6,7 @@ import functools
 import os
 import random
 import re
+import secrets
 import signal
 import subprocess
 import sys
@@ -28,7 +29,7 @@ from matcha.targets.kubernetes.kubeconfig import load_config
 from matcha.targets.kubernetes.links import Links
 from matcha.targets.kubernetes.names import KEEPS, MANAGED_BY, MINE, SECRETS, STATE
 from matcha.targets.kubernetes.store import CONTENT
-from support.faults import Fault, FaultyProxy
+from support.faults import Fault, FaultyProxy, faulty
 from support.kubelet import kubelet
 from support.small_stack import SmallStack, namespace_is_gone, there, usual, with_database
 from support.stores import cluster, elsewhere, take
@@ -460,6 +461,9 @@ def test_what_hangs_in_the_namespace_is_named(
         own.destroy()
     assert f"Namespace {own.namespace}: " in told.value.details
     assert "example.org/theirs" in told.value.details
+    with pytest.raises(MatchaError) as told:  # also of one that finds nothing of the stack itself any more
+        own.destroy()
+    assert "example.org/theirs" in told.value.details
     admin.patch(ConfigMap, "theirs", {"metadata": {"finalizers": None}})
 
 
@@ -483,27 +487,52 @@ def run(stack: SmallStack, verb: str, proxy: FaultyProxy, at: int = 0, *, after:
         proxy.heal()
 
 
+@pytest.fixture(scope="module")
+def whole(api_server: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, int]:
+    """How many requests each takes that nobody cuts off, in a namespace that Matcha makes."""
+    folder, name = tmp_path_factory.mktemp("whole"), f"test-{secrets.token_hex(4)}"
+    found = {}
+    with faulty(api_server, folder) as (counting, kubeconfig), kubelet(api_server, name):
+        made = SmallStack(folder, kubeconfig, name)
+        for verb in ("provision", "destroy"):
+            before = len(counting.requests)
+            assert run(made, verb, counting) == 0
+            found[verb] = len(counting.requests) - before
+    print("requests:", found)
+    return found
+
+
 @pytest.mark.parametrize("point", range(POINTS))
 def test_a_killed_run_is_finished_by_another(
-    api_server: Path, stack: SmallStack, proxy: FaultyProxy, point: int
+    api_server: Path,
+    through: tuple[FaultyProxy, Path],
+    tmp_path: Path,
+    name: str,
+    whole: dict[str, int],
+    point: int,
 ) -> None:
-    """A third of the way at a time, and within it anywhere."""
+    """A third of the way at a time, and within it anywhere. The namespace is Matcha's, and goes as well."""
+    proxy, kubeconfig = through
     chosen = random.Random()
     after = chosen.random() < 0.5
 
-    def somewhere(requests: int) -> int:
-        return 1 + int(requests * (point + chosen.random()) / POINTS)
+    def cut(verb: str) -> None:
+        at = 1 + int(whole[verb] * (point + chosen.random()) / POINTS)
+        print(verb, "killed at", at, "of", whole[verb], "after" if after else "before")
+        before = len(proxy.requests)
+        killed = run(stack, verb, proxy, at, after=after)
+        took = len(proxy.requests) - before  # of waits: a few more or less than the time before
+        assert killed == -signal.SIGKILL or (killed == 0 and took < at), (verb, killed, took, at)
 
-    at = somewhere(85), somewhere(90)
-    print("provision killed at", at[0], "destroy at", at[1], "after" if after else "before")
-    killed = run(stack, "provision", proxy, at[0], after=after)
-    assert killed in (-signal.SIGKILL, 0)
-    stack.provision()
-    assert stack.plan().steps == ()
-    killed = run(stack, "destroy", proxy, at[1], after=after)
-    assert killed in (-signal.SIGKILL, 0)
-    stack.destroy()
-    assert there(api_server, stack.namespace) == set()
+    with kubelet(api_server, name):
+        stack = SmallStack(tmp_path, kubeconfig, name)
+        cut("provision")
+        stack.provision()
+        assert stack.plan().steps == ()
+        cut("destroy")
+        stack.destroy()
+        assert there(api_server, name) == set()
+        assert namespace_is_gone(api_server, name)
 
 
 def test_a_half_made_stack_is_destroyed(api_server: Path, stack: SmallStack, proxy: FaultyProxy) -> None:

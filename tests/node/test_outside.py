@@ -86,7 +86,7 @@ def _prepare(outside: Outside, namespace: str) -> None:
     grants, keys = marked(__file__)
     outside.sql(grants.text.replace("PASSWORD", PASSWORD))
     words = {"PASSWORD": PASSWORD, "ACCESS_KEY": ACCESS_KEY, "SECRET_KEY": SECRET_KEY}
-    commands = keys.text.replace("--namespace matcha ", f"--namespace {namespace} ")
+    commands = keys.text.replace("--namespace matcha-docs ", f"--namespace {namespace} ")
     for word, value in words.items():
         commands = commands.replace(f"'{word}'", f"'{value}'")
     outside.admin.shell(commands)

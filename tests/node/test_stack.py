@@ -405,7 +405,7 @@ def test_a_lost_database_comes_back_from_a_dump(stack: ClusterMatcha) -> None:
     drop = ("exec", "--stdin", "mysql-0", "--", "sh", "-c", admin)
     stack.kubectl(*drop, stdin="DROP DATABASE mlflow; DROP DATABASE zenml;")
     [restore] = marked(__file__)
-    stack.shell(restore.text.replace("--namespace matcha ", f"--namespace {stack.namespace} "))
+    stack.shell(restore.text.replace("--namespace matcha-docs ", f"--namespace {stack.namespace} "))
     assert_kept(stack, before)
     stack.kubectl("delete", "job", "dump-now")
 

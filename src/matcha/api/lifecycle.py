@@ -246,6 +246,7 @@ def destroy(
     if state is None and not belongings and isinstance(opened.target, Preparing):
         belongings = tuple(opened.target.begun())
     if state is None and not belongings:
+        _prove(opened, not keeps, emit)  # an earlier one may have been cut off before it did
         _whereabouts.drop(opened, None)
         if place := _whereabouts.elsewhere(opened):
             emit(Event("stack", "note", f"{_ELSEWHERE} ({place})."))
@@ -260,10 +261,7 @@ def destroy(
     with engine.locked(opened.store, "destroy", wait=lock_wait, emit=emit) as token:
         opened.target.destroy(emit, delete_data=not keeps)
         opened.store.delete(token)
-    if left := opened.target.leftovers(delete_data=not keeps):
-        raise MatchaError(
-            "Not everything could be removed.", details="\n".join(left), resolution="matcha destroy"
-        )
+    _prove(opened, not keeps, emit)
     _whereabouts.drop(opened, state)
     if keeps and state and state.deployments:
         emit(Event("stack", "note", _undeployed(state)))
@@ -272,6 +270,15 @@ def destroy(
         emit(Event("stack", "note", said))
     kept = tuple(opened.target.kept()) if keeps else ()
     return Destroyed(removed=belongings, kept=kept, unproved=unproved)
+
+
+def _prove(opened: Project, delete_data: bool, emit: Emit) -> None:
+    """Raises MatchaError naming what is left, and what holds it."""
+    emit(Event("stack", "progress", "looking for what is left"))
+    if left := opened.target.leftovers(delete_data=delete_data):
+        raise MatchaError(
+            "Not everything could be removed.", details="\n".join(left), resolution="matcha destroy"
+        )
 
 
 def _undeployed(state: State) -> str:
