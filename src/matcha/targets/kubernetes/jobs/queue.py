@@ -6,6 +6,7 @@ made by its content.
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -21,7 +22,7 @@ from matcha.events import Emit, Event
 from matcha.host.leases import person
 from matcha.job import OVER, Demand, JobStatus, RemoteJob
 from matcha.targets.kubernetes import archives, base, desired, logs, look, why
-from matcha.targets.kubernetes.cluster import Cluster, ClusterError, Conflict, Forbidden
+from matcha.targets.kubernetes.cluster import Cluster, ClusterError, Conflict, Forbidden, Gone
 from matcha.targets.kubernetes.jobs import capacity, packing, priority, render, telling
 from matcha.targets.kubernetes.jobs.delivery import Delivery
 from matcha.targets.kubernetes.names import JOB, MINE, NAME
@@ -101,7 +102,8 @@ class Queue:
             job = self._cluster.get(Job, made.name)
         if secret and job:
             owners = [owner.to_dict() for owner in render.owned_by(job)]
-            self._cluster.patch(Secret, made.name, {"metadata": {"ownerReferences": owners}})
+            with contextlib.suppress(Gone):  # with the stack, which is looked for next
+                self._cluster.patch(Secret, made.name, {"metadata": {"ownerReferences": owners}})
 
     def _stack(self) -> str:
         state = self._store.read()
@@ -177,7 +179,8 @@ class Queue:
 
     def _job(self, name: str) -> Job:
         found = self._cluster.get(Job, name)
-        if found is None or (found.metadata.labels or {}).items() < MARKS.items():  # type: ignore[union-attr]
+        marks = (found.metadata.labels if found and found.metadata else None) or {}
+        if found is None or not marks.items() >= MARKS.items():
             raise NotFound(f'There is no job "{name}".', resolution="matcha jobs list")
         return found
 

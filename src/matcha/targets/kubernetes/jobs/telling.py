@@ -86,10 +86,10 @@ def _condition(
     if verdict.condition == "failed" and verdict.hope == "never":
         return ("failed", *_failure(job, pods, verdict, ended))
     pod = newest(pods)
-    if pod is None or not (pod.spec and pod.spec.nodeName):
-        return "queued", _stuck(pods) or verdict.detail, ""
     if has_begun(pod):
         return "running", _stuck(pods), ""
+    if pod is None or not (pod.spec and pod.spec.nodeName):
+        return "queued", _stuck(pods) or verdict.detail, ""
     return "starting", verdict.detail, ""
 
 
