@@ -12,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from ruamel.yaml import YAML
 
 from matcha.cli.place import first_step
 from matcha.registry import component_catalogue
@@ -74,6 +75,22 @@ def test_plan_as_json_and_yaml(matcha) -> None:
         "",
         "Error: The fake target has no manifests to show as YAML.\nNext: matcha plan --output json\n",
     )
+
+
+def test_the_manifests_need_no_cluster_and_tell_no_secret(matcha) -> None:
+    matcha.file.write_text("target: kubernetes\ntargets:\n  kubernetes: {namespace: ml}\n")
+    nowhere = {"KUBECONFIG": str(matcha.home / "kubeconfig")}
+    assert matcha("plan", **nowhere).code != 0, "there is a cluster, then"
+    done = matcha("plan", "--output", "yaml", **nowhere)
+    assert (done.code, done.err) == (0, "")
+    documents = list(YAML(typ="safe").load_all(done.out))
+    kinds = [document["kind"] for document in documents]
+    assert kinds[0] == "Namespace" and {"Deployment", "StatefulSet", "Service", "NetworkPolicy"} <= {*kinds}
+    assert {d["metadata"].get("namespace", "ml") for d in documents} == {"ml"}
+    [secret] = [document for document in documents if document["kind"] == "Secret"]
+    assert set(secret["stringData"].values()) == {"<generated>"} and "data" not in secret
+    assert done == matcha("plan", "--output", "yaml", **nowhere), "nothing is made up on the way"
+    assert sorted(p.name for p in matcha.folder.iterdir()) == ["matcha.yaml"]
 
 
 def test_provision_without_a_terminal_wants_an_answer(matcha) -> None:
