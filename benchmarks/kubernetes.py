@@ -1,4 +1,5 @@
 """The manifests of one stack on a real cluster: by Matcha, by `kubectl apply` and by `helm install --wait`.
+On Matcha's, then, how long a short command keeps its user waiting.
 
 The stack is MLflow and ZenML with their database and object store: official images throughout, since kubectl
 and Helm could not build environments. The cluster is the tests' own (tests/e2e/cluster; root); its API server
@@ -22,11 +23,13 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from benchmarks import places, stack
-from benchmarks.figures import Asked, Row
+from benchmarks.commands import COMMANDS
+from benchmarks.figures import Asked, Budget, Row
 
 SCRIPTS = Path(__file__).resolve().parents[1] / "tests" / "e2e" / "cluster"
 AGENTS = {"matcha": "python-httpx", "kubectl": "kubectl/", "helm": "Helm/"}
 SECONDS = 900.0
+SHORT = Budget("value", "<=", 1.0)  # of a command that changes nothing, through the API server
 WORKLOADS = ("Deployment", "StatefulSet")
 POLICY = {
     "apiVersion": "audit.k8s.io/v1",
@@ -98,6 +101,8 @@ class Bench:
                 project("provision", "--yes")
             with self.measured("matcha", "again"):
                 project("provision", "--yes")
+            for what, words in COMMANDS.items():
+                self.took[what].append(project.timed(*words))
 
     def by_kubectl(self) -> None:
         with self._manifests() as (name, documents):
@@ -200,4 +205,4 @@ def _rows(took: dict[str, tuple[float, ...]]) -> list[Row]:
             for unit, end in (("s", ""), ("calls", " calls")):
                 ours, bare = took[f"matcha {what}{end}"], took[f"{side} {what}{end}"]
                 rows.append(Row("kubernetes", f"{said}, against `{other}`", unit, ours, bare))
-    return rows
+    return rows + [Row("kubernetes", what, "s", took[what], budget=SHORT) for what in COMMANDS]

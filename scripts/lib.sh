@@ -13,11 +13,11 @@ find_python() {
   exit 1
 }
 
-# The oldest Python that Matcha supports, of PATH or of pyenv (whose shims fail for versions that are not active);
-# nothing where there is none.
-find_oldest_python() {
-  for candidate in python3.10 "${PYENV_ROOT:-$HOME/.pyenv}"/versions/3.10.*/bin/python; do
-    if "$candidate" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 10))' 2>/dev/null; then
+# Python $1 (as 3.10), of PATH or of pyenv (whose shims fail for versions that are not active); nothing where there
+# is none.
+find_version() {
+  for candidate in "python$1" "${PYENV_ROOT:-$HOME/.pyenv}"/versions/"$1".*/bin/python; do
+    if "$candidate" -c 'import sys; sys.exit("%d.%d" % sys.version_info[:2] != sys.argv[1])' "$1" 2>/dev/null; then
       echo "$candidate"
       return
     fi

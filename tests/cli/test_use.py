@@ -12,9 +12,12 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
+from matcha.component import Deployment
 from matcha.registry import component_catalogue
+from matcha.state import decode, encode
 
 MLFLOW = component_catalogue()["experiment-tracker"]["mlflow"].version
+NONE_DEPLOYED = 'Error: No model is deployed as "movie".\nNone exist yet.\n'
 FLAVOR = {"data-version-control": "dvc", "experiment-tracker": "mlflow"}
 
 
@@ -162,9 +165,9 @@ def test_secrets_are_hidden_unless_asked_for(secretive) -> None:
         (["predict", "movie", "--json", "{"], 2, "Error: --json: not JSON: "),
         (["predict", "movie", "--json", "3"], 2, "Error: --json: expected a list of objects, one a row.\n"),
         (["predict", "movie", "-"], 2, "Error: stdin: not JSON: "),
-        (["predict", "movie", "--json", "[]"], 1, 'Error: No model is deployed as "movie".\n'),
-        (["undeploy", "movie"], 1, 'Error: No model is deployed as "movie".\n'),
-        (["monitor", "movie"], 1, 'Error: No model is deployed as "movie".\n'),
+        (["predict", "movie", "--json", "[]"], 1, NONE_DEPLOYED),
+        (["undeploy", "movie"], 1, NONE_DEPLOYED),
+        (["monitor", "movie"], 1, NONE_DEPLOYED),
         (["models"], 1, "Error: MLflow does not answer at http://127.0.0.1:9000.\n"),
         (["deploy", "models:/movie/1"], 1, ""),
         (["deploy", "models:/movie/1", "--name", ""], 2, 'Error: "" cannot be a deployment name.\n'),
@@ -176,6 +179,29 @@ def test_what_cannot_be_done_says_why(stack, arguments: list[str], code: int, sa
     assert (done.code, done.out) == (code, "")
     assert said in done.err
     assert "Traceback" not in done.err
+
+
+@pytest.fixture
+def serving(stack):
+    """The same with a deployment on record: nothing asked here comes as far as its server."""
+    record = stack.folder / ".matcha" / "state.json"
+    movie = Deployment(name="movie", asked="models:/movie/1", uri="models:/movie/1")
+    record.write_bytes(encode(decode(record.read_bytes()).with_deployment(movie)))
+    return stack
+
+
+@pytest.mark.parametrize(("name", "hint"), [("moive", 'Did you mean "movie"?'), ("credit", "Known: movie.")])
+@pytest.mark.parametrize(
+    "arguments",
+    [("predict", "--json", "[]"), ("undeploy",), ("monitor",)],
+    ids=lambda arguments: arguments[0],
+)
+def test_a_name_nothing_is_deployed_as_is_told_with_those_there_are(
+    serving, arguments: tuple[str, ...], name: str, hint: str
+) -> None:
+    command, *more = arguments
+    said = f'Error: No model is deployed as "{name}".\n{hint}\n'
+    assert serving(command, name, *more) == (1, "", said)
 
 
 @pytest.mark.parametrize("command", ["get", "env", "logs", "open", "models", "stop", "start", "status"])

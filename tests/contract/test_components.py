@@ -1,6 +1,7 @@
 """What the description of every component has to keep. Components come from the registry."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
@@ -8,11 +9,20 @@ import pytest
 
 import matcha
 from matcha import planning, registry
-from matcha.component import PLACEHOLDER, PLACEHOLDERS, Component, Deployment, service_digest
+from matcha.component import PLACEHOLDER, PLACEHOLDERS, Component, Deployment, Output, service_digest
 from support.access import FolderAccess
 
 CATALOGUE = registry.component_catalogue()
 COMPONENTS = [cls for flavors in CATALOGUE.values() for cls in flavors.values()]
+# What `matcha get` prints, and people's scripts ask for by these names; more may come, none may go.
+PROPERTIES = {
+    "experiment-tracker": {"flavor", "tracking-url"},
+    "model-deployer": {"flavor", "base-url", "grpc-url", "metrics-url"},
+    "pipeline": {"flavor", "server-url", "server-username", "server-password"},
+    "orchestrator": {"flavor"},
+    "data-version-control": {"flavor", "remote-url"},
+    "monitoring": {"flavor", "dashboard-url"},
+}
 MODEL = Deployment(
     name="m",
     asked="models:/m/1",
@@ -80,6 +90,23 @@ def test_environments_are_locked_with_hashes(cls: type[Component]) -> None:
         pins = re.findall(r"^[a-z0-9][\w.-]*(?:\[[^]]*\])?==", lock, re.MULTILINE | re.IGNORECASE)
         assert pins
         assert lock.count("--hash=sha256:") >= len(pins)
+
+
+class SetUp(FolderAccess):
+    """Of a stack that has its secrets, whatever they are called."""
+
+    def secret(self, name: str) -> str:
+        return "secret"
+
+
+def test_the_names_that_get_knows_stay(tmp_path: Path) -> None:
+    access = SetUp(tmp_path, dict.fromkeys(CATALOGUE, "http://127.0.0.1:9000"))
+    found: dict[str, Mapping[str, Output]] = {}
+    for component in map(made, COMPONENTS):
+        found |= component.resources(access)
+    assert {name: names & found.get(name, {}).keys() for name, names in PROPERTIES.items()} == PROPERTIES
+    sensitive = {(r, p) for r, outputs in found.items() for p, output in outputs.items() if output.sensitive}
+    assert sensitive == {("pipeline", "server-password")}
 
 
 @each

@@ -59,3 +59,25 @@ def test_figures_of_few_rounds_are_not_kept(rounds: str) -> None:
 def test_five_rounds_are_enough_to_keep() -> None:
     assert understood("--rounds", "5", "--save").returncode == 0
     assert understood("--rounds", "1").returncode == 0
+
+
+ROWS = """
+from collections import defaultdict
+from benchmarks import kubernetes
+
+took = defaultdict(lambda: (SECONDS,))
+print(*(row.what for row in kubernetes._rows(took) if row.met is False), sep=",")
+"""
+
+
+@pytest.mark.parametrize(("seconds", "missed"), [("1.0", ""), ("1.1", "`status`,`get`,`--help`")])
+def test_a_short_command_on_a_cluster_has_a_second(seconds: str, missed: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", ROWS.replace("SECONDS", seconds)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.stdout, done.stderr) == (f"{missed}\n", "")

@@ -110,11 +110,7 @@ def test_the_stack_file_is_told_by_path_and_line(
         (("open", "zeml"), 2, 'Did you mean "zenml"?'),
         (("provision", "--target", "lokal"), 2, 'Did you mean "local"?'),
         (("example", "get", "recomendation"), 2, 'Did you mean "recommendation"?'),
-        (("deploy", "models:/nobody/1"), 1, "nobody"),
         (("deploy", "not a uri"), 1, 'no saved model in the folder "not a uri"'),
-        (("undeploy", "nobody"), 1, "nobody"),
-        (("predict", "nobody", "--json", "[{}]"), 1, "nobody"),
-        (("monitor", "nobody"), 1, "nobody"),
         (("run", "--", "no-such-program"), 127, "no-such-program"),
         (("--project", "/no/such/folder", "status"), 2, "/no/such/folder"),
     ],
@@ -123,6 +119,26 @@ def test_unknown_names_are_told_with_what_exists(
     stack: Matcha, command: tuple[str, ...], code: int | None, words: str
 ) -> None:
     assert words in said(stack(*command, code=code))
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (("deploy", "models:/nobody/1"), "credit"),
+        (("deploy", "models:/credti/1"), 'Did you mean "credit"?'),
+        (("deploy", "models:/credit/99"), "Versions: 1"),
+        (("deploy", "models:/credit@champoin"), 'Did you mean "champion"?'),
+        (("undeploy", "nobody"), "credit"),
+        (("undeploy", "credti"), 'Did you mean "credit"?'),
+        (("predict", "nobody", "--json", "[{}]"), "credit"),
+        (("monitor", "nobody"), "credit"),
+    ],
+)
+@pytest.mark.usefixtures("credit")
+def test_unknown_models_and_deployments_are_told_with_those_there_are(
+    stack: Matcha, command: tuple[str, ...], words: str
+) -> None:
+    assert words in said(stack(*command, code=1))
 
 
 @pytest.mark.parametrize(

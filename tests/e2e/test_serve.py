@@ -16,6 +16,7 @@ import httpx
 import psutil
 import pytest
 
+from support.clients import v2_client
 from support.credit import BACK, FIRST, ROWS, SECOND, answer, answers, at_version_one, body
 from support.jobs import Trained
 from support.matcha import Matcha, until
@@ -129,18 +130,7 @@ print(json.dumps([
 
 @pytest.fixture(scope="module")
 def triton(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Python with the stock V2 client of NVIDIA, from the package index."""
-    from matcha.environments import uv_path
-
-    uv, home = str(uv_path()), tmp_path_factory.mktemp("triton") / "venv"
-    python = home / "bin" / "python"
-    wanted = "tritonclient[grpc,http]"
-    for command in (["venv", "-q", str(home)], ["pip", "install", "-q", "--python", str(python), wanted]):
-        done = subprocess.run([uv, *command], capture_output=True, text=True, timeout=300, check=False)
-        if done.returncode:
-            reason = f"tritonclient cannot be installed: {done.stderr[-300:]}"
-            (pytest.fail if os.environ.get("MATCHA_REQUIRE_ALL") else pytest.skip)(reason)
-    return python
+    return v2_client(tmp_path_factory.mktemp("triton"))
 
 
 def test_tritonclient_over_http_and_grpc(stack: Matcha, triton: Path) -> None:

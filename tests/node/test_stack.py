@@ -16,7 +16,7 @@ from typing import NamedTuple
 import httpx
 import pytest
 
-from support.clients import LOG_MODELS, PIPELINE, client
+from support.clients import LOG_MODELS, PIPELINE, client, v2_client
 from support.cluster import ClusterMatcha
 from support.killing import Provisioned
 from support.matcha import until
@@ -51,6 +51,21 @@ store = s3fs.S3FileSystem(endpoint_url=os.environ["AWS_ENDPOINT_URL"])
 newest = max(store.glob("matcha/backups/databases-*.sql.gz"))
 store.get(newest, os.path.basename(newest))
 print(newest)
+"""
+
+GRPC = """
+import sys
+import numpy as np
+import tritonclient.grpc as v2
+
+def column(name, values):
+    made = v2.InferInput(name, [2, 1], "FP64")
+    made.set_data_from_numpy(np.array(values).reshape(2, 1))
+    return made
+
+server = v2.InferenceServerClient(sys.argv[1])
+found = server.infer("movie", [column("a", [1.0, 2.0]), column("b", [2.0, 1.0])])
+print(*found.as_numpy(found.get_response().outputs[0].name).ravel().round(6))
 """
 
 TRACKER = """
@@ -202,6 +217,23 @@ def test_a_deployed_model_answers_and_is_captured(stack: ClusterMatcha) -> None:
     until(lambda: stack.json("monitor", "movie")[0]["window"]["rows"] == 2, 60, every=2)
     assert held(stack).rows == 2
     assert client(stack, CAPTURED).split() == ["1.0", "2.0"]
+
+
+def test_the_open_inference_protocol_is_spoken_through_the_forwards(
+    stack: ClusterMatcha, tmp_path: Path
+) -> None:
+    columns = {"a": [1.0, 2.0], "b": [2.0, 1.0]}
+    asked = [
+        {"name": n, "datatype": "FP64", "shape": [2, 1], "data": values} for n, values in columns.items()
+    ]
+    url = f"{stack.url('model-deployer', 'base-url')}/v2/models/movie/infer"
+    answer = httpx.post(url, json={"inputs": asked}, timeout=60, trust_env=False)
+    assert answer.raise_for_status().json()["outputs"][0]["data"] == pytest.approx([-1.0, 1.0])
+    address = stack.url("model-deployer", "grpc-url")
+    assert address.startswith("127.0.0.1:")
+    command = [v2_client(tmp_path), "-c", GRPC, address]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stdout.split()) == (0, ["-1.0", "1.0"]), done.stderr
 
 
 def _rows(stack: ClusterMatcha) -> str:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from matcha import components
 from matcha.component import Environment
+from matcha.environments import uv_path
 from support.cluster import ClusterMatcha
 from support.serving import interpreter
 
@@ -72,6 +76,21 @@ if __name__ == "__main__":
 def workspace() -> Path:
     """The interpreter of a user's environment."""
     return interpreter(WORKSPACE)
+
+
+def v2_client(folder: Path) -> Path:
+    """A Python with the stock V2 client of NVIDIA, from the package index."""
+    uv, python = str(uv_path()), folder / "venv" / "bin" / "python"
+    wanted = "tritonclient[grpc,http]"
+    for command in (
+        ["venv", "-q", str(folder / "venv")],
+        ["pip", "install", "-q", "--python", str(python), wanted],
+    ):
+        done = subprocess.run([uv, *command], capture_output=True, text=True, timeout=300, check=False)
+        if done.returncode:
+            reason = f"tritonclient cannot be installed: {done.stderr[-300:]}"
+            (pytest.fail if os.environ.get("MATCHA_REQUIRE_ALL") else pytest.skip)(reason)
+    return python
 
 
 def client(stack: ClusterMatcha, code: str, *, timeout: float = 300) -> str:

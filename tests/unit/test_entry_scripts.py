@@ -6,6 +6,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,56 @@ def test_a_kubeconfig_may_stand_apart_from_its_option(clone: Path, tmp_path: Pat
     )
     wanted = ["-m", "pytest", "-m", "e2e", f"--kubeconfig={tmp_path}/my config", "-k", "a b"]
     assert done.stdout.splitlines() == wanted
+
+
+def program(path: Path, does: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!{shutil.which('bash')}\n{does}\n")
+    path.chmod(0o700)
+
+
+@pytest.fixture
+def whole(clone: Path) -> Callable[..., list[str]]:
+    """Runs `./test` with Pythons that print what they are asked for instead of doing it."""
+    for name in ("cat", "id", "mktemp", "rm", "sed", "timeout"):
+        (clone / "programs" / name).symlink_to(str(shutil.which(name)))
+    (clone / "programs" / "python3").symlink_to(sys.executable)
+    program(clone / ".venv/bin/uv", "exit 0")
+    for venv in (".venv", ".venv310", ".venv313"):
+        program(clone / venv / "bin/python", f'echo "{venv}: $*"')
+
+    def run(**env: str) -> list[str]:
+        done = subprocess.run(
+            [shutil.which("bash") or "bash", "test"],
+            cwd=clone,
+            env={"PATH": str(clone / "programs"), "HOME": str(clone), **env},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=True,
+        )
+        return done.stdout.splitlines()
+
+    return run
+
+
+@pytest.mark.parametrize("version", ["3.10", "3.13"])
+def test_the_oldest_and_the_newest_python_have_their_turn_where_they_are(
+    clone: Path, whole: Callable[..., list[str]], version: str
+) -> None:
+    venv = f".venv{version.replace('.', '')}: "
+    said = whole()
+    assert f"=== Python {version} SKIPPED: there is no Python {version} on PATH or in pyenv" in said
+    assert not any(line.startswith(venv) for line in said)
+    program(clone / f".pyenv/versions/{version}.1/bin/python", f'[ "${{@: -1}}" = {version} ]')
+    [asked] = [line for line in whole() if line.startswith(venv)]
+    assert asked.startswith(f"{venv}-m pytest ") and "tests/cli/test_lifecycle.py" in asked
+
+
+def test_what_needs_a_node_is_told_where_it_is_left_out(whole: Callable[..., list[str]]) -> None:
+    said = whole()
+    assert "=== the whole stack on a node SKIPPED: it takes root, and MATCHA_REQUIRE_ALL=1" in said
+    assert not any("tests/node" in line for line in said)
 
 
 def test_with_a_kubeconfig_only_what_runs_on_that_cluster_is_selected(tmp_path: Path) -> None:

@@ -16,6 +16,8 @@ MODULES = [name for name in TOP if name != "__init__"]
 OF_COMPONENTS = {"component", "errors", "events", "inside", "plainhttp", "pythons", "sqlite"}
 NOT_OF_TARGETS = {"api", "cli", "components", "engine", "inference", "planning", "registry", "spec", "views"}
 TERMINAL = {"cli", "views"}
+OF_VIEWS = {"component", "errors", "events", "planning", "state", "views"}
+SDKS = ("azure.identity", "kubernetes", "lightkube")
 BANNED = ("sys.exit(1)", "os._exit(1)", "os.getcwd()", "os.getcwdb()", "Path.cwd()", "print(1)")
 
 
@@ -81,6 +83,35 @@ def test_a_module_below_the_views_that_knows_the_terminal_is_refused(planted: Pa
         place.write_text(place.read_text() + "\nimport rich\n")
     said = linted(planted.parents[1])
     assert {name for name in below if "rich" in refusals(said, f"matcha.{name}")} == below
+
+
+def test_a_view_that_imports_more_than_what_it_shows_is_refused(planted: Path) -> None:
+    others = set(MODULES) - OF_VIEWS
+    (planted / "views/bad.py").write_text(imports(others))
+    assert refusals(linted(planted.parents[1]), "matcha.views") == {f"matcha.{other}" for other in others}
+
+
+def test_of_the_api_a_view_may_import_its_results_alone(planted: Path) -> None:
+    every = {path.stem for path in (planted / "api").glob("*.py")} - {"__init__"}
+    (planted / "views/bad.py").write_text(imports({f"api.{name}" for name in every}))
+    said = linted(planted.parents[1])
+    refused = re.findall(r"matcha\.views\.bad -> matcha\.api\.(\w+)", said)
+    assert set(refused) == every - {"types"}
+
+
+@pytest.mark.parametrize(
+    "place", ["cli", "views", "api", "host", "components/dvc", "targets", "targets/local"]
+)
+def test_the_sdk_of_a_cloud_is_refused_outside_its_target(planted: Path, place: str) -> None:
+    (planted / place / "bad.py").write_text("".join(f"import {sdk}\n" for sdk in SDKS))
+    said = linted(planted.parents[1])
+    module = f"matcha.{place.replace('/', '.')}.bad"
+    assert {sdk for sdk in SDKS if f"{module} -> {sdk.partition('.')[0]} " in said} == set(SDKS)
+
+
+def test_the_sdk_of_another_cloud_is_refused_in_a_target(planted: Path) -> None:
+    (planted / "targets/kubernetes/bad.py").write_text("import azure.identity\nimport lightkube\n")
+    assert refusals(linted(planted.parents[1]), "matcha") == {"azure"}
 
 
 def test_every_module_has_a_layer() -> None:
