@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Literal, Protocol, runtime_checkable
 
@@ -125,3 +125,15 @@ class JobQueue(Jobs, Protocol):
         """Its log, from the last `lines` of what is there (-1: all), until it is over; what it waits for as
         events. Raises NotFound for a job that is not there, or goes before it is over.
         """
+
+
+@runtime_checkable
+class Relaying(JobQueue, Protocol):
+    """A target on which jobs have no right: what they ask for, whoever follows them does. In such a job the
+    variable MATCHA_RELAY names a module with `ask(text, seconds) -> text`.
+    """
+
+    def asked(self, name: str) -> Mapping[str, str]:
+        """Requests of the job without an answer, by number, oldest first."""
+
+    def answer(self, name: str, number: str, text: str) -> None: ...

@@ -20,6 +20,7 @@ import time
 from collections.abc import Sequence
 
 AFTER_SECONDS = 600.0
+BEGAN, SAMPLER = "MATCHA_JOB_BEGAN", "MATCHA_JOB_SAMPLER"  # variables of the command: as `after` takes them
 QUIET = ("done", "logged", "exists", "no-dataset")
 NOT_FOUND, NOT_EXECUTABLE = 127, 126
 
@@ -28,9 +29,11 @@ def main(arguments: Sequence[str]) -> int:
     before, command = _split(list(arguments))
     began = int(time.time() * 1000)
     told: list[int] = []
+    sampler = before[1] if before[:1] == ["--after"] else ""
+    os.environ.update({BEGAN: str(began), SAMPLER: sampler})
     code = run(command, told)
-    if before[:1] == ["--after"] and not told:  # who is told to end has seconds left
-        after(before[1], began)
+    if not told:  # who is told to end has seconds left
+        after(sampler, began)
     return code
 
 
@@ -61,7 +64,9 @@ def run(command: Sequence[str], told: list[int]) -> int:
 
 
 def after(module: str, began: int) -> None:
-    """Never raises; says only what its user can do something about."""
+    """Never raises; says only what its user can do something about. Nothing for an empty `module`."""
+    if not module:
+        return
     try:
         done = subprocess.run(
             [sys.executable, "-m", module, "--experiment-since", str(began)],

@@ -6,8 +6,9 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from matcha.api import _workspace
+from matcha.api import _relayed, _workspace, serving
 from matcha.api._project import Folder, Project, open_project
+from matcha.api.types import DeployResult
 from matcha.component import ModelRegistry, Output
 from matcha.errors import BadInput, MatchaError
 from matcha.events import Emit, Event, silent
@@ -54,7 +55,8 @@ def job_logs(
     queue = _queue(opened)
     ours = _addresses(opened)
     if follow:
-        yield from (_as_here(line, ours) for line in queue.follow(name, emit, lines=lines))
+        with _relayed.answering(queue, name, _deploying(opened, target, emit), emit):
+            yield from (_as_here(line, ours) for line in queue.follow(name, emit, lines=lines))
         emit(Event(f"job/{name}", "note", f"{name} {_said(queue.job(name))}."))
         return
     said = queue.job_log(name, lines=lines)
@@ -90,8 +92,9 @@ def run_remote(
     emit(Event(f"job/{name}", "note", f"{name} is queued, and goes on without this terminal."))
     ours = _addresses(opened)
     try:
-        for line in queue.follow(name, emit, lines=-1):
-            say(_as_here(line, ours))
+        with _relayed.answering(queue, name, _deploying(opened, opened.target.name, emit), emit):
+            for line in queue.follow(name, emit, lines=-1):
+                say(_as_here(line, ours))
     except KeyboardInterrupt:
         emit(Event(f"job/{name}", "note", f"Ending {name}."))
         queue.cancel(name)
@@ -100,6 +103,22 @@ def run_remote(
         error.resolution = f"matcha jobs logs {name} --follow"  # the job itself goes on
         raise
     return _ended(queue.job(name), emit)
+
+
+def _deploying(opened: Project, target: str | None, emit: Emit) -> _relayed.Do:
+    """What a job asks for is done as whoever follows it would by hand."""
+
+    def do(wish: _relayed.Wish) -> DeployResult:
+        return serving.deploy(
+            wish.model,
+            name=wish.name,
+            sensitive=wish.sensitive,
+            project=opened.root,
+            target=target,
+            emit=emit,
+        )
+
+    return do
 
 
 def _addresses(opened: Project) -> dict[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -71,6 +71,7 @@ from matcha.targets.kubernetes.setting import (
 from matcha.targets.kubernetes.store import ClusterStore
 
 if TYPE_CHECKING:
+    from matcha.targets.kubernetes.jobs.delivery import Delivery
     from matcha.targets.kubernetes.jobs.queue import Queue
 
 MADE_BY = "made-by"  # digest of what else the objects were rendered from
@@ -324,6 +325,21 @@ class KubernetesTarget:
 
     def follow(self, name: str, emit: Emit, *, lines: int) -> Iterator[str]:
         return self._queue.follow(name, emit, lines=lines)
+
+    @cached_property
+    def _delivery(self) -> Delivery:
+        from matcha.targets.kubernetes.jobs.delivery import Delivery  # noqa: PLC0415
+
+        state = self._store.read()
+        if state is None:
+            raise NotProvisioned
+        return Delivery(self._cluster, self._known(), self.access(state))
+
+    def asked(self, name: str) -> Mapping[str, str]:
+        return self._delivery.asked(name)
+
+    def answer(self, name: str, number: str, text: str) -> None:
+        self._delivery.answer(name, number, text)
 
     def job(self, name: str) -> JobStatus:
         return self._queue.status(name)

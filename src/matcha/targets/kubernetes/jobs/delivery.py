@@ -6,7 +6,7 @@ import contextlib
 import datetime
 import io
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from pathlib import Path
 from typing import IO
 
@@ -19,6 +19,7 @@ from matcha.targets.kubernetes.cluster import Cluster
 from matcha.targets.kubernetes.inside.matcha_pod import archive, multipart
 from matcha.targets.kubernetes.inside.matcha_pod.ending import Code, Deadline, Failed, Progress
 from matcha.targets.kubernetes.inside.matcha_pod.s3 import Asked, Place, Store
+from matcha.targets.kubernetes.jobs import relay
 from matcha.targets.kubernetes.secrets import values
 from matcha.targets.kubernetes.setting import Setting
 
@@ -34,6 +35,25 @@ class Delivery:
         self._where = setting.storage.url
         self._environ = _environ(cluster, setting, access)
         self._store = Store(self._environ, Deadline(SECONDS))
+
+    def asked(self, job: str) -> dict[str, str]:
+        """As `relay.asked`."""
+        return relay.asked(self._now(), relay.address(self._where, job))
+
+    def answer(self, job: str, number: str, text: str) -> None:
+        relay.answer(self._now(), relay.address(self._where, job), number, text)
+
+    def _now(self) -> Store:
+        """With time of its own: whoever follows a job asks for hours."""
+        return self._store.within(relay.SECONDS)
+
+    def drop_requests(self, jobs: Container[str]) -> None:
+        """Of jobs that are not among these: they were killed while they waited."""
+        place = Place.of(f"{relay.address(self._where, '')}")
+        with contextlib.suppress(MatchaError), self._telling("tidying"):
+            for key in list(self._store.keys(place)):
+                if key.removeprefix(place.key).partition("/")[0] not in jobs:
+                    self._store.ask(Asked("DELETE", Place(place.bucket, key)))
 
     def has(self, address: str) -> bool:
         with self._telling("looking for it"):

@@ -151,6 +151,7 @@ class Queue:
             made = secret.metadata.creationTimestamp
             if secret.metadata.name not in jobs and made and time.time() - made.timestamp() > UNUSED:
                 self._cluster.delete(Secret, secret.metadata.name)
+        delivery.drop_requests(jobs)
         delivery.drop_code({(job.metadata.annotations or {}).get(render.CODE, "") for job in jobs.values()})
 
     # -- what there is ------------------------------------------------------------------------------------

@@ -31,6 +31,7 @@ from lightkube.resources.core_v1 import Secret
 from matcha.component import Resources
 from matcha.job import Demand, RemoteJob
 from matcha.targets.kubernetes import archives, code
+from matcha.targets.kubernetes.jobs import relay
 from matcha.targets.kubernetes.names import JOB, MANAGER, labels
 from matcha.targets.kubernetes.pod import (
     DISK_LIMIT,
@@ -222,6 +223,7 @@ def _env(setting: Setting, made: Made) -> list[EnvVar]:
         "MATCHA_JOB": made.name,
         "GIT_PYTHON_REFRESH": "quiet",  # MLflow's client looks for git, and says at length that there is none
         **_of_environment(made.job.environment is not None),
+        **_of_relay(setting, made),
         **_of_devices(made.job.demand),
         **{name: output.value for name, output in made.job.env.items() if not output.sensitive},
     }
@@ -236,6 +238,13 @@ def _env(setting: Setting, made: Made) -> list[EnvVar]:
 def _of_environment(is_own: bool) -> Mapping[str, str]:
     path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
     return {"VIRTUAL_ENV": ENVIRONMENT, "PATH": f"{ENVIRONMENT}/bin:{path}"} if is_own else {}
+
+
+def _of_relay(setting: Setting, made: Made) -> Mapping[str, str]:
+    """Where the job has Matcha's own code."""
+    if made.job.environment is None:
+        return {}
+    return {"MATCHA_RELAY": relay.__name__, relay.ADDRESS: relay.address(setting.storage.url, made.name)}
 
 
 def _of_devices(demand: Demand) -> Mapping[str, str]:
