@@ -22,12 +22,16 @@ from lightkube.resources.batch_v1 import Job
 from lightkube.resources.core_v1 import LimitRange, Secret
 from lightkube.resources.scheduling_v1 import PriorityClass
 
-from matcha.component import Output
-from matcha.errors import MatchaError, NotFound, NotProvisioned
-from matcha.events import silent
+from matcha.api import _relayed, serving
+from matcha.api.types import DeployResult
+from matcha.component import Deployment, Output
+from matcha.errors import BadInput, MatchaError, NotFound, NotProvisioned
+from matcha.events import Event, silent
 from matcha.job import Demand, RemoteJob
 from matcha.targets.kubernetes import KubernetesTarget, permissions
-from matcha.targets.kubernetes.jobs import priority, queue
+from matcha.targets.kubernetes.inside.matcha_pod.ending import Deadline
+from matcha.targets.kubernetes.inside.matcha_pod.s3 import Store
+from matcha.targets.kubernetes.jobs import priority, queue, relay
 from matcha.targets.kubernetes.options import Pool
 from support.apiserver import as_user
 from support.faults import Fault, FaultyProxy
@@ -266,3 +270,73 @@ def test_jobs_give_way_and_the_class_goes_with_the_stack(
     assert priority.name(training.namespace) not in {
         p.metadata.name for p in client.list(PriorityClass) if p.metadata
     }
+
+
+# -- what a job asks for ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def inside(training: SmallStack, store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of a job; this process has the variables that its own has."""
+    name = submitted(training.target(), tmp_path)
+    for variable, value in {
+        "AWS_ENDPOINT_URL": store.url,
+        "AWS_ACCESS_KEY_ID": ACCESS_KEY,
+        "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
+        "MATCHA_RELAY": relay.__name__,
+        relay.ADDRESS: relay.address("s3://company/ml", name),
+        "MATCHA_JOB": name,
+    }.items():
+        monkeypatch.setenv(variable, value)
+    return name
+
+
+def left(store: ObjectStore) -> list[Path]:
+    return [p for p in (store.folder / "company" / "ml" / "jobs" / "relay").rglob("*") if p.is_file()]
+
+
+def test_whoever_follows_a_job_does_what_it_asks_for(
+    training: SmallStack, store: ObjectStore, inside: str
+) -> None:
+    wishes: list[_relayed.Wish] = []
+    heard: list[Event] = []
+    made = Deployment(name="films", asked="models:/movie/1", uri="models:/movie/1")
+
+    def do(wish: _relayed.Wish) -> DeployResult:
+        wishes.append(wish)
+        if wish.name == "bad":
+            raise BadInput("It does not fit.", details="By two columns.", resolution="matcha models")
+        return DeployResult(deployment=made, url="http://here", python="", curl="")
+
+    with _relayed.answering(training.target(), inside, do, heard.append):
+        assert serving.deploy("models:/movie/1", name="films", sensitive=("age",)).url == "http://here"
+        with pytest.raises(MatchaError, match="It does not fit") as told:
+            serving.deploy("models:/movie/1", name="bad")
+    assert (told.value.details, told.value.resolution) == ("By two columns.", "matcha models")
+    assert wishes[0] == _relayed.Wish(model="models:/movie/1", name="films", sensitive=("age",))
+    assert f"{inside} asks to deploy models:/movie/1 as films." in [e.message for e in heard]
+    assert not left(store)
+
+
+def test_a_job_that_nobody_follows_is_told_so(
+    training: SmallStack, store: ObjectStore, inside: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_relayed, "SECONDS", 2.0)
+    with pytest.raises(MatchaError, match="Nobody answered within 2 s") as told:
+        serving.deploy("models:/movie/1")
+    assert told.value.resolution == f"matcha jobs logs {inside} --follow"
+    assert not left(store)
+
+
+def test_a_request_that_is_none_is_refused_and_what_a_killed_job_asked_for_goes(
+    training: SmallStack, store: ObjectStore, inside: str, client: Client, tmp_path: Path
+) -> None:
+    with _relayed.answering(training.target(), inside, lambda _: pytest.fail("nothing to do"), silent):
+        said = relay.ask('{"model": 3}', 60)
+    assert "was not understood" in said
+    relay.answer(Store(os.environ, Deadline(30)), os.environ[relay.ADDRESS], "1", "for nobody")
+    assert left(store)
+    client.delete(Job, inside)
+    until(lambda: inside not in {j.metadata.name for j in client.list(Job) if j.metadata}, 60)
+    submitted(training.target(), tmp_path)
+    assert not left(store)
