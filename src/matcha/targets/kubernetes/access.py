@@ -111,6 +111,9 @@ class InsideAccess:
     def url(self, role: str) -> str:
         return base_url(self._of(role))
 
+    def shared_url(self, role: str) -> str:
+        return self.here.shared_url(role)
+
     def address(self, role: str, port: str) -> str:
         service = self._of(role)
         try:
