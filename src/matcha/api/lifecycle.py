@@ -39,7 +39,11 @@ def init(project: Folder = ".", *, target: str | None = None) -> str:
     opened = open_project(project, target)
     path = spec.write_default(opened.root, default_file())
     if target:
-        spec.choose_target(opened.root, target)
+        try:
+            spec.choose_target(opened.root, target)
+        except BaseException:
+            path.unlink(missing_ok=True)  # half of what was asked for: the next try would find it in its way
+            raise
     return str(path)
 
 
