@@ -22,10 +22,11 @@ from matcha.errors import AGAIN, BadInput, unreadable
 _OPTION = re.compile(r"(--[a-z-]+|-[a-z])[\s=]*(.*)")
 _NAMED = re.compile(r"([A-Za-z0-9][\w.-]*\s*(?:\[[^\]]*\])?\s*@\s*)(.*)")
 _ARCHIVES = (".whl", ".zip", ".tar.gz")
+_FOLDERS = ("-f", "--find-links", "-i", "--index-url", "--extra-index-url")  # or addresses
 _PASSED = frozenset(
     [
-        *("-i", "--index-url", "--extra-index-url", "--no-index", "-f", "--find-links", "--no-binary"),
-        *("--only-binary", "--prefer-binary", "--require-hashes", "--pre", "--trusted-host", "--use-feature"),
+        *(*_FOLDERS, "--no-index", "--no-binary", "--only-binary", "--prefer-binary", "--require-hashes"),
+        *("--pre", "--trusted-host", "--use-feature"),
     ]
 )
 _CONSTRAINTS = ("-c", "--constraint")
@@ -60,9 +61,16 @@ class _Place(NamedTuple):
 def of_project(root: Path) -> Required:
     """pyproject.toml's [project] dependencies; where it has none, requirements.txt."""
     pyproject, listed = root / "pyproject.toml", root / "requirements.txt"
-    if pyproject.is_file() and (found := _pyproject(pyproject)).lines:
+    if _is_there(pyproject) and (found := _pyproject(pyproject)).lines:
         return found
-    return of_file(listed) if listed.is_file() else Required()
+    return of_file(listed) if _is_there(listed) else Required()
+
+
+def _is_there(path: Path) -> bool:
+    """Raises BadInput for a folder or a pipe: passed over, what the project needs would go missing unsaid."""
+    if path.exists() and not path.is_file():
+        raise BadInput(f"{path.name} is no file.", details=str(path), resolution=f"Make it one, {AGAIN}")
+    return path.exists() or path.is_symlink()
 
 
 def of_file(path: Path, above: tuple[Path, ...] = ()) -> Required:
@@ -114,6 +122,8 @@ def _line(line: str, place: _Place, above: tuple[Path, ...]) -> Required:
         return Required(limits=_limits(place, value, above))
     if name not in _PASSED:
         raise place.refuse(f"unknown option {name}")
+    if name in _FOLDERS and "${" not in value and ("://" not in value or value.startswith("file:")):
+        return Required((f"{name} {_folder(value, place).as_uri()}",))
     return Required((line,))
 
 
@@ -154,9 +164,21 @@ def _is_path(text: str) -> bool:
     return "://" not in text and ("/" in text or text.endswith(_ARCHIVES))
 
 
-def _existing(text: str, place: _Place) -> Path:
+def _folder(text: str, place: _Place) -> Path:
+    """Of packages."""
+    path = _absolute(text, place)
+    if not text or not path.is_dir():
+        raise place.refuse(f"there is no folder {text}".rstrip(), f"It would be {path}." if text else "")
+    return path
+
+
+def _absolute(text: str, place: _Place) -> Path:
     plain = unquote(re.sub(r"file:(//(localhost)?(?=/))?", "", text)) if text.startswith("file:") else text
-    path = (place.folder / plain).resolve()
+    return (place.folder / plain).resolve()
+
+
+def _existing(text: str, place: _Place) -> Path:
+    path = _absolute(text, place)
     if not path.exists():
         raise place.refuse(f"there is no file or folder {text}", f"It would be {path}.")
     if path.is_dir() and not any((path / name).is_file() for name in ("pyproject.toml", "setup.py")):
