@@ -63,7 +63,7 @@ def compile_lock(
 
 
 def split(lock: str) -> tuple[str, str]:
-    """What has hashes in a compiled lock, and what has none (folders, repositories); each with the sources."""
+    """What has hashes in a compiled lock, and what has none (folders, repositories); both with sources."""
     entries = [entry for entry in re.split(r"^(?=[^\s#])", lock, flags=re.M) if entry[:1] not in ("", "#")]
     sources = "".join(entry for entry in entries if entry.startswith("-"))
     pins = [entry for entry in entries if not entry.startswith("-")]
