@@ -37,15 +37,18 @@ _NOT_SOURCE = re.compile(r"\..*|__pycache__|build|dist|venv|node_modules|mlruns|
 class Required(NamedTuple):
     """Requirement lines; `trees` are the source folders among them, by absolute path.
 
-    `limits` are constraints: lines that say which versions a package may have, and ask for none.
+    `limits` are constraints: lines that say which versions a package may have, and ask for none. `shelves`
+    are the folders of packages that they may come from.
     """
 
     lines: tuple[str, ...] = ()
     trees: tuple[Path, ...] = ()
     limits: tuple[str, ...] = ()
+    shelves: tuple[Path, ...] = ()
 
     def and_(self, more: Required) -> Required:
-        return Required(self.lines + more.lines, self.trees + more.trees, self.limits + more.limits)
+        lines, trees, limits = self.lines + more.lines, self.trees + more.trees, self.limits + more.limits
+        return Required(lines, trees, limits, self.shelves + more.shelves)
 
 
 class _Place(NamedTuple):
@@ -123,7 +126,8 @@ def _line(line: str, place: _Place, above: tuple[Path, ...]) -> Required:
     if name not in _PASSED:
         raise place.refuse(f"unknown option {name}")
     if name in _FOLDERS and "${" not in value and ("://" not in value or value.startswith("file:")):
-        return Required((f"{name} {_folder(value, place).as_uri()}",))
+        shelf = _shelf(value, place)
+        return Required((f"{name} {shelf.as_uri()}",), shelves=(shelf,))
     return Required((line,))
 
 
@@ -164,8 +168,8 @@ def _is_path(text: str) -> bool:
     return "://" not in text and ("/" in text or text.endswith(_ARCHIVES))
 
 
-def _folder(text: str, place: _Place) -> Path:
-    """Of packages."""
+def _shelf(text: str, place: _Place) -> Path:
+    """The folder of packages."""
     path = _absolute(text, place)
     if not text or not path.is_dir():
         raise place.refuse(f"there is no folder {text}".rstrip(), f"It would be {path}." if text else "")
@@ -220,6 +224,16 @@ def _table(path: Path) -> Mapping[str, Any]:
     if not isinstance(table, dict):
         raise _Place(f"{path.name}: project", path.parent).refuse(f"expected a table, found {table!r}")
     return table
+
+
+def described(own: Required) -> Iterator[bytes]:
+    """What changes when other versions may be had, or other files of the same."""
+    yield from map(str.encode, own.lines)
+    yield from map(metadata, own.trees)
+    for shelf in own.shelves:
+        for package in sorted(path for path in shelf.iterdir() if path.name.endswith(_ARCHIVES)):
+            seen = package.stat()
+            yield f"{package}\0{seen.st_size} {seen.st_mtime_ns}".encode()
 
 
 def metadata(tree: Path) -> bytes:

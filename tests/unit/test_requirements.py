@@ -97,7 +97,8 @@ def test_a_folder_of_packages_is_found_from_the_file_that_names_it(
     text = option + written.format(here=tree, uri=folder.as_uri())
     (tree / "nested" / "more.txt").write_text(f"{text}\n")
     (tree / "requirements.txt").write_text("-r nested/more.txt\n")
-    assert requirements.of_project(tree) == Required((f"{option.strip(' =')} {folder.as_uri()}",))
+    found = requirements.of_project(tree)
+    assert found == Required((f"{option.strip(' =')} {folder.as_uri()}",), shelves=(folder,))
 
 
 @pytest.mark.parametrize(
@@ -120,6 +121,15 @@ def test_a_link_to_nothing_is_not_passed_over(tmp_path: Path) -> None:
     (tmp_path / "requirements.txt").symlink_to("nothere")
     with pytest.raises(BadInput, match=r"requirements\.txt cannot be read: No such file"):
         requirements.of_project(tmp_path)
+
+
+def test_a_package_that_was_built_again_is_another(tree: Path) -> None:
+    (tree / "requirements.txt").write_text("w\n-f .\n")
+    before = list(requirements.described(requirements.of_project(tree)))
+    (tree / "results.csv").write_text("1\n")
+    assert list(requirements.described(requirements.of_project(tree))) == before
+    (tree / "w-1-py3-none-any.whl").write_bytes(b"another")
+    assert list(requirements.described(requirements.of_project(tree))) != before
 
 
 def test_names_before_paths_and_archives(tree: Path) -> None:
