@@ -123,6 +123,12 @@ def test_resources_this_machine_does_not_have_are_refused_with_what_it_has(tmp_p
     with pytest.raises(BadInput, match="positive numbers") as refused:
         jobs.check(job("x", folder=tmp_path, gpu=-1))
     assert refused.value.resolution
+    for cpu in (float("nan"), 0.0):
+        with pytest.raises(BadInput, match="--gpu and --cpu take positive numbers"):
+            jobs.check(job("x", folder=tmp_path, cpu=cpu))
+    for nothing in ("0", "0Gi", "0.4"):
+        with pytest.raises(BadInput, match="--memory takes more than nothing"):
+            jobs.check(job("x", folder=tmp_path, memory=nothing))
     with pytest.raises(BadInput, match="found"):
         jobs.check(job("x", folder=tmp_path, gpu=len(jobs.gpus()) + 1))
     jobs.check(job("x", folder=tmp_path, cpu=1.0, memory="1Mi"))

@@ -68,7 +68,7 @@ def _lock(opened: Project, own: Required, emit: Emit) -> Path:
     base = WORKSPACE / "requirements.lock"
     if not own.lines:
         return base
-    about = [base.read_bytes(), *map(str.encode, own.lines), *map(requirements.metadata, own.trees)]
+    about = [base.read_bytes(), *requirements.described(own)]
     about += [f"-c {line}".encode() for line in own.limits]
     lock = opened.access().folder("locks") / f"workspace-{_digest(about)}.lock"
     if not lock.exists():

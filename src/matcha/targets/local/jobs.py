@@ -51,7 +51,7 @@ class CannotRun(MatchaError):
 
 def check(job: Job) -> None:
     """Raises BadInput, saying what was found, for more GPUs, cores or memory than this machine has."""
-    if job.gpu < 0 or (job.cpu is not None and job.cpu <= 0):
+    if job.gpu < 0 or (job.cpu is not None and not job.cpu > 0):  # nan is not
         raise BadInput("--gpu and --cpu take positive numbers.", resolution="matcha run --help")
     _check_gpus(job.gpu)
     cores = os.cpu_count() or 1
@@ -80,6 +80,8 @@ def _check_gpus(wanted: int) -> None:
 
 def _check_memory(text: str) -> None:
     wanted, total = memory_bytes(text), psutil.virtual_memory().total
+    if not wanted:
+        raise BadInput("--memory takes more than nothing.", resolution="--memory 8Gi")
     if wanted > total:
         most = f"{total / 2**30:.1f}Gi"
         raise BadInput(
