@@ -97,7 +97,7 @@ class InstallProgress:
     def __str__(self) -> str:
         """`downloading 12 of 191 MB`."""
         if self.total and self.unit == "bytes":
-            unit, size = ("MB", 1e6) if self.total >= 1e6 else ("kB", 1e3)
+            unit, size = ("MB", 1e6) if self.total >= 1e6 else ("kB", 1e3) if self.total >= 1e3 else ("B", 1)
             count = f" {self.done / size:.0f} of {self.total / size:.0f} {unit}"
         else:
             count = f" {self.done} of {self.total} {self.unit}" if self.total else ""
@@ -137,11 +137,11 @@ def install(lock: Path, python: str, *, warm: Iterable[str] = (), report: Report
     env = environment_path(lock, python)
     if envlock.is_whole(env):
         return env
-    watch = _Watch(lock, env, report)
+    watch = _Watch(lock, python, env, report)
     with envlock.exclusive(env, watch.waiting) as held:
         if not envlock.is_whole(env):
             sweep()
-            sizes.check_space(lock, env.parent)
+            sizes.check_space(lock, python, env.parent)
             _make(env, lock, python, tuple(warm), watch, held.fileno())
     return env
 
@@ -149,7 +149,7 @@ def install(lock: Path, python: str, *, warm: Iterable[str] = (), report: Report
 def reinstall(lock: Path, python: str, *, warm: Iterable[str] = (), report: Report | None = None) -> Path:
     """`install` anew, whatever is there now."""
     env = environment_path(lock, python)
-    watch = _Watch(lock, env, report)
+    watch = _Watch(lock, python, env, report)
     with envlock.exclusive(env, watch.waiting) as held:
         _forget([each.package for each in damage.find(env) if not each.gone], env.parent)
         _make(env, lock, python, tuple(warm), watch, held.fileno())
@@ -270,7 +270,7 @@ def download_size(wanted: Iterable[tuple[Path, str]]) -> int | None:
 
     An estimate, made at once without asking anybody: see `matcha.sizes.to_fetch`.
     """
-    return sizes.to_fetch({lock for lock, python in wanted if not is_installed(lock, python)})
+    return sizes.to_fetch([each for each in wanted if not is_installed(*each)])
 
 
 # Progress
@@ -279,13 +279,14 @@ def download_size(wanted: Iterable[tuple[Path, str]]) -> int | None:
 class _Watch:
     """Turns uv's lines and the growing folder into progress."""
 
-    def __init__(self, lock: Path, env: Path, report: Report | None) -> None:
+    def __init__(self, lock: Path, python: str, env: Path, report: Report | None) -> None:
         self._env = env
         self._report = report
         self._started = time.monotonic()
-        self._to_fetch = sizes.to_fetch([lock]) or 0  # now: uv's cache fills while it speaks
+        self._to_fetch = sizes.to_fetch([(lock, python)]) or 0  # now: uv's cache fills while it speaks
         self._sizes = {package.split("==")[0]: size for package, size in lockfiles.sizes(lock).items()}
         self._packages = 0
+        self._fetched = 0
         self._last = InstallProgress("preparing", 0.0)
 
     def phase(
@@ -317,8 +318,10 @@ class _Watch:
             self.phase("installing", total=self._packages)
 
     def _downloaded(self, package: str, whole: bool) -> None:
-        done = self._last.done + (self._sizes.get(package, 0) if whole else 0)
-        self.phase("downloading", done=done, total=self._last.total, unit="bytes", detail=package)
+        """More than was expected is fetched where the estimate is wrong: then its end is unknown."""
+        self._fetched += self._sizes.get(package, 0) if whole else 0
+        total = self._to_fetch if self._fetched <= self._to_fetch else 0
+        self.phase("downloading", done=self._fetched, total=total, unit="bytes", detail=package)
 
     def tick(self) -> None:
         last = self._last

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Literal, Protocol, runtime_checkable
@@ -9,19 +11,48 @@ from typing import ClassVar, Literal, Protocol, runtime_checkable
 import msgspec
 
 from matcha.component import Access, Environment, Output
+from matcha.errors import BadInput
 from matcha.events import Emit
 from matcha.state import State
 
 JobCondition = Literal["queued", "starting", "running", "succeeded", "failed", "cancelled"]
+UNITS = {
+    "": 1,
+    "K": 10**3,
+    "M": 10**6,
+    "G": 10**9,
+    "T": 10**12,
+    "Ki": 2**10,
+    "Mi": 2**20,
+    "Gi": 2**30,
+    "Ti": 2**40,
+}
 OVER: tuple[JobCondition, ...] = ("succeeded", "failed", "cancelled")
 
 
 class Demand(msgspec.Struct, frozen=True, kw_only=True):
-    """What a job needs: GPUs and CPU cores by number, memory as `8Gi`. None is no demand."""
+    """What a job needs: GPUs and CPU cores by number, memory as `8Gi`. None is no demand.
+
+    Raises BadInput for what is no amount.
+    """
 
     gpu: int = 0
     cpu: float | None = None
     memory: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.gpu < 0 or (self.cpu is not None and not 0 < self.cpu < math.inf):  # nan is not
+            raise BadInput("--gpu and --cpu take positive numbers.", resolution="matcha run --help")
+        if self.memory is not None and not memory_bytes(self.memory):
+            raise BadInput("--memory takes more than nothing.", resolution="--memory 8Gi")
+
+
+def memory_bytes(text: str) -> int:
+    """`8Gi` -> bytes. Raises BadInput for what is not a Kubernetes-style quantity."""
+    match = re.fullmatch(r"(\d{1,18}(?:\.\d{1,18})?)([KMGT]i?)?", text.strip(), re.ASCII)
+    if not match:
+        raise BadInput(f'"{text}" is not an amount of memory.', resolution="--memory 8Gi")
+    return int(float(match[1]) * UNITS[match[2] or ""])
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):

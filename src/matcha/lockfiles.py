@@ -10,6 +10,8 @@ from pathlib import Path
 
 from matcha import uvtool
 
+_SOURCE = re.compile(r"(-f|-i|--find-links|--index-url|--extra-index-url|--no-index)(\s|=|$)")
+
 
 def lock_digest(lock: Path) -> str:
     """Digest of what a lock file pins: comments, indentation and line ends do not count."""
@@ -41,14 +43,16 @@ def compile_lock(
 ) -> None:
     """Resolve requirement lines for this platform and `python` into a hash-locked file, written whole.
 
-    `limits` are lines of constraints besides those of the file. `universal`: for every platform, where it is
+    `limits` are lines of constraints besides those of the file. Lines that say where packages are to be had
+    stand in the lock as well: who installs it has to look there. `universal`: for every platform, where it is
     installed on other machines.
 
     Raises EnvironmentUnresolvable with uv's reason, or another EnvironmentFailed.
     """
     with tempfile.TemporaryDirectory(prefix="matcha-") as folder:
         source, made = Path(folder) / "requirements.in", Path(folder) / "requirements.lock"
-        source.write_text("\n".join(requirements) + "\n")
+        lines = tuple(requirements)
+        source.write_text("\n".join(lines) + "\n")
         more = Path(folder) / "constraints.txt"
         more.write_text("".join(f"{line}\n" for line in limits))
         flags = ["--generate-hashes", "--no-header", "--python-version", python, "-o", made.name]
@@ -57,15 +61,18 @@ def compile_lock(
             flags += ["--constraints", str(file)]
         uvtool.run(["pip", "compile", "--quiet", *flags, source.name], cwd=Path(folder))
         output.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(output, made.read_text())
+        sources = "".join(f"{line}\n" for line in lines if _SOURCE.match(line))
+        write_whole(output, sources + made.read_text())
 
 
 def split(lock: str) -> tuple[str, str]:
-    """What has hashes in a compiled lock, and what has none: folders and repositories."""
+    """What has hashes in a compiled lock, and what has none (folders, repositories); both with sources."""
     entries = [entry for entry in re.split(r"^(?=[^\s#])", lock, flags=re.M) if entry[:1] not in ("", "#")]
-    hashed = ["--hash=" in entry for entry in entries]
-    locked = "".join(entry for entry, has in zip(entries, hashed, strict=True) if has)
-    return locked, "".join(entry for entry, has in zip(entries, hashed, strict=True) if not has)
+    sources = "".join(entry for entry in entries if entry.startswith("-"))
+    pins = [entry for entry in entries if not entry.startswith("-")]
+    locked = "".join(entry for entry in pins if "--hash=" in entry)
+    unlocked = "".join(entry for entry in pins if "--hash=" not in entry)
+    return sources + locked, sources + unlocked if unlocked else ""
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -22,10 +22,11 @@ from matcha.errors import AGAIN, BadInput, unreadable
 _OPTION = re.compile(r"(--[a-z-]+|-[a-z])[\s=]*(.*)")
 _NAMED = re.compile(r"([A-Za-z0-9][\w.-]*\s*(?:\[[^\]]*\])?\s*@\s*)(.*)")
 _ARCHIVES = (".whl", ".zip", ".tar.gz")
+_FOLDERS = ("-f", "--find-links", "-i", "--index-url", "--extra-index-url")  # or addresses
 _PASSED = frozenset(
     [
-        *("-i", "--index-url", "--extra-index-url", "--no-index", "-f", "--find-links", "--no-binary"),
-        *("--only-binary", "--prefer-binary", "--require-hashes", "--pre", "--trusted-host", "--use-feature"),
+        *(*_FOLDERS, "--no-index", "--no-binary", "--only-binary", "--prefer-binary", "--require-hashes"),
+        *("--pre", "--trusted-host", "--use-feature"),
     ]
 )
 _CONSTRAINTS = ("-c", "--constraint")
@@ -36,15 +37,18 @@ _NOT_SOURCE = re.compile(r"\..*|__pycache__|build|dist|venv|node_modules|mlruns|
 class Required(NamedTuple):
     """Requirement lines; `trees` are the source folders among them, by absolute path.
 
-    `limits` are constraints: lines that say which versions a package may have, and ask for none.
+    `limits` are constraints: lines that say which versions a package may have, and ask for none. `shelves`
+    are the folders of packages that they may come from.
     """
 
     lines: tuple[str, ...] = ()
     trees: tuple[Path, ...] = ()
     limits: tuple[str, ...] = ()
+    shelves: tuple[Path, ...] = ()
 
     def and_(self, more: Required) -> Required:
-        return Required(self.lines + more.lines, self.trees + more.trees, self.limits + more.limits)
+        lines, trees, limits = self.lines + more.lines, self.trees + more.trees, self.limits + more.limits
+        return Required(lines, trees, limits, self.shelves + more.shelves)
 
 
 class _Place(NamedTuple):
@@ -60,9 +64,16 @@ class _Place(NamedTuple):
 def of_project(root: Path) -> Required:
     """pyproject.toml's [project] dependencies; where it has none, requirements.txt."""
     pyproject, listed = root / "pyproject.toml", root / "requirements.txt"
-    if pyproject.is_file() and (found := _pyproject(pyproject)).lines:
+    if _is_there(pyproject) and (found := _pyproject(pyproject)).lines:
         return found
-    return of_file(listed) if listed.is_file() else Required()
+    return of_file(listed) if _is_there(listed) else Required()
+
+
+def _is_there(path: Path) -> bool:
+    """Raises BadInput for a folder or a pipe: passed over, what the project needs would go missing unsaid."""
+    if path.exists() and not path.is_file():
+        raise BadInput(f"{path.name} is no file.", details=str(path), resolution=f"Make it one, {AGAIN}")
+    return path.exists() or path.is_symlink()
 
 
 def of_file(path: Path, above: tuple[Path, ...] = ()) -> Required:
@@ -114,6 +125,9 @@ def _line(line: str, place: _Place, above: tuple[Path, ...]) -> Required:
         return Required(limits=_limits(place, value, above))
     if name not in _PASSED:
         raise place.refuse(f"unknown option {name}")
+    if name in _FOLDERS and "${" not in value and ("://" not in value or value.startswith("file:")):
+        shelf = _shelf(value, place)
+        return Required((f"{name} {shelf.as_uri()}",), shelves=(shelf,))
     return Required((line,))
 
 
@@ -154,9 +168,21 @@ def _is_path(text: str) -> bool:
     return "://" not in text and ("/" in text or text.endswith(_ARCHIVES))
 
 
-def _existing(text: str, place: _Place) -> Path:
+def _shelf(text: str, place: _Place) -> Path:
+    """The folder of packages."""
+    path = _absolute(text, place)
+    if not text or not path.is_dir():
+        raise place.refuse(f"there is no folder {text}".rstrip(), f"It would be {path}." if text else "")
+    return path
+
+
+def _absolute(text: str, place: _Place) -> Path:
     plain = unquote(re.sub(r"file:(//(localhost)?(?=/))?", "", text)) if text.startswith("file:") else text
-    path = (place.folder / plain).resolve()
+    return (place.folder / plain).resolve()
+
+
+def _existing(text: str, place: _Place) -> Path:
+    path = _absolute(text, place)
     if not path.exists():
         raise place.refuse(f"there is no file or folder {text}", f"It would be {path}.")
     if path.is_dir() and not any((path / name).is_file() for name in ("pyproject.toml", "setup.py")):
@@ -198,6 +224,16 @@ def _table(path: Path) -> Mapping[str, Any]:
     if not isinstance(table, dict):
         raise _Place(f"{path.name}: project", path.parent).refuse(f"expected a table, found {table!r}")
     return table
+
+
+def described(own: Required) -> Iterator[bytes]:
+    """What changes when other versions may be had, or other files of the same."""
+    yield from map(str.encode, own.lines)
+    yield from map(metadata, own.trees)
+    for shelf in own.shelves:
+        for package in sorted(path for path in shelf.iterdir() if path.name.endswith(_ARCHIVES)):
+            seen = package.stat()
+            yield f"{package}\0{seen.st_size} {seen.st_mtime_ns}".encode()
 
 
 def metadata(tree: Path) -> bytes:

@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import msgspec
 
@@ -174,16 +174,28 @@ def write_default(root: Path, text: str) -> Path:
     path = root / FILE
     try:
         with path.open("x", encoding="utf-8") as handle:
-            handle.write(text)
+            _fill(path, handle, text)
     except FileExistsError as error:
         raise BadInput(
             f"{FILE} exists already.", resolution=f"Edit {path.name}, or remove it first."
         ) from error
     except OSError as error:
-        raise MatchaError(
-            f"{FILE} cannot be written in {root}: {error.strerror}.", resolution="matcha doctor"
-        ) from error
+        raise _unwritten(root, error) from error
     return path
+
+
+def _unwritten(root: Path, error: OSError) -> MatchaError:
+    return MatchaError(f"{FILE} cannot be written in {root}: {error.strerror}.", resolution="matcha doctor")
+
+
+def _fill(path: Path, handle: TextIO, text: str) -> None:
+    """Leaves no file where the disk does not take all of it."""
+    try:
+        handle.write(text)
+        handle.flush()
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
 
 
 def choose_target(root: Path, target: str) -> None:
@@ -199,8 +211,13 @@ def choose_target(root: Path, target: str) -> None:
 
 def _replace(path: Path, text: str) -> None:
     temporary = path.with_name(f".{FILE}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        raise _unwritten(path.parent, error) from error
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def set_key(root: Path, keys: tuple[str, ...], value: Any) -> None:

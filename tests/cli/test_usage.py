@@ -226,17 +226,23 @@ def test_the_nearest_stack_file_upwards_is_meant(matcha) -> None:
     assert not (below / ".matcha").exists()
 
 
-def test_a_reader_that_goes_away_is_no_error(stack) -> None:
-    loud = "import sys; sys.argv[1:] = ['logs']; from matcha.cli.main import run; run()"
+@pytest.mark.parametrize(("command", "code"), [("logs", 0), ("status", 1)])
+@pytest.mark.parametrize("buffered", [True, False])
+def test_a_reader_that_goes_away_is_told_nothing(stack, command: str, code: int, *, buffered: bool) -> None:
+    """Of logs it may have had enough, as `head` has; what else is said and not heard may have been missed."""
+    loud = f"import sys; sys.argv[1:] = ['{command}']; from matcha.cli.main import run; run()"
     process = subprocess.Popen(
-        [sys.executable, "-c", loud], cwd=stack.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [sys.executable, *([] if buffered else ["-u"]), "-c", loud],
+        cwd=stack.folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
     )
     assert process.stdout
     assert process.stderr
     process.stdout.close()
     err = process.stderr.read()
     process.stderr.close()
-    assert (process.wait(timeout=60), err) == (1, b"")
+    assert (process.wait(timeout=60), err) == (code, b"")
 
 
 OUTPUTS = (

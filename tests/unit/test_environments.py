@@ -12,11 +12,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
+from packaging import tags
 
 from matcha import damage, environments, lockfiles, pythons, requirements, sizes, uvtool
 from matcha.environments import InstallProgress
@@ -331,17 +332,6 @@ def test_a_disk_that_is_too_small_is_refused_with_numbers(
     assert leftovers(cache) == []
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    folder = tmp_path / "small"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "matcha-test", str(folder)]
-    if sys.platform != "linux" or subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("needs the right to mount a small disk")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
-
-
 def test_a_disk_that_fills_up_on_the_way(
     cache: Path, index: PackageIndex, tmp_path: Path, small_disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -545,6 +535,59 @@ def test_the_download_size_counts_what_is_missing_once(
     assert environments.download_size(wanted) == of["large"]
     environments.install(both, PYTHON)
     assert environments.download_size(wanted) == 0
+
+
+PLATFORM = next(tags.platform_tags())
+
+
+@pytest.mark.parametrize(
+    ("held", "fits"),
+    [
+        ("py3-none-any", True),
+        ("py2.py3-none-any", True),
+        ("py2-none-any", False),
+        (f"cp312-cp312-{PLATFORM}", True),
+        (f"cp312-cp312-other.{PLATFORM}", True),
+        ("cp312-cp312-other", False),
+        (f"cp311-cp311-{PLATFORM}", False),
+        (f"cp313-cp313-{PLATFORM}", False),
+        (f"cp39-abi3-{PLATFORM}", True),
+        (f"cp313-abi3-{PLATFORM}", False),
+        ("digest", True),
+        ("digest-of-3.11", False),
+    ],
+)
+def test_the_download_size_goes_by_the_wheels_of_that_python(
+    cache: Path, index: PackageIndex, tmp_path: Path, held: str, fits: bool
+) -> None:
+    """`digest`: uv shortens a long name, and only the wheel itself then says what it is for."""
+    lock = index.lock(tmp_path / "tiny.lock", "tiny", sizes=True)
+    environments.install(lock, PYTHON)
+    (wheel,) = [p for p in (tmp_path / "uv").glob("wheels-v*/index/*/tiny/1.0-*") if p.is_dir()]
+    if held.startswith("digest"):
+        (about,) = wheel.glob("*.dist-info/WHEEL")
+        tag = f"cp311-cp311-{PLATFORM}" if "3.11" in held else f"cp312-cp312-{PLATFORM}"
+        about.write_text(f"Wheel-Version: 1.0\nTag: cp312-cp312-other\nTag: {tag}\n")
+        held = "516d0c2242d49034"
+    wheel.rename(wheel.with_name(f"1.0-{held}"))
+
+    assert environments.download_size([(lock, "3.12")]) == (0 if fits else len(index.wheels["tiny"]))
+
+
+def test_a_download_that_nobody_expected_has_no_known_end(
+    cache: Path, index: PackageIndex, tmp_path: Path
+) -> None:
+    lock = index.lock(tmp_path / "requirements.lock", "large", sizes=True)
+    lock.write_text(lock.read_text().replace(str(len(index.wheels["large"])), "700"))
+    silent = index.lock(tmp_path / "silent.lock", "large")
+    for each in (lock, silent):
+        seen: list[InstallProgress] = []
+        environments.reinstall(each, PYTHON, report=seen.append)
+        downloading = [p for p in seen if p.phase == "downloading"]
+        assert {(p.total, p.unit) for p in downloading} <= {(0, "bytes"), (700, "bytes")}
+        assert all(p.done <= p.total or not p.total for p in downloading)
+        uvtool.run(["cache", "clean", "--quiet", "large"], cwd=tmp_path)
+    assert "downloading (large)" in [str(p) for p in downloading]
 
 
 # Python
@@ -869,6 +912,7 @@ def test_a_lock_or_a_seed_changed_by_hand_is_named(copy: Path) -> None:
     [
         (12_400_000, 191_000_000, "downloading 12 of 191 MB (gevent)"),
         (300_000, 410_000, "downloading 300 of 410 kB (gevent)"),
+        (300, 410, "downloading 300 of 410 B (gevent)"),
         (0, 0, "downloading (gevent)"),
     ],
 )

@@ -55,6 +55,10 @@ def test_whole_numbers_beyond_float_precision_stay_exact() -> None:
         ({"user_id": 1.5, "score": 2}, "Row 1: user_id is 1.5, the model expects INT64."),
         ({"user_id": True, "score": 2}, "Row 1: user_id is True, the model expects INT64."),
         ({"user_id": "x", "score": 2}, "Row 1: user_id is 'x', the model expects INT64."),
+        ({"user_id": "2_0", "score": 2}, "Row 1: user_id is '2_0', the model expects INT64."),
+        ({"user_id": 1, "score": "1,5"}, "Row 1: score is '1,5', the model expects FP64."),
+        ({"user_id": 1, "score": "1_000"}, "Row 1: score is '1_000', the model expects FP64."),
+        ({"user_id": 1, "score": True}, "Row 1: score is True, the model expects FP64."),
         ({"user_id": 1, "score": [1]}, "Row 1: score is [1], the model expects FP64."),
         ({"user_id": 1, "score": 1, "fresh": "maybe"}, "Row 1: fresh is 'maybe', the model expects BOOL."),
         ({"user_id": 1e400, "score": 1}, "Row 1: user_id is inf, the model expects INT64."),
@@ -76,6 +80,7 @@ def test_rows_that_do_not_fit_are_named(row: dict[str, Any], message: str) -> No
         ({"user_id": 1, "scoer": 2}, 'Did you mean "score"?'),
         ({"user_id": 1, "score": 2, "scores": 3}, "Leave scores out of the rows."),
         ({"user_id": 1, "score": 2, "target": 3}, "Leave target out of the rows."),
+        ({"user_id": 1, "score": 2, "": 3}, "Leave the column without a name out of the rows."),
         ({"user_id": 1, "film": 2}, "Give every row user_id, score."),
         ({"user_id": 1}, "Give every row user_id, score."),
         ({"user_id": "x", "score": 1}, "Give user_id as a whole number."),
@@ -99,6 +104,19 @@ def test_a_column_that_is_no_input_is_told_the_inputs() -> None:
         "Its inputs: age.",
         "Leave target out of the rows.",
     )
+
+
+@pytest.mark.parametrize(("cell", "shown"), [("[1, true]", "True"), ('[1, "2_0"]', "'2_0'")])
+def test_a_tensor_of_numbers_takes_what_a_column_of_numbers_does(cell: str, shown: str) -> None:
+    signature = {"inputs": [tensor("float64", -1, 2)]}
+    with pytest.raises(BadInput, match=f"Row 1: .* is {shown}, the model expects FP64"):
+        inference.request(signature, [{"0": cell}])
+
+
+def test_truth_values_beside_missing_ones_are_numbers_where_there_is_no_signature() -> None:
+    body = inference.request({}, [{"a": True}, {"a": None}])
+    assert body["inputs"][0]["datatype"] == "FP64"
+    assert body["inputs"][0]["data"] == [1.0, None]
 
 
 def test_no_rows_is_an_error() -> None:

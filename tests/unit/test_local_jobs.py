@@ -13,7 +13,7 @@ import pytest
 
 from matcha.errors import BadInput, NotFound
 from matcha.host import sweep
-from matcha.job import Demand, Job
+from matcha.job import Demand, Job, memory_bytes
 from matcha.targets.local import jobs
 from support.matcha import until
 
@@ -107,13 +107,13 @@ def test_gpus_that_the_user_left_visible(chosen: str | None, left: list[str]) ->
     [("512", 512), ("2K", 2000), ("1.5Gi", 3 * 2**29), ("8Gi", 2**33), ("1T", 10**12)],
 )
 def test_amounts_of_memory(text: str, size: int) -> None:
-    assert jobs.memory_bytes(text) == size
+    assert memory_bytes(text) == size
 
 
 @pytest.mark.parametrize("text", ["", "8GB", "-1Gi", "lots", "1e3"])
 def test_what_is_no_amount_of_memory(text: str) -> None:
     with pytest.raises(BadInput):
-        jobs.memory_bytes(text)
+        memory_bytes(text)
 
 
 def test_resources_this_machine_does_not_have_are_refused_with_what_it_has(tmp_path: Path) -> None:
@@ -127,6 +127,12 @@ def test_resources_this_machine_does_not_have_are_refused_with_what_it_has(tmp_p
     with pytest.raises(BadInput, match="positive numbers") as refused:
         jobs.check(Demand(gpu=-1))
     assert refused.value.resolution
+    for cpu in (float("nan"), 0.0):
+        with pytest.raises(BadInput, match="--gpu and --cpu take positive numbers"):
+            jobs.check(Demand(cpu=cpu))
+    for nothing in ("0", "0Gi", "0.4"):
+        with pytest.raises(BadInput, match="--memory takes more than nothing"):
+            jobs.check(Demand(memory=nothing))
     with pytest.raises(BadInput, match="found"):
         jobs.check(Demand(gpu=len(jobs.gpus()) + 1))
     jobs.check(Demand(cpu=1.0, memory="1Mi"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from hypothesis import strategies as some
 
 from matcha import requirements
 from matcha.errors import BadInput
+from matcha.requirements import Required
 
 
 def lines(folder: Path) -> list[str]:
@@ -85,6 +88,50 @@ def test_a_folder_is_found_from_the_file_that_names_it(tree: Path, written: str,
     assert requirements.of_project(tree)[:2] == ((f"{lib.as_uri()}{rest}",), (lib,))
 
 
+@pytest.mark.parametrize("option", ["-f ", "-f", "--find-links ", "--find-links=", "--extra-index-url "])
+@pytest.mark.parametrize("written", ["../a lib", "{here}/a lib", "{uri}"])
+def test_a_folder_of_packages_is_found_from_the_file_that_names_it(
+    tree: Path, option: str, written: str
+) -> None:
+    folder = tree / "a lib"
+    text = option + written.format(here=tree, uri=folder.as_uri())
+    (tree / "nested" / "more.txt").write_text(f"{text}\n")
+    (tree / "requirements.txt").write_text("-r nested/more.txt\n")
+    found = requirements.of_project(tree)
+    assert found == Required((f"{option.strip(' =')} {folder.as_uri()}",), shelves=(folder,))
+
+
+@pytest.mark.parametrize(
+    "line", ["-f https://host/wheels", "-i ${INDEX}", "--extra-index-url=http://h/simple"]
+)
+def test_addresses_of_packages_stay_as_they_are(tree: Path, line: str) -> None:
+    (tree / "requirements.txt").write_text(f"{line}\n")
+    assert lines(tree) == [line]
+
+
+@pytest.mark.parametrize("name", ["requirements.txt", "pyproject.toml"])
+@pytest.mark.parametrize("make", [os.mkdir, os.mkfifo])
+def test_what_is_no_file_is_not_passed_over(tmp_path: Path, name: str, make: Callable[[Path], None]) -> None:
+    make(tmp_path / name)
+    with pytest.raises(BadInput, match=rf"{name} is no file\."):
+        requirements.of_project(tmp_path)
+
+
+def test_a_link_to_nothing_is_not_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "requirements.txt").symlink_to("nothere")
+    with pytest.raises(BadInput, match=r"requirements\.txt cannot be read: No such file"):
+        requirements.of_project(tmp_path)
+
+
+def test_a_package_that_was_built_again_is_another(tree: Path) -> None:
+    (tree / "requirements.txt").write_text("w\n-f .\n")
+    before = list(requirements.described(requirements.of_project(tree)))
+    (tree / "results.csv").write_text("1\n")
+    assert list(requirements.described(requirements.of_project(tree))) == before
+    (tree / "w-1-py3-none-any.whl").write_bytes(b"another")
+    assert list(requirements.described(requirements.of_project(tree))) != before
+
+
 def test_names_before_paths_and_archives(tree: Path) -> None:
     (tree / "requirements.txt").write_text("lib @ ./a lib\nw-1-py3-none-any.whl\n")
     lib, archive = (tree / "a lib"), (tree / "w-1-py3-none-any.whl")
@@ -107,6 +154,9 @@ def test_names_before_paths_and_archives(tree: Path) -> None:
         ("a \\\n  b\n", "requirements.txt:1: not a requirement: a    b"),
         ("numpy=1\n", "requirements.txt:1: not a requirement: numpy=1"),
         ("--nonsense x\n", "requirements.txt:1: unknown option --nonsense"),
+        ("a\n-f ./nothere\n", "requirements.txt:2: there is no folder ./nothere"),
+        ("--find-links w-1-py3-none-any.whl\n", "requirements.txt:1: there is no folder w-1-py3"),
+        ("--find-links\n", "requirements.txt:1: there is no folder"),
         ("-e\n", "requirements.txt:1: not a requirement: "),
         ("./nothere\n", "requirements.txt:1: there is no file or folder ./nothere"),
         ("./nested\n", "requirements.txt:1: ./nested is no Python project"),

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 
-from matcha import environments
+from matcha import environments, lockfiles
 from matcha.api import _workspace
 from matcha.events import Event
-from support.package_index import PackageIndex
+from support.package_index import PackageIndex, wheel
 
 
 @pytest.fixture
@@ -52,3 +53,18 @@ def test_constraints_hold_with_the_serving_versions_and_without(
         with pytest.raises(environments.EnvironmentUnresolvable) as refused:
             compiled(tmp_path, said, wanted, limits=(f"{wanted}>=2",))
         assert f"{wanted}>=2" in refused.value.details
+
+
+@pytest.mark.parametrize("option", ["--find-links", "-f"])
+def test_packages_of_a_folder_are_found_again_when_they_are_installed(
+    cache: Path, tmp_path: Path, said: list[Event], option: str
+) -> None:
+    folder = tmp_path / "my wheels"
+    folder.mkdir()
+    (folder / "homemade-1.0-py3-none-any.whl").write_bytes(wheel("homemade"))
+    lock = tmp_path / "split.lock"
+    locked, unlocked = lockfiles.split(compiled(tmp_path, said, f"{option} {folder.as_uri()}", "homemade"))
+    lock.write_text(locked)
+    env = environments.install(lock, ".".join(map(str, sys.version_info[:2])))
+    assert list(env.glob("lib/python*/site-packages/homemade/inner.py"))
+    assert unlocked == ""

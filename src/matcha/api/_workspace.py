@@ -63,6 +63,12 @@ def distant(opened: Project, python: str, emit: Emit) -> Distant:
     Raises BadInput for a package of the project that only this machine could run.
     """
     own = requirements.of_project(opened.root)
+    if own.shelves:
+        raise BadInput(
+            f"The project's packages are in a folder of this machine: {own.shelves[0]}",
+            details="Jobs run on other machines, in an environment that is built from package indexes.",
+            resolution="Publish them to an index: targets.kubernetes.index-url in matcha.yaml names it",
+        )
     lock = _lock(opened, own, emit, python)
     made = Environment(name="workspace", lock=lock, python=PYTHON)
     listed = lock.with_suffix(".unlocked")
@@ -101,7 +107,7 @@ def _lock(opened: Project, own: Required, emit: Emit, python: str = "") -> Path:
     base = WORKSPACE / "requirements.lock"
     if not own.lines:
         return base
-    about = [base.read_bytes(), *map(str.encode, own.lines), *map(requirements.metadata, own.trees)]
+    about = [base.read_bytes(), *requirements.described(own)]
     about += [f"-c {line}".encode() for line in own.limits]
     about += [f"for {python}".encode()] if python else []
     lock = opened.access().folder("locks") / f"workspace-{_digest(about)}.lock"

@@ -40,7 +40,11 @@ def init(project: Folder = ".", *, target: str | None = None) -> str:
     opened = open_project(project, target)
     path = spec.write_default(opened.root, default_file())
     if target:
-        spec.choose_target(opened.root, target)
+        try:
+            spec.choose_target(opened.root, target)
+        except BaseException:
+            path.unlink(missing_ok=True)  # half of what was asked for: the next try would find it in its way
+            raise
     return str(path)
 
 
@@ -94,13 +98,26 @@ def provision(
     opened = open_project(project, target)
     if force:
         _insist(opened)
+    return _bring_up(opened, "provision", target=target, emit=emit, confirm=confirm, lock_wait=lock_wait)
+
+
+def _bring_up(
+    opened: Project,
+    operation: str,
+    *,
+    target: str | None,
+    emit: Emit,
+    confirm: Callable[[Plan], bool] | None = None,
+    lock_wait: float,
+) -> Provisioned:
+    """`operation` is what others are told that holds the lock."""
     began = time.monotonic()
     agreed: Plan | None = None
     if confirm and opened.store.read() is None:  # the lock makes the stack's place, which is a change already
         agreed = _plan(opened, None)
         if agreed.steps and not confirm(agreed):
             return Provisioned(plan=agreed, changed=False, cancelled=True)
-    with engine.locked(opened.store, "provision", wait=lock_wait, emit=emit) as token:
+    with engine.locked(opened.store, operation, wait=lock_wait, emit=emit) as token:
         known = opened.store.read()
         made = _plan(opened, known)
         asked = made.steps and (agreed is None or made.steps != agreed.steps)
@@ -219,8 +236,9 @@ def start(
     project: Folder = ".", *, target: str | None = None, emit: Emit = silent, lock_wait: float = LOCK_WAIT
 ) -> Provisioned:
     """Bring a stopped (or rebooted) stack back with its data. Raises NotProvisioned where there is none."""
-    open_project(project, target).state()
-    return provision(project, target=target, emit=emit, lock_wait=lock_wait)
+    opened = open_project(project, target)
+    opened.state()
+    return _bring_up(opened, "start", target=target, emit=emit, lock_wait=lock_wait)
 
 
 def destroy(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from matcha.cli import screen
+from matcha.cli import screen, streams
 from matcha.cli.options import AsOutput, Output, Project, Target
 from matcha.cli.place import project_folder
 
@@ -38,8 +39,14 @@ def command(
     from matcha import api
 
     found = api.logs(component, project=project_folder(project), target=target, lines=lines, follow=follow)
-    for text in _texts(found, output, prefixed=component is None):
-        screen.write(text)
+    try:
+        for text in _texts(found, output, prefixed=component is None):
+            screen.write(text)
+        sys.stdout.flush()
+    except streams.Lost as lost:
+        if not lost.hung_up:
+            raise
+        streams.drop_stdout()  # as `head` does who has enough: it got what it wanted
 
 
 def _texts(found: Iterable[tuple[str, str]], output: Output, *, prefixed: bool) -> Iterable[str]:

@@ -169,7 +169,7 @@ def _asked_output(arguments: Sequence[str]) -> str:
 
 
 def _lost(problem: streams.Lost) -> int:
-    """stdout is closed or full. A reader that went away, as `matcha logs | head` does, is told nothing."""
+    """stdout is closed or full. A reader that went away is told nothing."""
     streams.drop_stdout()
     if not problem.hung_up:
         lost = MatchaError(

@@ -71,10 +71,11 @@ def write_private(path: Path, data: bytes, *, durable: bool = False) -> None:
         private_folder(path.parent)
         _replace(path, data, durable)
     except OSError as error:
-        raise _refused(path, error) from error
+        raise unwritable(path, error) from error
 
 
-def _refused(path: Path, error: OSError) -> MatchaError:
+def unwritable(path: Path, error: OSError) -> MatchaError:
+    """NoRoom where the disk is full."""
     kind = NoRoom if error.errno in (errno.ENOSPC, errno.EDQUOT) else MatchaError
     return kind(
         f"{path} cannot be written.", details=error.strerror or str(error), resolution="matcha doctor"
@@ -154,10 +155,10 @@ def _open(path: Path) -> int | None:
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except FileNotFoundError as error:
         if path.parent.is_symlink():  # to nothing
-            raise _refused(path, error) from error
+            raise unwritable(path, error) from error
         return None
     except OSError as error:
-        raise _refused(path, error) from error
+        raise unwritable(path, error) from error
 
 
 def _locked(handle: int) -> bool:

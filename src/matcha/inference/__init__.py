@@ -77,7 +77,8 @@ def _misnamed(
     known: Mapping[str, Any],
 ) -> BadInput:
     problem = f'"{strange[0]}" is not an input of the model.' if strange else f"{', '.join(missing)} missing."
-    advice = f"Give every row {', '.join(wanted)}." if missing else f"Leave {strange[0]} out of the rows."
+    left_out = strange[0] if strange and strange[0] else "the column without a name"
+    advice = f"Give every row {', '.join(wanted)}." if missing else f"Leave {left_out} out of the rows."
     hint = suggest(strange[0], list(absent)) if strange else ""
     return BadInput(
         f"Row {number}: {problem}",

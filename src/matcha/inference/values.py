@@ -52,7 +52,8 @@ def column(spec: Mapping[str, Any], values: Sequence[Any]) -> dict[str, Any]:
         _guess(values) if not kind else (DATATYPES.get(kind, "BYTES"), _content_type(kind))
     )
     read = _nested if kind in NESTED else READERS[content_type] if datatype == "BYTES" else reader(datatype)
-    data = [one(name, read, datatype, content_type, v, row) for row, v in enumerate(values, 1)]
+    given = values if kind or datatype != "FP64" else [_unsigned(v) for v in values]
+    data = [one(name, read, datatype, content_type, v, row) for row, v in enumerate(given, 1)]
     found: dict[str, Any] = {"name": name, "shape": [len(values), 1], "datatype": datatype, "data": data}
     return {**found, "parameters": {"content_type": content_type}} if datatype == "BYTES" else found
 
@@ -70,6 +71,11 @@ def _guess(values: Sequence[Any]) -> tuple[str, str]:
     if present and all(isinstance(v, bytes) for v in present):
         return "BYTES", "base64"
     return "BYTES", JSON if any(isinstance(v, (list, dict)) for v in present) else "str"
+
+
+def _unsigned(value: Any) -> Any:
+    """Only numbers can be missing: beside missing values, where no signature says more, true is one."""
+    return float(value) if isinstance(value, bool) else value
 
 
 def one(name: str, read: Callable[[Any], Any], datatype: str, content_type: str, value: Any, row: int) -> Any:
@@ -103,7 +109,7 @@ def reader(datatype: str) -> Callable[[Any], Any]:
 def _real(value: Any, largest: float) -> float | None:
     if value == "":
         return None
-    number = float(value)
+    number = _number(value)
     if math.isnan(number):
         return None
     if math.isinf(number) or abs(number) > largest:
@@ -111,11 +117,18 @@ def _real(value: Any, largest: float) -> float | None:
     return number
 
 
+def _number(value: Any) -> float:
+    """Without what Python alone takes for a number: `1_000`, and true."""
+    if isinstance(value, bool) or (isinstance(value, str) and "_" in value):
+        raise ValueError(value)
+    return float(value)
+
+
 def _whole(value: Any) -> int | None:
     if value == "":
         return None
-    number = float(value)
-    if isinstance(value, bool) or number != int(number):
+    number = _number(value)
+    if number != int(number):
         raise ValueError(value)
     return int(value) if isinstance(value, (int, str)) and str(value).lstrip("+-").isdigit() else int(number)
 

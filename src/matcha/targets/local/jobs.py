@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import re
 import shlex
 import shutil
 import signal
@@ -18,19 +17,8 @@ import psutil
 
 from matcha.errors import BadInput, MatchaError, NotFound
 from matcha.host import sweep
-from matcha.job import Demand, Job, JobStatus
+from matcha.job import Demand, Job, JobStatus, memory_bytes
 
-UNITS = {
-    "": 1,
-    "K": 10**3,
-    "M": 10**6,
-    "G": 10**9,
-    "T": 10**12,
-    "Ki": 2**10,
-    "Mi": 2**20,
-    "Gi": 2**30,
-    "Ti": 2**40,
-}
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "LOKY_MAX_CPU_COUNT")
 MARK = sweep.JOB  # the variable of a job's processes that names its stack
 PLACE = "MATCHA_STACK_JOB_IN"  # and its project, for a stack whose record was lost meanwhile
@@ -53,8 +41,6 @@ class CannotRun(MatchaError):
 
 def check(demand: Demand) -> None:
     """Raises BadInput, saying what was found, for more GPUs, cores or memory than this machine has."""
-    if demand.gpu < 0 or (demand.cpu is not None and demand.cpu <= 0):
-        raise BadInput("--gpu and --cpu take positive numbers.", resolution="matcha run --help")
     _check_gpus(demand.gpu)
     cores = os.cpu_count() or 1
     if demand.cpu is not None and demand.cpu > cores:
@@ -87,14 +73,6 @@ def _check_memory(text: str) -> None:
         raise BadInput(
             f"{text} of memory was asked for, this machine has {most}.", resolution=f"Ask for {most} at most."
         )
-
-
-def memory_bytes(text: str) -> int:
-    """`8Gi` -> bytes. Raises BadInput for what is not a Kubernetes-style quantity."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([KMGT]i?)?", text.strip())
-    if not match:
-        raise BadInput(f'"{text}" is not an amount of memory.', resolution="--memory 8Gi")
-    return int(float(match[1]) * UNITS[match[2] or ""])
 
 
 def gpus() -> list[str]:

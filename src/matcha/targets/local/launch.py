@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
@@ -14,7 +15,7 @@ from pathlib import Path
 from matcha.component import Database, Service
 from matcha.errors import COMPONENT, AddressTaken, ComponentFailed, MatchaError
 from matcha.events import Emit, Event
-from matcha.host.files import private_folder, write_changed
+from matcha.host.files import private_folder, unwritable, write_changed
 from matcha.host.listening import listener, listening
 from matcha.host.logs import last_lines
 from matcha.host.ports import is_free
@@ -24,6 +25,7 @@ from matcha.targets.local.describe import Made
 from matcha.targets.local.home import Stack
 
 _FRESH_UUID = re.compile(r"\{fresh-uuid\}")
+_OF_THE_DISK = {"database or disk is full": errno.ENOSPC, "disk I/O error": errno.EIO}  # SQLite's words
 _LOG_LINES = 20
 _DEATHS = 2  # of a process that cannot start, before its crash loop is called a failure
 
@@ -62,15 +64,21 @@ def _drop_empty(folder: Path) -> None:
 
 
 def _seed(database: Database, path: Path) -> None:
-    """Makes the database from its seed, once: one that exists is never touched."""
+    """Makes the database from its seed, once: one that exists is never touched.
+
+    Raises NoRoom where the disk is full, MatchaError where it may not be written to.
+    """
     private_folder(path.parent)
     if database.seed is None or path.exists():
         return
+    script = _FRESH_UUID.sub(lambda _: uuid.uuid4().hex, database.seed.read_text("utf-8"))
     half_made = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         half_made.touch(mode=0o600)
-        _run_script(half_made, _FRESH_UUID.sub(lambda _: uuid.uuid4().hex, database.seed.read_text("utf-8")))
+        _run_script(half_made, script)
         half_made.replace(path)
+    except OSError as error:
+        raise unwritable(path, error) from error
     finally:
         half_made.unlink(missing_ok=True)
 
@@ -82,6 +90,10 @@ def _run_script(path: Path, script: str) -> None:
         connection.executescript("pragma synchronous = off; pragma journal_mode = off;")
         connection.executescript(script)
         connection.commit()
+    except sqlite3.OperationalError as error:
+        if number := _OF_THE_DISK.get(str(error)):
+            raise OSError(number, os.strerror(number)) from error
+        raise
     finally:
         connection.close()
     with path.open("rb") as file:

@@ -207,13 +207,18 @@ def _container(setting: Setting, made: Made) -> Container:
 
 def demanded(demand: Demand) -> ResourceRequirements:
     """Memory that was asked for is the limit, too. CPU has none: what is idle may be used."""
-    memory = demand.memory or MEMORY
+    memory = _amount(demand.memory or MEMORY)
     gpus = {GPU: str(demand.gpu)} if demand.gpu else {}
     cpu = CPU if demand.cpu is None else demand.cpu
     return ResourceRequirements(
         requests={"cpu": cores(cpu), "memory": memory, "ephemeral-storage": DISK, **gpus},
-        limits={"memory": demand.memory or MEMORY_LIMIT, "ephemeral-storage": DISK_LIMIT, **gpus},
+        limits={"memory": _amount(demand.memory or MEMORY_LIMIT), "ephemeral-storage": DISK_LIMIT, **gpus},
     )
+
+
+def _amount(text: str) -> str:
+    """As Kubernetes writes it, whose thousand is a small k."""
+    return text.strip().replace("K", "k") if text.strip().endswith("K") else text.strip()
 
 
 def _env(setting: Setting, made: Made) -> list[EnvVar]:
