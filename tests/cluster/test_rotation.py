@@ -17,12 +17,14 @@ from lightkube.resources.core_v1 import Service as ServiceObject
 from lightkube.types import PatchType
 
 from matcha.errors import ComponentFailed, MatchaError
+from matcha.events import Event
 from matcha.targets.kubernetes import raising, rotation
 from matcha.targets.kubernetes.names import NAME, SECRETS, SECRETS_MARK
 from matcha.targets.kubernetes.secrets import values
 from matcha.views import statuses
 from matcha.views.text import Paper, render
 from support.apiserver import as_user
+from support.faults import Fault, FaultyProxy
 from support.kubelet import Kubelet
 from support.matcha import until
 from support.rights import but, grant
@@ -222,6 +224,92 @@ def test_lost_passwords_of_a_database_are_told_before_anything_is_done(
     assert not list(client.list(Secret)) and pods(client) == before
     client.create(Secret(metadata=ObjectMeta(name=SECRETS), stringData=kept), field_manager="matcha")
     assert steps(based) == {} and based.status().healthy and based.doctor()["passwords"].ok
+
+
+@pytest.fixture
+def keyed(stack: SmallStack) -> SmallStack:
+    """A service that keeps what it stores in its own database with a secret. Not provisioned."""
+    back = msgspec.structs.replace(with_database(usual()[0]), irreplaceable=("web-token",))
+    stack.services = (back, usual()[1])
+    return stack
+
+
+@pytest.mark.parametrize("own", [True, False], ids=["own database", "the user's"])
+def test_a_key_of_what_users_stored_is_never_made_anew(keyed: SmallStack, client: Client, own: bool) -> None:
+    if not own:
+        there = ObjectMeta(name="db")
+        client.create(Secret(metadata=there, stringData={"password": "p", "username": "u"}))
+        keyed.options |= {"database": "mysql://db.example:3306", "database_secret": "db"}
+    keyed.provision()
+    kept = values(client.get(Secret, SECRETS))
+    lost: Any = {"data": {"web-token": None}}
+    client.patch(Secret, SECRETS, lost, patch_type=PatchType.MERGE)
+    before = pods(client)
+    words = (
+        f"web-token is gone from the Secret {SECRETS}: what users stored with it cannot be read without it."
+    )
+    for asked in (keyed.plan, keyed.provision, keyed.stop):
+        with pytest.raises(MatchaError) as refused:
+            asked()
+        assert refused.value.message == words
+        fix = refused.value.resolution
+    assert fix.startswith(f"Put the Secret {SECRETS} back, or start anew")
+    assert fix.endswith(": matcha destroy --yes --delete-data")
+    assert ("tables are off mysql://db.example:3306" in fix) is not own
+    assert "web-token" not in values(client.get(Secret, SECRETS)) and pods(client) == before
+    assert f"Small: {words}" in shown(keyed) and shown(keyed).endswith(f"Next: {fix}\n")
+    client.delete(Deployment, "front")
+    assert shown(keyed).endswith(f"Next: {fix}\n")
+    ill = [f for f in keyed.findings() if not f.ok and f.check != "storage"]  # of which it has no class
+    assert {found.check for found in ill} == {"passwords", "services"}
+    assert {found.fix for found in ill} == {fix}
+    again: Any = {"stringData": {"web-token": kept["web-token"]}}
+    client.patch(Secret, SECRETS, again, patch_type=PatchType.MERGE)
+    keyed.provision()
+    assert values(client.get(Secret, SECRETS)) == kept and keyed.status().healthy
+
+
+def test_a_key_that_is_lost_while_a_provision_runs_is_not_made_anew(
+    keyed: SmallStack, client: Client
+) -> None:
+    """Between its plan and its steps."""
+    keyed.provision()
+    client.delete(StatefulSet, "back")
+    lost: Any = {"data": {"web-token": None}}
+
+    def lose(event: Event) -> None:
+        if event.subject == "service/back" and event.phase == "started":
+            client.patch(Secret, SECRETS, lost, patch_type=PatchType.MERGE)
+
+    with pytest.raises(MatchaError, match="web-token is gone from the Secret"):
+        keyed.provision(emit=lose)
+    assert "web-token" not in values(client.get(Secret, SECRETS))
+
+
+def test_a_first_provision_that_ended_early_makes_the_keys_it_did_not_get_to(
+    keyed: SmallStack, client: Client, proxy: FaultyProxy
+) -> None:
+    """Nothing was stored with them yet."""
+    cut = proxy.add(Fault("POST", "/secrets", status=403, times=1000))
+    with pytest.raises(MatchaError):
+        keyed.provision()
+    assert cut.came.is_set() and not list(client.list(Secret))
+    proxy.heal()
+    keyed.provision()
+    assert "web-token" in values(client.get(Secret, SECRETS)) and keyed.status().healthy
+
+
+def test_a_key_of_what_is_gone_with_its_volume_is_made_anew(keyed: SmallStack, client: Client) -> None:
+    keyed.provision()
+    for kind in (StatefulSet, PersistentVolumeClaim):
+        client.delete(kind, "mysql")
+    until(
+        lambda: "mysql" not in [c.metadata and c.metadata.name for c in client.list(PersistentVolumeClaim)],
+        30,
+    )
+    client.delete(Secret, SECRETS)
+    keyed.provision()
+    assert keyed.status().healthy
 
 
 def test_other_lost_secrets_are_told_and_made_anew_in_one_run(stack: SmallStack, client: Client) -> None:

@@ -87,6 +87,7 @@ def _component_status(
         uptime=facts[0].uptime,
         restarts=sum(f.restarts for f in facts),
         detail=worst.detail,
+        resolution=worst.resolution,
     )
 
 

@@ -263,7 +263,7 @@ def _secrets(patient: Patient) -> Iterator[Finding]:
 
 
 def _passwords(patient: Patient) -> Iterator[Finding]:
-    return passwords.findings(patient.cluster, patient.recorded)
+    return passwords.findings(patient.cluster, patient.recorded, patient.state)
 
 
 def _services(patient: Patient) -> Iterator[Finding]:
