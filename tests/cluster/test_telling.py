@@ -29,7 +29,7 @@ from matcha.errors import BadInput, ComponentFailed, MatchaError
 from matcha.host.findings import Finding
 from matcha.targets.kubernetes import KubernetesOptions, permissions, raising
 from matcha.targets.kubernetes.links import Links
-from matcha.targets.kubernetes.names import NAME, STATE
+from matcha.targets.kubernetes.names import MANAGED_BY, MANAGER, NAME, STATE
 from matcha.targets.kubernetes.statuses import KINDS
 from matcha.targets.kubernetes.store import CONTENT
 from matcha.views import statuses
@@ -133,11 +133,28 @@ def test_what_others_took_away_makes_ill(api_server: Path, based: SmallStack) ->
     assert "Service front is missing" in shown(based)
 
 
+def test_a_claim_whose_label_is_off_is_not_said_to_be_gone(api_server: Path, based: SmallStack) -> None:
+    """It is there with its data; provision puts the label back."""
+    client = by_hand(api_server, based, "kubectl")
+    claim = client.get(PersistentVolumeClaim, "mysql")
+    off: Any = {"metadata": {"labels": {MANAGED_BY: None}}}
+    client.patch(PersistentVolumeClaim, "mysql", off, patch_type=PatchType.MERGE)
+    said = f"PersistentVolumeClaim mysql was changed: metadata.labels.{MANAGED_BY}"
+    assert f"mysql: {said}" in shown(based) and "gone" not in shown(based)
+    plan = based.plan()
+    assert {step.key: step.reason for step in plan.steps}["foundation/mysql"] == said
+    based.provision()
+    found = client.get(PersistentVolumeClaim, "mysql")
+    assert claim.metadata and found.metadata and found.metadata.uid == claim.metadata.uid
+    assert (found.metadata.labels or {})[MANAGED_BY] == MANAGER and not based.plan().steps
+
+
 def test_status_costs_one_list_a_kind(based: SmallStack, proxy: FaultyProxy) -> None:
     made = len(proxy.requests)
     based.status()
     lists = [path for method, path in proxy.requests[made:] if method == "GET" and "labelSelector" in path]
-    assert len(lists) == len(KINDS)
+    claims = [path for _, path in proxy.requests[made:] if path.partition("?")[0].endswith("claims")]
+    assert (len(lists), len(claims)) == (len(KINDS) - 1, 1)  # claims also without Matcha's label
     assert len(proxy.requests) - made <= len(KINDS) + 5
 
 

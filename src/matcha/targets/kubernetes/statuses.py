@@ -123,7 +123,7 @@ def _seen(cluster: Cluster, recorded: Setting) -> Seen:
 
     def of(kind: type[Any]) -> list[Any]:
         try:
-            return cluster.found(kind)
+            return look.mine(cluster, kind)
         except Forbidden:
             if kind in NEEDED:
                 raise
