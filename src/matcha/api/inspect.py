@@ -9,7 +9,7 @@ from matcha.api._project import Folder, Project, open_project
 from matcha.api._recorded import open_recorded
 from matcha.api.types import ComponentStatus, FoundationStatus, StackStatus
 from matcha.component import Component, Deployment, Environment, ModelServer, Output, Service
-from matcha.errors import BadInput, NotProvisioned, suggest
+from matcha.errors import BadInput, MatchaError, NotProvisioned, suggest
 from matcha.state import State
 from matcha.target import Contested, LockInfo, Loud, ServiceStatus
 
@@ -27,7 +27,11 @@ def status(project: Folder = ".", *, target: str | None = None) -> StackStatus:
     facts = opened.target.status(state, *_described(opened, state, deployments))
     services = {s.name: s for s in facts}
     components = [_component_status(c, state, c.services(deployments), services) for c in opened.components]
-    lock = opened.store.lock()
+    lock = None
+    try:
+        lock = opened.store.lock()
+    except MatchaError as error:  # of what is said beside the rest
+        said.append(f"Whether somebody is changing the stack was not seen. {error.message}")
     models = asked()
     foundations = tuple(_foundation_status(s) for s in facts if s.foundation)
     parts: list[ComponentStatus | FoundationStatus] = [*components, *foundations]

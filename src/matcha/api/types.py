@@ -77,7 +77,7 @@ class StackStatus(msgspec.Struct, frozen=True, kw_only=True):
     newest of its dumps). A detail of what is well says what others changed of it: a provision takes it back.
 
     Models of a stopped stack are not asked, and left out. `lock` says who is changing the stack; `notes`
-    that its file is not understood, and why.
+    that its file is not understood, and why, and what was not seen.
     """
 
     stack: str

@@ -20,12 +20,10 @@ from matcha.targets.kubernetes import (
     keys,
     leaving,
     ownership,
-    rotation,
     space,
     volumes,
 )
 from matcha.targets.kubernetes.cluster import Cluster
-from matcha.targets.kubernetes.machines import hidden
 from matcha.targets.kubernetes.names import SECRETS
 from matcha.targets.kubernetes.secrets import values
 from matcha.targets.kubernetes.setting import Setting
@@ -78,9 +76,6 @@ def notes(
     yield from given.notes(cluster, options)
     if not known.loose and (secure := space.security_note(cluster)):
         yield secure
-    yield from hidden(cluster, environments)
-    if not known.reads_secrets:
-        yield rotation.CLOSED
 
 
 def _unbuilt(environments: Sequence[Environment], snapshot: Snapshot) -> list[Environment]:

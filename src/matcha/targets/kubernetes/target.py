@@ -44,7 +44,7 @@ from matcha.targets.kubernetes.fencing import Fenced
 from matcha.targets.kubernetes.here import Here
 from matcha.targets.kubernetes.kubefiles import joined, kubefiles
 from matcha.targets.kubernetes.logs import pod_lines
-from matcha.targets.kubernetes.machines import machines
+from matcha.targets.kubernetes.machines import hidden, machines
 from matcha.targets.kubernetes.names import (
     BUCKET_CHECK,
     DATABASE,
@@ -145,9 +145,10 @@ class KubernetesTarget:
         if state is None:
             self._former = removal.volumes(there.objects.values())
         shown = look.snapshot(there, found, machines(self._cluster), state)
-        if ending := going.namespace(self._cluster, there.objects.values()):
-            return msgspec.structs.replace(shown, notes=(ending, *shown.notes))
-        return shown
+        ending = going.namespace(self._cluster, there.objects.values())
+        unseen = [*hidden(self._cluster, environments), *([] if self._reads_secrets else [rotation.CLOSED])]
+        notes = (*([ending] if ending else []), *shown.notes, *unseen)
+        return msgspec.structs.replace(shown, notes=notes)
 
     def foundations(
         self, services: Sequence[Service], environments: Sequence[Environment]
