@@ -35,6 +35,7 @@ from matcha.targets.kubernetes import (
     rotation,
     space,
     statuses,
+    unrecorded,
     volumes,
     workloads,
 )
@@ -145,10 +146,12 @@ class KubernetesTarget:
         if state is None:
             self._former = removal.volumes(there.objects.values())
         shown = look.snapshot(there, found, machines(self._cluster), state)
+        lost = unrecorded.again(there) if state is None else ""
         ending = going.namespace(self._cluster, there.objects.values())
         unseen = [*hidden(self._cluster, environments), *([] if self._reads_secrets else [rotation.CLOSED])]
-        notes = (*([ending] if ending else []), *shown.notes, *unseen)
-        return msgspec.structs.replace(shown, notes=notes)
+        notes = tuple(filter(None, (ending, lost, *shown.notes, *unseen)))
+        resources = shown.resources if state else unrecorded.seen(shown.resources)
+        return msgspec.structs.replace(shown, resources=resources, notes=notes)
 
     def foundations(
         self, services: Sequence[Service], environments: Sequence[Environment]
