@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,8 @@ from lightkube.resources.core_v1 import PersistentVolumeClaim, Pod, Secret
 from lightkube.resources.core_v1 import Service as ServiceObject
 from lightkube.types import PatchType
 
-from matcha.errors import ComponentFailed, MatchaError
+from matcha.component import Access, Output
+from matcha.errors import ComponentFailed, MatchaError, NotProvisioned
 from matcha.events import Event
 from matcha.targets.kubernetes import raising, rotation
 from matcha.targets.kubernetes.names import NAME, SECRETS, SECRETS_MARK
@@ -28,7 +31,7 @@ from support.faults import Fault, FaultyProxy
 from support.kubelet import Kubelet
 from support.matcha import until
 from support.rights import but, grant
-from support.small_stack import SmallStack, usual, with_database
+from support.small_stack import Small, SmallStack, usual, with_database
 from support.stores import cluster
 
 KEYS = {"access-key": "a", "secret-key": "hunter2"}
@@ -267,6 +270,28 @@ def test_a_key_of_what_users_stored_is_never_made_anew(keyed: SmallStack, client
     client.patch(Secret, SECRETS, again, patch_type=PatchType.MERGE)
     keyed.provision()
     assert values(client.get(Secret, SECRETS)) == kept and keyed.status().healthy
+
+
+class Asking(Small):
+    """Its outputs and variables hold a secret."""
+
+    def outputs(self, access: Access) -> Mapping[str, Output]:
+        return {"token": Output(access.secret("web-token"), sensitive=True)}
+
+    def client_env(self, access: Access) -> Mapping[str, Output]:
+        return {"TOKEN": Output(access.secret("web-token"), sensitive=True)}
+
+
+def test_who_asks_for_what_is_lost_is_sent_to_what_tells(keyed: SmallStack, client: Client) -> None:
+    """A provision would be refused."""
+    keyed.component = Asking
+    keyed.provision()
+    assert keyed.env()["TOKEN"].value == keyed.get("small")["small"]["token"].value
+    client.delete(Secret, SECRETS)
+    for asked in (keyed.env, partial(keyed.get, "small")):
+        with pytest.raises(NotProvisioned) as told:
+            asked()
+        assert told.value.resolution == "matcha plan"
 
 
 def test_a_key_that_is_lost_while_a_provision_runs_is_not_made_anew(

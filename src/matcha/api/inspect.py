@@ -149,7 +149,7 @@ def get(
         return found
     properties = found.get(resource)
     if properties is None:
-        raise NotProvisioned(f"{resource} is not set up yet.")
+        raise opened.lacking(NotProvisioned(f"{resource} is not set up yet."))
     if prop is None:
         return {resource: properties}
     if prop not in properties:

@@ -34,7 +34,9 @@ class Secrets:
         try:
             return self._read[name]
         except KeyError:
-            raise NotProvisioned(f'The stack has no secret "{name}" yet.') from None
+            error = NotProvisioned(f'The stack has no secret "{name}".')
+            error.resolution = "matcha plan"  # of one that is lost, which a provision may refuse to make
+            raise error from None
 
     def ensure(self, names: Iterable[str]) -> None:
         """Generates those that do not exist; one that does is never changed. Raises what `refuse` does."""
