@@ -292,6 +292,7 @@ def test_who_asks_for_what_is_lost_is_sent_to_what_tells(keyed: SmallStack, clie
         with pytest.raises(NotProvisioned) as told:
             asked()
         assert told.value.resolution == "matcha plan"
+    keyed.destroy()  # and with it the forwards that it was asked by
 
 
 def test_a_key_that_is_lost_while_a_provision_runs_is_not_made_anew(
