@@ -92,8 +92,9 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     """One long-running process.
 
     `command` is what follows the environment's Python interpreter. `secrets` maps an environment variable
-    to the name of a secret that the target generates and keeps. With `conceal` they are kept out of the
-    process's environment, and the process takes them by `matcha_secrets`. `files` are read at start, so a
+    to the name of a secret that the target generates and keeps. `irreplaceable` are names of those without
+    which what the service stored cannot be read. With `conceal` they are kept out of the process's
+    environment, and the process takes them by `matcha_secrets`. `files` are read at start, so a
     change restarts the service; `live` files change under the running process. `code` are folders for
     PYTHONPATH.
     `needs` are roles that must be healthy before this starts; `talks_to` those it only calls; `called_by`
@@ -109,6 +110,7 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     health: Probe
     env: dict[str, str] = msgspec.field(default_factory=dict)
     secrets: dict[str, str] = msgspec.field(default_factory=dict)
+    irreplaceable: tuple[str, ...] = ()
     conceal: bool = False
     volumes: tuple[str, ...] = ()
     caches: tuple[str, ...] = ()
@@ -385,7 +387,7 @@ def service_digest(service: Service, environment: Environment) -> str:
 
     Code counts by its content: the same code in another place is the same service.
     """
-    described = msgspec.structs.replace(service, live={}, code=())
+    described = msgspec.structs.replace(service, live={}, code=(), irreplaceable=())
     return digest_of((described, code_digests(service), environment.digest))
 
 

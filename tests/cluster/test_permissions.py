@@ -31,7 +31,7 @@ from lightkube.resources.rbac_authorization_v1 import ClusterRole, ClusterRoleBi
 
 from matcha.events import Event
 from matcha.host.findings import Finding
-from matcha.targets.kubernetes import foundations, permissions
+from matcha.targets.kubernetes import foundations, permissions, rotation
 from matcha.targets.kubernetes.cluster import Forbidden
 from matcha.targets.kubernetes.doctor import OPENSHIFT
 from matcha.targets.kubernetes.names import MINE
@@ -39,7 +39,7 @@ from support.apiserver import as_user
 from support.faults import Fault, FaultyProxy
 from support.kubelet import Kubelet, kubelet
 from support.matcha import until
-from support.rights import RBAC, grant, without
+from support.rights import RBAC, but, grant, without
 from support.small_stack import SmallStack, namespace_is_gone, there, usual, with_database
 from support.stores import cluster
 
@@ -187,6 +187,20 @@ def test_who_may_not_list_some_kinds_has_a_status(
     assert alice.status().healthy
 
 
+def test_who_may_not_read_the_lock_has_a_status(
+    api_server: Path, stack: SmallStack, alice: SmallStack
+) -> None:
+    """It only tells who is changing the stack."""
+    stack.provision()
+    role = but("secrets")
+    role.rules = [rule for rule in role.rules or () if "leases" not in (rule.resources or ())]
+    grant(api_server, alice.namespace, role, "alice")
+    found = alice.status()
+    assert found.healthy and not found.lock
+    assert [note for note in found.notes if note.endswith("You may not read Lease matcha-lock.")]
+    assert rotation.CLOSED in alice.plan().notes
+
+
 def test_a_plan_says_what_a_run_will_do_without(api_server: Path, alice: SmallStack) -> None:
     grant(api_server, alice.namespace, permissions.role(), "alice")
     alice.archive = True
@@ -195,7 +209,11 @@ def test_a_plan_says_what_a_run_will_do_without(api_server: Path, alice: SmallSt
     alice.archive = False
     assert not [note for note in alice.plan().notes if "list nodes" in note]
     grant(api_server, alice.namespace, without("events"), "alice")
-    assert [note for note in alice.plan().notes if note.startswith("You may not list events: why a pod")]
+    unseen = "You may not list events: why a pod"
+    assert [note for note in alice.plan().notes if note.startswith(unseen)]
+    alice.provision()
+    plan = alice.plan()
+    assert not plan.steps and [note for note in plan.notes if note.startswith(unseen)]
 
 
 def test_a_right_that_is_missing_is_named(api_server: Path, alice: SmallStack) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +18,20 @@ from lightkube.resources.core_v1 import PersistentVolumeClaim, Pod, Secret
 from lightkube.resources.core_v1 import Service as ServiceObject
 from lightkube.types import PatchType
 
-from matcha.errors import ComponentFailed, MatchaError
+from matcha.component import Access, Output
+from matcha.errors import ComponentFailed, MatchaError, NotProvisioned
+from matcha.events import Event
 from matcha.targets.kubernetes import raising, rotation
 from matcha.targets.kubernetes.names import NAME, SECRETS, SECRETS_MARK
 from matcha.targets.kubernetes.secrets import values
 from matcha.views import statuses
 from matcha.views.text import Paper, render
 from support.apiserver import as_user
+from support.faults import Fault, FaultyProxy
 from support.kubelet import Kubelet
 from support.matcha import until
 from support.rights import but, grant
-from support.small_stack import SmallStack, usual, with_database
+from support.small_stack import Small, SmallStack, usual, with_database
 from support.stores import cluster
 
 KEYS = {"access-key": "a", "secret-key": "hunter2"}
@@ -185,7 +190,7 @@ def test_who_may_not_read_secrets_does_without(
     alice = SmallStack(tmp_path, as_user(api_server, "alice"), based.namespace)
     alice.services = based.services
     rotate(client, SECRETS, web_token="another")
-    assert steps(alice) == {}
+    assert steps(alice) == {} and rotation.CLOSED in alice.plan().notes
     assert alice.status().healthy and "secrets" not in shown(alice)
     client.delete(Deployment, "front")
     plan = alice.plan()
@@ -222,6 +227,115 @@ def test_lost_passwords_of_a_database_are_told_before_anything_is_done(
     assert not list(client.list(Secret)) and pods(client) == before
     client.create(Secret(metadata=ObjectMeta(name=SECRETS), stringData=kept), field_manager="matcha")
     assert steps(based) == {} and based.status().healthy and based.doctor()["passwords"].ok
+
+
+@pytest.fixture
+def keyed(stack: SmallStack) -> SmallStack:
+    """A service that keeps what it stores in its own database with a secret. Not provisioned."""
+    back = msgspec.structs.replace(with_database(usual()[0]), irreplaceable=("web-token",))
+    stack.services = (back, usual()[1])
+    return stack
+
+
+@pytest.mark.parametrize("own", [True, False], ids=["own database", "the user's"])
+def test_a_key_of_what_users_stored_is_never_made_anew(keyed: SmallStack, client: Client, own: bool) -> None:
+    if not own:
+        there = ObjectMeta(name="db")
+        client.create(Secret(metadata=there, stringData={"password": "p", "username": "u"}))
+        keyed.options |= {"database": "mysql://db.example:3306", "database_secret": "db"}
+    keyed.provision()
+    kept = values(client.get(Secret, SECRETS))
+    lost: Any = {"data": {"web-token": None}}
+    client.patch(Secret, SECRETS, lost, patch_type=PatchType.MERGE)
+    before = pods(client)
+    words = (
+        f"web-token is gone from the Secret {SECRETS}: what users stored with it cannot be read without it."
+    )
+    for asked in (keyed.plan, keyed.provision, keyed.stop):
+        with pytest.raises(MatchaError) as refused:
+            asked()
+        assert refused.value.message == words
+        fix = refused.value.resolution
+    assert fix.startswith(f"Put the Secret {SECRETS} back, or start anew")
+    assert fix.endswith(": matcha destroy --yes --delete-data")
+    assert ("tables are off mysql://db.example:3306" in fix) is not own
+    assert "web-token" not in values(client.get(Secret, SECRETS)) and pods(client) == before
+    assert f"Small: {words}" in shown(keyed) and shown(keyed).endswith(f"Next: {fix}\n")
+    client.delete(Deployment, "front")
+    assert shown(keyed).endswith(f"Next: {fix}\n")
+    ill = [f for f in keyed.findings() if not f.ok and f.check != "storage"]  # of which it has no class
+    assert {found.check for found in ill} == {"passwords", "services"}
+    assert {found.fix for found in ill} == {fix}
+    again: Any = {"stringData": {"web-token": kept["web-token"]}}
+    client.patch(Secret, SECRETS, again, patch_type=PatchType.MERGE)
+    keyed.provision()
+    assert values(client.get(Secret, SECRETS)) == kept and keyed.status().healthy
+
+
+class Asking(Small):
+    """Its outputs and variables hold a secret."""
+
+    def outputs(self, access: Access) -> Mapping[str, Output]:
+        return {"token": Output(access.secret("web-token"), sensitive=True)}
+
+    def client_env(self, access: Access) -> Mapping[str, Output]:
+        return {"TOKEN": Output(access.secret("web-token"), sensitive=True)}
+
+
+def test_who_asks_for_what_is_lost_is_sent_to_what_tells(keyed: SmallStack, client: Client) -> None:
+    """A provision would be refused."""
+    keyed.component = Asking
+    keyed.provision()
+    assert keyed.env()["TOKEN"].value == keyed.get("small")["small"]["token"].value
+    client.delete(Secret, SECRETS)
+    for asked in (keyed.env, partial(keyed.get, "small")):
+        with pytest.raises(NotProvisioned) as told:
+            asked()
+        assert told.value.resolution == "matcha plan"
+    keyed.destroy()  # and with it the forwards that it was asked by
+
+
+def test_a_key_that_is_lost_while_a_provision_runs_is_not_made_anew(
+    keyed: SmallStack, client: Client
+) -> None:
+    """Between its plan and its steps."""
+    keyed.provision()
+    client.delete(StatefulSet, "back")
+    lost: Any = {"data": {"web-token": None}}
+
+    def lose(event: Event) -> None:
+        if event.subject == "service/back" and event.phase == "started":
+            client.patch(Secret, SECRETS, lost, patch_type=PatchType.MERGE)
+
+    with pytest.raises(MatchaError, match="web-token is gone from the Secret"):
+        keyed.provision(emit=lose)
+    assert "web-token" not in values(client.get(Secret, SECRETS))
+
+
+def test_a_first_provision_that_ended_early_makes_the_keys_it_did_not_get_to(
+    keyed: SmallStack, client: Client, proxy: FaultyProxy
+) -> None:
+    """Nothing was stored with them yet."""
+    cut = proxy.add(Fault("POST", "/secrets", status=403, times=1000))
+    with pytest.raises(MatchaError):
+        keyed.provision()
+    assert cut.came.is_set() and not list(client.list(Secret))
+    proxy.heal()
+    keyed.provision()
+    assert "web-token" in values(client.get(Secret, SECRETS)) and keyed.status().healthy
+
+
+def test_a_key_of_what_is_gone_with_its_volume_is_made_anew(keyed: SmallStack, client: Client) -> None:
+    keyed.provision()
+    for kind in (StatefulSet, PersistentVolumeClaim):
+        client.delete(kind, "mysql")
+    until(
+        lambda: "mysql" not in [c.metadata and c.metadata.name for c in client.list(PersistentVolumeClaim)],
+        30,
+    )
+    client.delete(Secret, SECRETS)
+    keyed.provision()
+    assert keyed.status().healthy
 
 
 def test_other_lost_secrets_are_told_and_made_anew_in_one_run(stack: SmallStack, client: Client) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from lightkube import ApiError, Client
 from lightkube.models.core_v1 import HostPathVolumeSource, ObjectReference, PersistentVolumeSpec
@@ -27,9 +28,9 @@ from lightkube.types import PatchType
 from matcha.component import Output
 from matcha.errors import BadInput, ComponentFailed, MatchaError
 from matcha.host.findings import Finding
-from matcha.targets.kubernetes import KubernetesOptions, permissions, raising
+from matcha.targets.kubernetes import KubernetesOptions, permissions, raising, unrecorded
 from matcha.targets.kubernetes.links import Links
-from matcha.targets.kubernetes.names import NAME, STATE
+from matcha.targets.kubernetes.names import MANAGED_BY, MANAGER, NAME, STATE
 from matcha.targets.kubernetes.statuses import KINDS
 from matcha.targets.kubernetes.store import CONTENT
 from matcha.views import statuses
@@ -133,11 +134,28 @@ def test_what_others_took_away_makes_ill(api_server: Path, based: SmallStack) ->
     assert "Service front is missing" in shown(based)
 
 
+def test_a_claim_whose_label_is_off_is_not_said_to_be_gone(api_server: Path, based: SmallStack) -> None:
+    """It is there with its data; provision puts the label back."""
+    client = by_hand(api_server, based, "kubectl")
+    claim = client.get(PersistentVolumeClaim, "mysql")
+    off: Any = {"metadata": {"labels": {MANAGED_BY: None}}}
+    client.patch(PersistentVolumeClaim, "mysql", off, patch_type=PatchType.MERGE)
+    said = f"PersistentVolumeClaim mysql was changed: metadata.labels.{MANAGED_BY}"
+    assert f"mysql: {said}" in shown(based) and "gone" not in shown(based)
+    plan = based.plan()
+    assert {step.key: step.reason for step in plan.steps}["foundation/mysql"] == said
+    based.provision()
+    found = client.get(PersistentVolumeClaim, "mysql")
+    assert claim.metadata and found.metadata and found.metadata.uid == claim.metadata.uid
+    assert (found.metadata.labels or {})[MANAGED_BY] == MANAGER and not based.plan().steps
+
+
 def test_status_costs_one_list_a_kind(based: SmallStack, proxy: FaultyProxy) -> None:
     made = len(proxy.requests)
     based.status()
     lists = [path for method, path in proxy.requests[made:] if method == "GET" and "labelSelector" in path]
-    assert len(lists) == len(KINDS)
+    claims = [path for _, path in proxy.requests[made:] if path.partition("?")[0].endswith("claims")]
+    assert (len(lists), len(claims)) == (len(KINDS) - 1, 1)  # claims also without Matcha's label
     assert len(proxy.requests) - made <= len(KINDS) + 5
 
 
@@ -445,9 +463,40 @@ def test_the_doctor_sets_a_corrupt_record_aside(api_server: Path, stack: SmallSt
         True,
         "The stack's record could not be read, and was set aside.",
     )
-    assert record(fix=False).ok
+    without = record(fix=False)
+    assert (without.ok, without.message) == (False, "The stack in the namespace has none.")
+    again = "Models have to be deployed again."
+    assert without.fix == f"matcha provision, which takes over what is there. {again}"
     stack.provision()
-    assert stack.plan().steps == ()
+    assert stack.plan().steps == () and record(fix=False).ok
+
+
+def test_models_of_a_stack_whose_record_is_gone_are_named_with_what_deploys_them(
+    api_server: Path, stack: SmallStack
+) -> None:
+    """As their servers have them; nobody changed anything."""
+    served = [{"name": "movie", "uri": "models:/movie/3", "version": "3"}, {"name": "a", "uri": "runs:/1/m"}]
+    back, front = usual()
+
+    def serving(models: list[dict[str, str]]) -> None:
+        live = {"deployments.json": json.dumps({"deployments": models})}
+        stack.services = (msgspec.structs.replace(back, live=live), front)
+
+    serving(served)
+    stack.provision()
+    admin = cluster(api_server, stack.namespace)
+    admin.patch(ConfigMap, STATE, {"data": {CONTENT: "{broken"}})
+    commands = "matcha deploy runs:/1/m --name a; matcha deploy models:/movie/3 --name movie"
+    mended = stack.doctor(fix=True)["record"]
+    assert mended.fixed and mended.message.endswith(commands)
+    without = stack.doctor()["record"]
+    assert not without.ok and without.message.endswith(commands)
+    serving([])  # as they are without a record
+    plan = stack.plan()
+    assert [note for note in plan.notes if note.endswith(commands)]
+    assert {s.reason for s in plan.steps if s.key == "service/back"} == {unrecorded.GONE}
+    stack.provision()
+    assert stack.doctor()["record"].ok and not stack.plan().steps
 
 
 def test_certificates_that_pods_trust_are_no_change_of_others(stack: SmallStack) -> None:

@@ -12,7 +12,7 @@ from unittest import mock
 import msgspec
 from lightkube.resources.core_v1 import Namespace
 
-from matcha.api import _recorded, inspect, lifecycle, serving, upkeep
+from matcha.api import _recorded, inspect, lifecycle, serving, training, upkeep
 from matcha.api._project import Project
 from matcha.api.types import Destroyed, Finding, Provisioned, StackStatus
 from matcha.component import Component, Database, Environment, Output, Service
@@ -58,6 +58,7 @@ class SmallStack:
         self.namespace = namespace
         self.services: Sequence[Service] = services or usual()
         self.options: dict[str, Any] = {}
+        self.component: type[Small] = Small
         self.archive = archive
         self.images: dict[str, str] = {}
         self.pauses: list[float] = []
@@ -108,9 +109,13 @@ class SmallStack:
         with self._opened():
             return inspect.status(self.folder)
 
-    def get(self) -> dict[str, dict[str, Output]]:
+    def get(self, resource: str | None = None) -> dict[str, dict[str, Output]]:
         with self._opened():
-            return inspect.get(project=self.folder)
+            return inspect.get(resource, project=self.folder)
+
+    def env(self) -> dict[str, Output]:
+        with self._opened():
+            return training.env(self.folder)
 
     def details(self) -> dict[str, str]:
         """What `matcha status` has to say of the services, and of what they stand on."""
@@ -136,7 +141,7 @@ class SmallStack:
         """No file names these services: the project is what opening one would give."""
         lock = self.environment.lock
         others = [Environment(name=name, lock=lock, image=image) for name, image in self.images.items()]
-        small = Small(self.services, self.environment, *others)
+        small = self.component(self.services, self.environment, *others)
         stack = Stack(
             name="small",
             target="kubernetes",
@@ -151,6 +156,7 @@ class SmallStack:
             mock.patch.object(_recorded, "open_project", lambda *_: opened),
             mock.patch.object(inspect, "open_project", lambda *_: opened),
             mock.patch.object(serving, "open_project", lambda *_: opened),
+            mock.patch.object(training, "open_project", lambda *_: opened),
             mock.patch.object(upkeep, "open_project", lambda *_: opened),
         ):
             yield

@@ -45,6 +45,7 @@ def test_secrets_reach_the_server_by_name_only() -> None:
         "ZENML_SECRETS_STORE_ENCRYPTION_KEY": "zenml-encryption-key",
     }
     assert not set(service.secrets) & set(service.env)
+    assert service.irreplaceable == ("zenml-encryption-key",)
 
 
 def test_the_encryption_key_is_used() -> None:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import socket
-from collections.abc import Sequence
+import ssl
+import subprocess
+import threading
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from matcha import api
 from matcha.api.types import Finding
+from matcha.errors import MatchaError
 from matcha.targets.kubernetes import cluster as cluster_module
 from matcha.targets.kubernetes import doctor
 from support.pages import ROOT
@@ -55,6 +60,65 @@ def test_a_server_that_does_not_answer_is_a_finding(project: Path) -> None:
         found = ill(api.doctor(project))
     assert f"The cluster does not answer ({server})" in found["cluster"].message
     assert f"{server} can be reached from here" in found["cluster"].fix
+
+
+@pytest.fixture
+def stranger(tmp_path: Path) -> Iterator[tuple[str, list[object]]]:
+    """The address of a server whose certificate nobody knows, and who came."""
+    made = tmp_path / "tls"
+    made.mkdir()
+    key, own = str(made / "key.pem"), str(made / "cert.pem")
+    command = ("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-keyout", key)
+    subject = ("-out", own, "-subj", "/CN=other", "-addext", "subjectAltName=DNS:other")
+    subprocess.run((*command, *subject), check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(own, key)
+    came: list[object] = []
+
+    def serve(listening: socket.socket) -> None:
+        with contextlib.suppress(OSError):  # until it is closed
+            while True:
+                connection, who = listening.accept()
+                came.append(who)
+                with connection, contextlib.suppress(OSError):
+                    context.wrap_socket(connection, server_side=True).close()
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=serve, args=(listening,))
+        thread.start()
+        yield f"https://127.0.0.1:{listening.getsockname()[1]}", came
+        listening.shutdown(socket.SHUT_RDWR)
+    thread.join(10)
+
+
+@pytest.mark.parametrize(
+    ("known", "reason", "remedy"),
+    [
+        (False, "self-signed certificate", "as certificate-authority-data"),
+        (True, "IP address", "tls-server-name"),
+    ],
+)
+def test_a_certificate_that_is_not_trusted_is_told_at_once(
+    project: Path, stranger: tuple[str, list[object]], known: bool, reason: str, remedy: str
+) -> None:
+    server, came = stranger
+    own = project.parent / "tls" / "cert.pem"
+    cluster = {"server": server, **({"certificate-authority": str(own)} if known else {})}
+    kubeconfig = {
+        "current-context": "here",
+        "clusters": [{"name": "c", "cluster": cluster}],
+        "users": [{"name": "u", "user": {"token": "t"}}],
+        "contexts": [{"name": "here", "context": {"cluster": "c", "user": "u"}}],
+    }
+    (project.parent / "kubeconfig").write_text(json.dumps(kubeconfig))
+    with pytest.raises(MatchaError) as told:
+        api.plan(project)
+    assert len(came) == 1
+    assert told.value.message.startswith(f"The certificate of {server} is not trusted: ")
+    assert reason in told.value.message
+    assert "certificate-authority" in told.value.details and remedy in told.value.resolution
+    found = ill(api.doctor(project))["cluster"]
+    assert found.message.startswith(told.value.message) and found.fix == told.value.resolution
 
 
 def test_what_versions_are_said_to_be_tested_are_those() -> None:

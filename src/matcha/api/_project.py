@@ -57,6 +57,15 @@ class Project:
             raise self._unknown()
         return state
 
+    def lacking(self, error: NotProvisioned) -> NotProvisioned:
+        """`error`, of a part of the stack. Where the stack was made, its plan tells what became of the part:
+        a provision may be refused.
+        """
+        state = self.store.read()
+        if state is not None and state.phase == "ready":
+            error.resolution = "matcha plan"
+        return error
+
     def _unknown(self) -> NotProvisioned:
         """Says what is there of a stack whose record is not; of one that was destroyed that is its data."""
         left: Sequence[str] = ()

@@ -9,7 +9,7 @@ from matcha.api._project import Folder, Project, open_project
 from matcha.api._recorded import open_recorded
 from matcha.api.types import ComponentStatus, FoundationStatus, StackStatus
 from matcha.component import Component, Deployment, Environment, ModelServer, Output, Service
-from matcha.errors import BadInput, NotProvisioned, suggest
+from matcha.errors import BadInput, MatchaError, NotProvisioned, suggest
 from matcha.state import State
 from matcha.target import Contested, LockInfo, Loud, ServiceStatus
 
@@ -27,7 +27,11 @@ def status(project: Folder = ".", *, target: str | None = None) -> StackStatus:
     facts = opened.target.status(state, *_described(opened, state, deployments))
     services = {s.name: s for s in facts}
     components = [_component_status(c, state, c.services(deployments), services) for c in opened.components]
-    lock = opened.store.lock()
+    lock = None
+    try:
+        lock = opened.store.lock()
+    except MatchaError as error:  # of what is said beside the rest
+        said.append(f"Whether somebody is changing the stack was not seen. {error.message}")
     models = asked()
     foundations = tuple(_foundation_status(s) for s in facts if s.foundation)
     parts: list[ComponentStatus | FoundationStatus] = [*components, *foundations]
@@ -87,6 +91,7 @@ def _component_status(
         uptime=facts[0].uptime,
         restarts=sum(f.restarts for f in facts),
         detail=worst.detail,
+        resolution=worst.resolution,
     )
 
 
@@ -144,7 +149,7 @@ def get(
         return found
     properties = found.get(resource)
     if properties is None:
-        raise NotProvisioned(f"{resource} is not set up yet.")
+        raise opened.lacking(NotProvisioned(f"{resource} is not set up yet."))
     if prop is None:
         return {resource: properties}
     if prop not in properties:

@@ -30,7 +30,10 @@ def env(project: Folder = ".", *, target: str | None = None) -> dict[str, Output
     access = opened.access()
     found: dict[str, Output] = dict(access.store_env())
     for component in opened.components:
-        found.update(component.client_env(access))
+        try:
+            found.update(component.client_env(access))
+        except NotProvisioned as error:
+            raise opened.lacking(error) from None
     return {**found, "MATCHA_PROJECT": Output(str(opened.root))}
 
 

@@ -26,7 +26,10 @@ class Provisioned(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ComponentStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """One component. Memory in bytes (proportional set size), -1 unknown; uptime in seconds."""
+    """One component. Memory in bytes (proportional set size), -1 unknown; uptime in seconds.
+
+    `resolution`: as of a foundation.
+    """
 
     role: str
     flavor: str
@@ -39,6 +42,7 @@ class ComponentStatus(msgspec.Struct, frozen=True, kw_only=True):
     uptime: float = 0.0
     restarts: int = 0
     detail: str = ""
+    resolution: str = ""
 
 
 class ModelStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,7 +77,7 @@ class StackStatus(msgspec.Struct, frozen=True, kw_only=True):
     newest of its dumps). A detail of what is well says what others changed of it: a provision takes it back.
 
     Models of a stopped stack are not asked, and left out. `lock` says who is changing the stack; `notes`
-    that its file is not understood, and why.
+    that its file is not understood, and why, and what was not seen.
     """
 
     stack: str

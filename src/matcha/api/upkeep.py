@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
@@ -27,7 +28,7 @@ def doctor(project: Folder = ".", *, target: str | None = None, fix: bool = Fals
     opened = open_project(project, target)
     state = _recorded(opened)
     found = list(_stack_findings(opened, state, fix)) if isinstance(opened.target, Doctor) else []
-    found += _model_findings(opened) if state else []
+    found += _model_findings(opened, _first_aid(found)) if state else []
     clients = training.client_mismatches(opened.components)
     found.append(
         Finding(
@@ -56,20 +57,24 @@ def _stack_findings(opened: Project, state: State | None, fix: bool) -> list[Fin
     ]
 
 
-def _model_findings(opened: Project) -> list[Finding]:
+def _first_aid(found: Iterable[Finding]) -> str:
+    """What mends services, and with them models: what is no command comes before a provision."""
+    ill = [f.fix for f in found if not f.ok and f.check == "services"]
+    return next((fix for fix in ill if not fix.startswith("matcha ")), "matcha provision")
+
+
+def _model_findings(opened: Project, fix: str) -> list[Finding]:
     """Whether the deployed models answer."""
     try:
         models = _served.asking(opened, opened.store.read())()
     except MatchaError as error:
         told = f"The models cannot be asked: {error.message}"
-        return [Finding(check="models", ok=False, message=told, fix="matcha provision")]
+        return [Finding(check="models", ok=False, message=told, fix=fix)]
     ill = [m for m in models if not m.healthy]
     if models and not ill:
         return [Finding(check="models", ok=True, message=f"{len(models)} deployed and answering.")]
     return [
-        Finding(
-            check="models", ok=False, message=f"{m.name} does not answer: {m.detail}", fix="matcha provision"
-        )
+        Finding(check="models", ok=False, message=f"{m.name} does not answer: {m.detail}", fix=fix)
         for m in ill
     ]
 

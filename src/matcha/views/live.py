@@ -16,7 +16,7 @@ from matcha.events import Event
 from matcha.planning import Plan
 from matcha.views.board import Board, frame
 from matcha.views.format import duration
-from matcha.views.names import FORMS, Titles, step_name
+from matcha.views.names import FORMS, Titles, noun, step_name
 from matcha.views.terminal import paper_of
 from matcha.views.text import clean, render
 
@@ -90,6 +90,8 @@ class Plain:
 def plain_line(event: Event, elapsed: float, titles: Titles, action: Any = None) -> str:
     """One event as one line."""
     title, verb = step_name(event.subject, titles, action or "create")
+    if event.phase == "skipped":  # which may be said of all steps of one component
+        title = noun(event.subject, titles)
     text = event.message if event.phase == "note" else f"{title}: {_told(event, verb)}"
     return clean(f"[{duration(elapsed):>6}] {text}")
 

@@ -95,10 +95,13 @@ def next_command(status: StackStatus) -> str:
         return ""
     if status.lock:
         return "matcha status, once that change is done"
+    ill = [p for p in parts if not p.healthy]
+    others = [p.resolution for p in ill if p.resolution]
+    # what is no command of Matcha has to be done first: until then a provision is refused
+    if bars := [each for each in others if not each.startswith("matcha ")]:
+        return bars[0]
     if status.phase == "stopped":
         return "matcha start"
-    ill = [p for p in parts if not p.healthy]
-    others = [p.resolution for p in ill if isinstance(p, FoundationStatus) and p.resolution]
     silent = any(not model.healthy for model in status.models)
     if others and len(others) == len(ill) and not silent and not changed and status.phase == "ready":
         return others[0]

@@ -33,6 +33,7 @@ HERE = Path(__file__).resolve().parent
 VERSION = "0.98.0"
 TRACKER = "experiment-tracker"
 ARTIFACTS = "pipelines"
+ENCRYPTION_KEY = "zenml-encryption-key"  # of the secrets that users keep in ZenML
 
 
 class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -83,8 +84,9 @@ class ZenML(Component):
                 secrets={
                     "ZENML_DEFAULT_USER_PASSWORD": wiring.PASSWORD,
                     "ZENML_SERVER_JWT_SECRET_KEY": "zenml-jwt-key",
-                    "ZENML_SECRETS_STORE_ENCRYPTION_KEY": "zenml-encryption-key",
+                    "ZENML_SECRETS_STORE_ENCRYPTION_KEY": ENCRYPTION_KEY,
                 },
+                irreplaceable=(ENCRYPTION_KEY,),
                 caches=("config",),
                 databases=(Database("zenml", seed=HERE / "seed.sql"),),
                 stores=(ARTIFACTS,),

@@ -42,6 +42,7 @@ from matcha.targets.kubernetes.refusals import (
     status_of,
 )
 from matcha.targets.kubernetes.signing import Malformed, signed
+from matcha.targets.kubernetes.trusting import untrusted, unverified
 
 __all__ = ["Cluster", "ClusterError", "Conflict", "Forbidden", "Gone", "load_config"]
 
@@ -297,7 +298,7 @@ class Cluster:
             except ConfigError as error:
                 raise _not_signed_in(error) from error
             except (httpx2.HTTPError, OSError) as error:
-                if attempt == TRIES or not again:
+                if attempt == TRIES or not again or unverified(error):
                     raise self._unreachable(error, doing) from error
                 self._sleep(0.2 * 2**attempt)
         raise AssertionError("unreachable")
@@ -330,6 +331,8 @@ class Cluster:
 
     def _unreachable(self, error: Exception, doing: str) -> ClusterError:
         server = self.config.cluster.server
+        if found := unverified(error):
+            return untrusted(self._options, self.config, found)
         return ClusterError(
             f"The cluster does not answer ({server}).",
             details=f"Tried to {doing}: {_said(error)}",

@@ -31,6 +31,7 @@ from matcha.targets.kubernetes import (
     quotas,
     running,
     space,
+    unrecorded,
 )
 from matcha.targets.kubernetes.cluster import Cluster, ClusterError, Conflict, Forbidden
 from matcha.targets.kubernetes.names import LOCK, NOTES, SECRETS, STATE
@@ -263,7 +264,7 @@ def _secrets(patient: Patient) -> Iterator[Finding]:
 
 
 def _passwords(patient: Patient) -> Iterator[Finding]:
-    return passwords.findings(patient.cluster, patient.recorded)
+    return passwords.findings(patient.cluster, patient.recorded, patient.state)
 
 
 def _services(patient: Patient) -> Iterator[Finding]:
@@ -277,6 +278,7 @@ def _record(patient: Patient) -> Iterator[Finding]:
         return  # somebody else's, which `names` tells and nothing here takes away
     except StateUnreadable as error:
         if patient.store.is_corrupt():
+            again = unrecorded.again(look.everything(patient.cluster, [ConfigMap]))
             fix, mend = "matcha doctor --fix", patient.store.set_aside
             yield Finding(
                 check="record",
@@ -284,10 +286,19 @@ def _record(patient: Patient) -> Iterator[Finding]:
                 message=f"{error.message}.",
                 fix=fix,
                 mend=mend,
-                mended="The stack's record could not be read, and was set aside.",
+                mended=f"The stack's record could not be read, and was set aside. {again}".strip(),
             )
         else:
             yield Finding(check="record", ok=False, message=f"{error.message}.", fix=error.resolution)
+        return
+    found = None if there else look.everything(patient.cluster, (*look.WORKLOADS, ConfigMap))
+    if found and any(found.of(kind) for kind in look.WORKLOADS):
+        yield Finding(
+            check="record",
+            ok=False,
+            message=f"The stack in the namespace has none. {unrecorded.again(found)}".strip(),
+            fix="matcha provision, which takes over what is there. Models have to be deployed again.",
+        )
         return
     message = "The stack's record can be read." if there else "There is no stack in the namespace yet."
     yield Finding(check="record", ok=True, message=message)

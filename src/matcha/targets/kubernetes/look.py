@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -52,6 +53,7 @@ from matcha.targets.kubernetes.names import (
     STORE,
 )
 from matcha.targets.kubernetes.owners import foreign
+from matcha.targets.kubernetes.ownership import is_mine
 from matcha.targets.kubernetes.rotation import Held
 from matcha.targets.kubernetes.setting import Setting
 
@@ -91,8 +93,16 @@ class Found(msgspec.Struct, frozen=True):
 
 
 def everything(cluster: Cluster, kinds: Iterable[type[Any]] = KINDS) -> Found:
-    owned = cluster.owned(tuple(kinds))
-    return Found({desired.ref(obj): obj for objects in owned.values() for obj in objects})
+    with ThreadPoolExecutor(8) as pool:
+        owned = pool.map(partial(mine, cluster), kinds)
+        return Found({desired.ref(obj): obj for objects in owned for obj in objects})
+
+
+def mine(cluster: Cluster, kind: type[Any]) -> list[Any]:
+    """Of this kind. Of claims also those whose label somebody took off: their data is not gone."""
+    if kind is not PersistentVolumeClaim:
+        return cluster.found(kind)
+    return [claim for claim in cluster.found(kind, {}) if is_mine(claim.metadata.to_dict())]
 
 
 def bare(cluster: Cluster) -> Found:

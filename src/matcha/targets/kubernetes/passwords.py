@@ -7,14 +7,15 @@ from collections.abc import Collection, Iterator
 from lightkube.resources.core_v1 import PersistentVolumeClaim, Secret
 
 from matcha.host.findings import Finding, unseen
-from matcha.targets.kubernetes import foundations, volumes
+from matcha.state import State
+from matcha.targets.kubernetes import foundations, keys, look, volumes
 from matcha.targets.kubernetes.cluster import Cluster, Forbidden
 from matcha.targets.kubernetes.names import DATABASE, SECRETS
 from matcha.targets.kubernetes.secrets import values
 from matcha.targets.kubernetes.setting import Setting
 
 
-def findings(cluster: Cluster, recorded: Setting | None) -> Iterator[Finding]:
+def findings(cluster: Cluster, recorded: Setting | None, state: State | None) -> Iterator[Finding]:
     """Those that Matcha generated for the stack, and made its data with."""
     try:
         own = values(cluster.get(Secret, SECRETS))
@@ -25,6 +26,9 @@ def findings(cluster: Cluster, recorded: Setting | None) -> Iterator[Finding]:
         return
     claim = cluster.get(PersistentVolumeClaim, DATABASE)
     lost = volumes.lost_key(claim, own)
+    if lost is None and recorded:
+        relied = keys.relied_on(recorded, state, look.everything(cluster, keys.KINDS))
+        lost = relied.lost(own)
     missing = _missing(recorded, own) if recorded else []
     if lost:
         yield Finding(

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
+from lightkube.resources.core_v1 import Secret
 
 from matcha.component import Environment
 from matcha.target import Snapshot
@@ -16,14 +17,15 @@ from matcha.targets.kubernetes import (
     doctor,
     foundations,
     given,
+    keys,
     leaving,
     ownership,
-    rotation,
     space,
     volumes,
 )
 from matcha.targets.kubernetes.cluster import Cluster
-from matcha.targets.kubernetes.machines import hidden
+from matcha.targets.kubernetes.names import SECRETS
+from matcha.targets.kubernetes.secrets import values
 from matcha.targets.kubernetes.setting import Setting
 
 
@@ -37,12 +39,13 @@ class Known(msgspec.Struct, frozen=True, kw_only=True):
     mine: Collection[desired.Ref]
     former: Sequence[str]
     reads_secrets: bool
+    relied: keys.Relied = keys.Relied()
     loose: bool = False  # the namespace: a step makes it enforce Pod Security
 
 
 def check(cluster: Cluster, known: Known, environments: Sequence[Environment]) -> None:
     """Raises Conflict where something of somebody else has the name of what is to be made, MatchaError for a
-    cluster without IPv4, for a lost key, and for environments that cannot be built.
+    cluster without IPv4, for lost keys, and for environments that cannot be built.
     """
     doctor.refuse_addresses(cluster)
     planned = [o for step in desired.steps(known.setting).values() for o in step]
@@ -50,6 +53,8 @@ def check(cluster: Cluster, known: Known, environments: Sequence[Environment]) -
         planned += filter(None, [desired.placeholders(planned, cluster.namespace)])
     if foundations.needs_database(known.setting) and known.reads_secrets:
         volumes.refuse_lost_key(cluster)
+    if known.relied.names and known.reads_secrets:
+        known.relied.refuse(known.relied.names - values(cluster.get(Secret, SECRETS)).keys())
     ownership.refuse_planned(cluster, [o for o in planned if desired.ref(o) not in known.mine])
     for environment in _unbuilt(environments, known.snapshot):
         base.check(known.setting.options, environment)
@@ -71,9 +76,6 @@ def notes(
     yield from given.notes(cluster, options)
     if not known.loose and (secure := space.security_note(cluster)):
         yield secure
-    yield from hidden(cluster, environments)
-    if not known.reads_secrets:
-        yield rotation.CLOSED
 
 
 def _unbuilt(environments: Sequence[Environment], snapshot: Snapshot) -> list[Environment]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import secrets
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from lightkube.models.meta_v1 import ObjectMeta
 from lightkube.resources.core_v1 import Secret
@@ -26,6 +26,7 @@ class Secrets:
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
         self._read: dict[str, str] | None = None
+        self.refuse: Callable[[Iterable[str]], None] = lambda _: None  # raises for what is not made anew
 
     def get(self, name: str) -> str:
         if self._read is None or name not in self._read:
@@ -33,7 +34,9 @@ class Secrets:
         try:
             return self._read[name]
         except KeyError:
-            raise NotProvisioned(f'The stack has no secret "{name}" yet.') from None
+            error = NotProvisioned(f'The stack has no secret "{name}".')
+            error.resolution = "matcha plan"  # of one that is lost, which a provision may refuse to make
+            raise error from None
 
     def of(self, secret: str, key: str) -> str:
         """Of a Secret that the user made. Raises NotProvisioned where it lacks it."""
@@ -43,11 +46,12 @@ class Secrets:
             raise NotProvisioned(f'The Secret {secret} has no "{key}".') from None
 
     def ensure(self, names: Iterable[str]) -> None:
-        """Generates those that do not exist; one that does is never changed."""
+        """Generates those that do not exist; one that does is never changed. Raises what `refuse` does."""
         wanted = list(names)
         for _ in range(TRIES):
             found = self._own()
             missing = {n: secrets.token_urlsafe(32) for n in wanted if n not in values(found)}
+            self.refuse(missing)
             if not missing or self._added(found, missing):
                 return
         raise Conflict("The stack's secrets are changed by somebody else all the time.")

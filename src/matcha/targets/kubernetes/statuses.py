@@ -17,8 +17,9 @@ from lightkube.resources.core_v1 import Event, PersistentVolumeClaim, Pod, Secre
 from matcha.component import service_digest
 from matcha.errors import MatchaError
 from matcha.host.ports import HOST
+from matcha.state import State
 from matcha.target import ServiceStatus
-from matcha.targets.kubernetes import archives, desired, going, look, rotation, space, volumes, why
+from matcha.targets.kubernetes import archives, desired, going, keys, look, rotation, space, volumes, why
 from matcha.targets.kubernetes.cluster import Cluster, Forbidden
 from matcha.targets.kubernetes.compare import amount
 from matcha.targets.kubernetes.foundations import NETWORK
@@ -45,7 +46,13 @@ class Seen(msgspec.Struct, frozen=True):
 
 
 def statuses(
-    cluster: Cluster, recorded: Setting, wanted: Setting | None, ports: Mapping[str, int], *, comparable: bool
+    cluster: Cluster,
+    recorded: Setting,
+    wanted: Setting | None,
+    ports: Mapping[str, int],
+    *,
+    comparable: bool,
+    state: State | None = None,
 ) -> list[ServiceStatus]:
     """Of what is `recorded` of the stack. `wanted` is what matcha.yaml has now: it tells what others changed,
     where the stack was made by the same options and the same Matcha (`comparable`). `ports`: loopback port of
@@ -53,7 +60,8 @@ def statuses(
     """
     seen = _seen(cluster, recorded)
     lost = _lost(seen)
-    if lost:  # nothing is made anew with secrets that are others now, before that is settled
+    keyless = {} if lost else _keyless_services(seen, recorded, state)
+    if lost or keyless:  # nothing is made anew with secrets that are others now, before that is settled
         seen = msgspec.structs.replace(seen, found=look.Found(seen.found.objects))
     wanted = wanted if comparable else None
     services = [
@@ -66,7 +74,9 @@ def statuses(
         for name, parts in laid
     ]
     foundations = [_loose(f) if seen.loose else f for f in foundations]
-    told = [*services, *(_keyless(f, lost) for f in foundations), *_dumps(seen)]
+    services = [_keyless(s, keyless.get(s.name)) for s in services]
+    foundations = [_keyless(f, lost if f.name == DATABASE else None) for f in foundations]
+    told = [*services, *foundations, *_dumps(seen)]
     if ending := going.namespace(cluster, seen.found.objects.values()):
         return [msgspec.structs.replace(each, detail=ending) for each in told]
     return told
@@ -79,6 +89,18 @@ def _lost(seen: Seen) -> MatchaError | None:
     return volumes.lost_key(claim, held.get(SECRETS)) if held.is_open else None
 
 
+def _keyless_services(seen: Seen, recorded: Setting, state: State | None) -> dict[str, MatchaError]:
+    """As `_lost`, by the name of each service that stored something with a secret that is gone."""
+    if not seen.found.held.is_open:
+        return {}
+    found = {}
+    for service in recorded.services:
+        alone = msgspec.structs.replace(recorded, services=(service,))
+        if error := keys.relied_on(alone, state, seen.found).lost(seen.found.held.get(SECRETS)):
+            found[service.name] = error
+    return found
+
+
 def _loose(status: ServiceStatus) -> ServiceStatus:
     if status.name != NETWORK:
         return status
@@ -86,7 +108,7 @@ def _loose(status: ServiceStatus) -> ServiceStatus:
 
 
 def _keyless(status: ServiceStatus, lost: MatchaError | None) -> ServiceStatus:
-    if lost is None or status.name != DATABASE:
+    if lost is None:
         return status
     return msgspec.structs.replace(
         status,
@@ -101,7 +123,7 @@ def _seen(cluster: Cluster, recorded: Setting) -> Seen:
 
     def of(kind: type[Any]) -> list[Any]:
         try:
-            return cluster.found(kind)
+            return look.mine(cluster, kind)
         except Forbidden:
             if kind in NEEDED:
                 raise

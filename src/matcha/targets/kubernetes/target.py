@@ -28,6 +28,7 @@ from matcha.targets.kubernetes import (
     facts,
     foundations,
     going,
+    keys,
     look,
     outside,
     proof,
@@ -35,6 +36,7 @@ from matcha.targets.kubernetes import (
     rotation,
     space,
     statuses,
+    unrecorded,
     volumes,
     workloads,
 )
@@ -46,7 +48,7 @@ from matcha.targets.kubernetes.here import Here
 from matcha.targets.kubernetes.jobs import priority
 from matcha.targets.kubernetes.kubefiles import joined, kubefiles
 from matcha.targets.kubernetes.logs import pod_lines
-from matcha.targets.kubernetes.machines import machines
+from matcha.targets.kubernetes.machines import hidden, machines
 from matcha.targets.kubernetes.names import (
     BUCKET_CHECK,
     DATABASE,
@@ -97,6 +99,7 @@ class KubernetesTarget:
         self._former: list[str] = []  # volumes that were seen without a record
         self._setting: Setting | None = None
         self._reads_secrets = True
+        self._relied = keys.Relied()
         self._proof = proof.Proof()
         self._loose = False  # the namespace, as in `look.Found`
         self._here = Here(self._project, self._options)
@@ -144,13 +147,18 @@ class KubernetesTarget:
         found = self._set(services, environments)
         there = look.of_stack(self._cluster, rotation.names(found))
         self._mine |= set(there.objects)
+        self._relied = keys.relied_on(found, state, there)
+        self._secrets.refuse = self._relied.refuse
         self._reads_secrets, self._loose = there.held.is_open, there.loose
         if state is None:
             self._former = removal.volumes(there.objects.values())
         shown = look.snapshot(there, found, machines(self._cluster), state)
-        if ending := going.namespace(self._cluster, there.objects.values()):
-            return msgspec.structs.replace(shown, notes=(ending, *shown.notes))
-        return shown
+        lost = unrecorded.again(there) if state is None else ""
+        ending = going.namespace(self._cluster, there.objects.values())
+        unseen = [*hidden(self._cluster, environments), *([] if self._reads_secrets else [rotation.CLOSED])]
+        notes = tuple(filter(None, (ending, lost, *shown.notes, *unseen)))
+        resources = shown.resources if state else unrecorded.seen(shown.resources)
+        return msgspec.structs.replace(shown, resources=resources, notes=notes)
 
     def foundations(
         self, services: Sequence[Service], environments: Sequence[Environment]
@@ -179,7 +187,7 @@ class KubernetesTarget:
         if services:
             wanted = setting(self._options, services, environments, trust)
         made, ports = self._remembered(state, trust), self._here.ports(state)
-        return statuses.statuses(self._cluster, made, wanted, ports, comparable=comparable)
+        return statuses.statuses(self._cluster, made, wanted, ports, comparable=comparable, state=state)
 
     def access(self, state: State) -> Access:
         found = self._setting or self._remembered(state)
@@ -205,6 +213,7 @@ class KubernetesTarget:
             mine=self._mine,
             former=self._former,
             reads_secrets=self._reads_secrets,
+            relied=self._relied,
             loose=self._loose,
         )
         preflight.check(self._cluster, known, environments)
@@ -410,14 +419,12 @@ class KubernetesTarget:
     def stop(self, emit: Emit) -> None:
         """Raises MatchaError where what only running pods have still would go with them."""
         going.refuse(self._cluster)
-        if going.lives(self._cluster, DATABASE):
-            with contextlib.suppress(
-                Forbidden
-            ):  # who may not read passwords cannot tell whether they are lost
-                volumes.refuse_lost_key(self._cluster)
+        state = self._store.read()
+        with contextlib.suppress(Forbidden):  # who may not read passwords cannot tell whether they are lost
+            made = self._remembered(state) if state and recorded(state.facts) else None
+            keys.refuse_end(self._cluster, made, state)
         emit(Event("stack", "progress", "stopping every pod"))
         removal.scale_down(self._cluster, emit, self._store.fence)
-        state = self._store.read()
         if state:
             self._here.stop(state)
 
