@@ -51,11 +51,23 @@ def deploy(model: str, *, name: str | None, sensitive: Sequence[str]) -> DeployR
     if began := os.environ.get(worker.BEGAN):
         worker.after(os.environ.get(worker.SAMPLER, ""), int(began))
     wish = Wish(model=model, name=name, sensitive=tuple(sensitive))
-    said = importlib.import_module(os.environ[MODULE]).ask(msgspec.json.encode(wish).decode(), SECONDS)
+    said = _ask(msgspec.json.encode(wish).decode())
     reply = msgspec.json.decode(said, type=Reply)
     if reply.result is None:
         raise MatchaError(reply.message, details=reply.details, resolution=reply.resolution)
     return reply.result
+
+
+def _ask(text: str) -> str:
+    ask: Callable[[str, float], str] = importlib.import_module(os.environ[MODULE]).ask
+    try:
+        return ask(text, SECONDS)
+    except Exception as error:  # whatever the target's module raises
+        raise MatchaError(
+            str(error),
+            details="A job has no right in the cluster: whoever follows it does what it asks for.",
+            resolution=f"matcha jobs logs {os.environ.get('MATCHA_JOB', 'JOB')} --follow",
+        ) from error
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ from matcha.api.types import (
     DeployResult,
     Destroyed,
     Finding,
+    JobStatus,
     Prediction,
     Provisioned,
     Report,
@@ -24,7 +25,6 @@ from matcha.api.types import (
 )
 from matcha.component import Output
 from matcha.errors import MatchaError
-from matcha.job import JobStatus
 from matcha.planning import Plan
 
 HIDDEN = "********"

@@ -6,7 +6,7 @@ import shlex
 import time
 from collections.abc import Sequence
 
-from matcha.job import JobCondition, JobStatus
+from matcha.api.types import JobCondition, JobStatus
 from matcha.views.format import duration
 from matcha.views.text import Column, Line, Paper, Span, Style, line, table
 

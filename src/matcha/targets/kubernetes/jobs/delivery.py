@@ -16,10 +16,9 @@ from matcha.component import Access
 from matcha.errors import MatchaError
 from matcha.events import Emit, Event
 from matcha.targets.kubernetes.cluster import Cluster
-from matcha.targets.kubernetes.inside.matcha_pod import archive, multipart
+from matcha.targets.kubernetes.inside.matcha_pod import archive, multipart, relay
 from matcha.targets.kubernetes.inside.matcha_pod.ending import Code, Deadline, Failed, Progress
 from matcha.targets.kubernetes.inside.matcha_pod.s3 import Asked, Place, Store
-from matcha.targets.kubernetes.jobs import relay
 from matcha.targets.kubernetes.secrets import values
 from matcha.targets.kubernetes.setting import Setting
 
@@ -38,10 +37,12 @@ class Delivery:
 
     def asked(self, job: str) -> dict[str, str]:
         """As `relay.asked`."""
-        return relay.asked(self._now(), relay.address(self._where, job))
+        with self._telling("looking for what the job asks for"):
+            return relay.asked(self._now(), relay.address(self._where, job))
 
     def answer(self, job: str, number: str, text: str) -> None:
-        relay.answer(self._now(), relay.address(self._where, job), number, text)
+        with self._telling("answering the job"):
+            relay.answer(self._now(), relay.address(self._where, job), number, text)
 
     def _now(self) -> Store:
         """With time of its own: whoever follows a job asks for hours."""
@@ -56,7 +57,7 @@ class Delivery:
                     self._store.ask(Asked("DELETE", Place(place.bucket, key)))
 
     def has(self, address: str) -> bool:
-        with self._telling("looking for it"):
+        with self._telling("looking for what is there"):
             try:
                 self._store.ask(Asked("HEAD", Place.of(address)))
             except Failed as error:
@@ -81,7 +82,7 @@ class Delivery:
                 )
             )
 
-        with self._telling("uploading"), file.open("rb") as source:
+        with self._telling("bringing the code there"), file.open("rb") as source:
             sums = archive.Hashed(source, Progress("", size)).to_end()
             source.seek(0)
             multipart.upload(self._store, Place.of(address), _chunks(source, told), sums)
@@ -106,7 +107,7 @@ class Delivery:
                 yield
         except Failed as error:
             raise MatchaError(
-                f"The job's code could not be brought to the object store ({doing}).",
+                f"The object store could not be used for the job ({doing}).",
                 details=str(error),
                 resolution="matcha doctor",
             ) from error

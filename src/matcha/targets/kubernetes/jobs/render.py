@@ -31,7 +31,7 @@ from lightkube.resources.core_v1 import Secret
 from matcha.component import Resources
 from matcha.job import Demand, RemoteJob
 from matcha.targets.kubernetes import archives, code
-from matcha.targets.kubernetes.jobs import relay
+from matcha.targets.kubernetes.inside.matcha_pod import relay
 from matcha.targets.kubernetes.names import JOB, MANAGER, labels
 from matcha.targets.kubernetes.pod import (
     DISK_LIMIT,
@@ -185,7 +185,9 @@ def tolerations(demand: Demand) -> list[Toleration]:
 
 def _container(setting: Setting, made: Made) -> Container:
     environment = made.job.environment
-    mounts = [at(archives.UNPACKER, ENVIRONMENT)] if environment else []
+    mounts = []
+    if environment:
+        mounts = [at(archives.UNPACKER, ENVIRONMENT), code.mount("pod-code", archives.POD_CODE)]
     return Container(
         name=JOB,
         image=setting.base_image if environment else made.job.image,
@@ -232,6 +234,8 @@ def _env(setting: Setting, made: Made) -> list[EnvVar]:
         **_of_devices(made.job.demand),
         **{name: output.value for name, output in made.job.env.items() if not output.sensitive},
     }
+    if made.job.environment is not None:
+        plain["PYTHONPATH"] = ":".join(filter(None, [plain.get("PYTHONPATH"), archives.POD_CODE]))
     hidden = sorted(name for name, output in made.job.env.items() if output.sensitive)
     return [
         *archives.trust_variables(setting),
@@ -249,7 +253,7 @@ def _of_relay(setting: Setting, made: Made) -> Mapping[str, str]:
     """Where the job has Matcha's own code."""
     if made.job.environment is None:
         return {}
-    return {"MATCHA_RELAY": relay.__name__, relay.ADDRESS: relay.address(setting.storage.url, made.name)}
+    return {"MATCHA_RELAY": "matcha_pod.relay", relay.ADDRESS: relay.address(setting.storage.url, made.name)}
 
 
 def _of_devices(demand: Demand) -> Mapping[str, str]:

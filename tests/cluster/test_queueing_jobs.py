@@ -29,9 +29,10 @@ from matcha.errors import BadInput, MatchaError, NotFound, NotProvisioned
 from matcha.events import Event, silent
 from matcha.job import Demand, RemoteJob
 from matcha.targets.kubernetes import KubernetesTarget, permissions
+from matcha.targets.kubernetes.inside.matcha_pod import relay
 from matcha.targets.kubernetes.inside.matcha_pod.ending import Deadline
 from matcha.targets.kubernetes.inside.matcha_pod.s3 import Store
-from matcha.targets.kubernetes.jobs import priority, queue, relay
+from matcha.targets.kubernetes.jobs import priority, queue
 from matcha.targets.kubernetes.options import Pool
 from support.apiserver import as_user
 from support.faults import Fault, FaultyProxy
@@ -46,7 +47,7 @@ POINTS = 3
 RUN = """
 import sys
 from pathlib import Path
-from test_jobs import of, submitted
+from test_queueing_jobs import of, submitted
 folder, kubeconfig, namespace, store = sys.argv[1:]
 print(submitted(of(Path(folder), Path(kubeconfig), namespace, store).target(), Path(folder)))
 """
@@ -322,7 +323,7 @@ def test_a_job_that_nobody_follows_is_told_so(
     training: SmallStack, store: ObjectStore, inside: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_relayed, "SECONDS", 2.0)
-    with pytest.raises(MatchaError, match="Nobody answered within 2 s") as told:
+    with pytest.raises(MatchaError, match="Nobody who follows this job answered within 2 s") as told:
         serving.deploy("models:/movie/1")
     assert told.value.resolution == f"matcha jobs logs {inside} --follow"
     assert not left(store)
