@@ -12,6 +12,7 @@ from matcha._version import __version__
 
 if TYPE_CHECKING:
     from matcha.api import (
+        cancel,
         connect,
         deploy,
         destroy,
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
         force_unlock,
         get,
         init,
+        job_logs,
+        jobs,
         logs,
         manifests,
         models,
@@ -41,6 +44,7 @@ if TYPE_CHECKING:
 __all__ = [
     "MatchaError",
     "__version__",
+    "cancel",
     "connect",
     "deploy",
     "destroy",
@@ -51,6 +55,8 @@ __all__ = [
     "force_unlock",
     "get",
     "init",
+    "job_logs",
+    "jobs",
     "logs",
     "manifests",
     "models",

@@ -217,6 +217,18 @@ class SharedAccess(Protocol):
         """
 
 
+@runtime_checkable
+class InsideAccess(Protocol):
+    """An `Access` as what runs inside of the stack has it: its addresses mean nothing on this machine."""
+
+    here: Access  # the same stack as this machine reaches it
+
+
+def reachable(access: Access) -> Access:
+    """One whose addresses can be asked from here."""
+    return access.here if isinstance(access, InsideAccess) else access
+
+
 def shared_url(access: Access, role: str) -> str:
     """The address of `role` to write into what the stack's users share."""
     return access.shared_url(role) if isinstance(access, SharedAccess) else access.url(role)

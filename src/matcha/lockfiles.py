@@ -39,11 +39,13 @@ def compile_lock(
     limits: Iterable[str] = (),
     python: str,
     output: Path,
+    universal: bool = False,
 ) -> None:
     """Resolve requirement lines for this platform and `python` into a hash-locked file, written whole.
 
     `limits` are lines of constraints besides those of the file. Lines that say where packages are to be had
-    stand in the lock as well: who installs it has to look there.
+    stand in the lock as well: who installs it has to look there. `universal`: for every platform, where it is
+    installed on other machines.
 
     Raises EnvironmentUnresolvable with uv's reason, or another EnvironmentFailed.
     """
@@ -54,6 +56,7 @@ def compile_lock(
         more = Path(folder) / "constraints.txt"
         more.write_text("".join(f"{line}\n" for line in limits))
         flags = ["--generate-hashes", "--no-header", "--python-version", python, "-o", made.name]
+        flags += ["--universal"] if universal else []
         for file in (more.name, *([constraints.absolute()] if constraints else [])):
             flags += ["--constraints", str(file)]
         uvtool.run(["pip", "compile", "--quiet", *flags, source.name], cwd=Path(folder))

@@ -191,29 +191,6 @@ class Target(Protocol):
         """What a destroyed stack left on purpose, as lines for a person."""
 
 
-class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """A training job. Resources: GPUs and CPU cores by number, memory as `8Gi`; None means no demand."""
-
-    command: tuple[str, ...]
-    gpu: int = 0
-    cpu: float | None = None
-    memory: str | None = None
-    python: Path = Path()
-    env: dict[str, str] = msgspec.field(default_factory=dict)
-    folder: Path = Path()
-
-
-@runtime_checkable
-class JobRunner(Protocol):
-    """A target that runs training jobs."""
-
-    def check(self, job: Job) -> None:
-        """Raises BadInput, saying what was found, for resources that can never be had here."""
-
-    def run(self, job: Job) -> int:
-        """Run it to its end, its output streaming to this process's; its exit code."""
-
-
 @runtime_checkable
 class Elsewhere(Protocol):
     """A target whose stack is not in the project's folder. `leads` are the options that say where it is."""

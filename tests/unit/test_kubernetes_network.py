@@ -13,6 +13,7 @@ import pytest
 from matcha import planning, registry
 from matcha.component import Component, Deployment, ModelServer, Service
 from matcha.targets.kubernetes import KubernetesOptions, desired
+from matcha.targets.kubernetes.names import JOB, MANAGER, labels, selector
 from matcha.targets.kubernetes.setting import Setting, setting
 
 LOCK = Path(registry.__file__).parent / "components" / "dvc" / "requirements.lock"
@@ -143,6 +144,7 @@ def pods(documents: list[dict[str, Any]]) -> Iterator[Pod]:
             if name not in seen:
                 seen.add(name)
                 yield Pod(name, given, tuple(numbers))
+    yield Pod(JOB, {**labels(JOB, MANAGER), **selector(JOB)})  # which a run adds
 
 
 def passes(
@@ -222,6 +224,16 @@ def out(clients: set[str], *ports: int) -> set[Flow]:
     return {(c, server, port) for c in clients for server in (ANYWHERE, NEIGHBOUR) for port in ports}
 
 
+def of_jobs(found: Setting) -> set[Flow]:
+    """To the stack's servers, as their users reach them."""
+    return {(JOB, s.name, p.preferred) for s in found.services for p in s.ports}
+
+
+def others_than_jobs(flows: set[Flow]) -> set[Flow]:
+    """Users' own code goes anywhere outside of the stack."""
+    return {f for f in flows if f[0] != JOB or f[1] not in (ANYWHERE, NEIGHBOUR)}
+
+
 def without_dns(flows: set[Flow]) -> set[Flow]:
     return {f for f in flows if f[1] not in (ANYWHERE, NEIGHBOUR) or f[2] not in DNS}
 
@@ -237,8 +249,16 @@ def test_pods_may_talk_to_whom_they_need_and_to_nobody_else(deployments: tuple[D
         *((name, "mysql", 3306) for name in with_database(found)),
         *((name, "object-store", 7070) for name in with_storage(found)),
         *out({"environment-builder"}, 443),
+        (JOB, "object-store", 7070),
     }
-    assert without_dns(allowed(found)) == graph(found) | own
+    assert without_dns(others_than_jobs(allowed(found))) == graph(found) | of_jobs(found) | own
+
+
+def test_jobs_go_anywhere_but_to_the_database() -> None:
+    flows = {f for f in allowed(stack({})) if f[0] == JOB}
+    assert {(JOB, ANYWHERE, SSH), (JOB, NEIGHBOUR, SSH), (JOB, "mlflow", 5001)} <= flows
+    assert not {f for f in flows if f[1] == "mysql"}
+    assert not {f for f in allowed(stack({})) if f[1] == JOB}  # and nobody to them
 
 
 def test_servers_outside_are_reached_on_their_ports_only() -> None:
@@ -248,7 +268,7 @@ def test_servers_outside_are_reached_on_their_ports_only() -> None:
         *out({"environment-builder", "bucket-check", *with_storage(found)}, 443),
         *out({"environment-builder"}, 8081),
     }
-    assert without_dns(allowed(found)) == graph(found) | own
+    assert without_dns(others_than_jobs(allowed(found))) == graph(found) | of_jobs(found) | own
 
 
 @pytest.mark.parametrize(
@@ -279,8 +299,8 @@ def test_every_pod_may_have_names_resolved(options: dict[str, str]) -> None:
     names = {pod.name for pod in pods(rendered(found))}
     assert names > {"mlflow", "environment-builder", *(["bucket-check"] if options else ["mysql-dump"])}
     assert out(names, *DNS) <= allowed(found, "TCP")
-    assert allowed(found, "UDP") == out(names, *DNS)
-    assert allowed(found, "SCTP") == set()
+    assert others_than_jobs(allowed(found, "UDP")) == out(names - {JOB}, *DNS)
+    assert others_than_jobs(allowed(found, "SCTP")) == set()
 
 
 def test_what_a_service_refers_to_it_may_reach() -> None:

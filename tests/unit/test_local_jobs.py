@@ -12,14 +12,18 @@ import psutil
 import pytest
 
 from matcha.errors import BadInput, NotFound
-from matcha.target import Job
+from matcha.host import sweep
+from matcha.job import Demand, Job, memory_bytes
 from matcha.targets.local import jobs
+from support.matcha import until
 
 PYTHON = Path(sys.executable)
 
 
 def job(*command: str, folder: Path, **changes: object) -> Job:
-    return Job(command=command, python=PYTHON, folder=folder, **changes)  # type: ignore[arg-type]
+    needs = {name: changes.pop(name) for name in ("gpu", "cpu", "memory") if name in changes}
+    demand = Demand(**needs)  # type: ignore[arg-type]
+    return Job(command=command, python=PYTHON, folder=folder, demand=demand, **changes)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("code", [0, 1, 7, 255])
@@ -103,35 +107,35 @@ def test_gpus_that_the_user_left_visible(chosen: str | None, left: list[str]) ->
     [("512", 512), ("2K", 2000), ("1.5Gi", 3 * 2**29), ("8Gi", 2**33), ("1T", 10**12)],
 )
 def test_amounts_of_memory(text: str, size: int) -> None:
-    assert jobs.memory_bytes(text) == size
+    assert memory_bytes(text) == size
 
 
 @pytest.mark.parametrize("text", ["", "8GB", "-1Gi", "lots", "1e3"])
 def test_what_is_no_amount_of_memory(text: str) -> None:
     with pytest.raises(BadInput):
-        jobs.memory_bytes(text)
+        memory_bytes(text)
 
 
 def test_resources_this_machine_does_not_have_are_refused_with_what_it_has(tmp_path: Path) -> None:
     cores = os.cpu_count() or 1
     with pytest.raises(BadInput, match=f"this machine has {cores}") as refused:
-        jobs.check(job("x", folder=tmp_path, cpu=cores + 1.0))
+        jobs.check(Demand(cpu=cores + 1.0))
     assert refused.value.resolution == f"Ask for {cores} at most."
     with pytest.raises(BadInput, match="this machine has") as refused:
-        jobs.check(job("x", folder=tmp_path, memory="1000Ti"))
+        jobs.check(Demand(memory="1000Ti"))
     assert refused.value.resolution.startswith("Ask for ")
     with pytest.raises(BadInput, match="positive numbers") as refused:
-        jobs.check(job("x", folder=tmp_path, gpu=-1))
+        jobs.check(Demand(gpu=-1))
     assert refused.value.resolution
     for cpu in (float("nan"), 0.0):
         with pytest.raises(BadInput, match="--gpu and --cpu take positive numbers"):
-            jobs.check(job("x", folder=tmp_path, cpu=cpu))
+            jobs.check(Demand(cpu=cpu))
     for nothing in ("0", "0Gi", "0.4"):
         with pytest.raises(BadInput, match="--memory takes more than nothing"):
-            jobs.check(job("x", folder=tmp_path, memory=nothing))
+            jobs.check(Demand(memory=nothing))
     with pytest.raises(BadInput, match="found"):
-        jobs.check(job("x", folder=tmp_path, gpu=len(jobs.gpus()) + 1))
-    jobs.check(job("x", folder=tmp_path, cpu=1.0, memory="1Mi"))
+        jobs.check(Demand(gpu=len(jobs.gpus()) + 1))
+    jobs.check(Demand(cpu=1.0, memory="1Mi"))
 
 
 def test_gpus_are_those_the_driver_lists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,18 +146,18 @@ def test_gpus_are_those_the_driver_lists(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     assert jobs.gpus() == ["NVIDIA A", "NVIDIA B"]
-    jobs.check(job("x", folder=tmp_path, gpu=2))
+    jobs.check(Demand(gpu=2))
     with pytest.raises(BadInput, match=r"3 GPUs asked for, found 2: NVIDIA A, NVIDIA B\."):
-        jobs.check(job("x", folder=tmp_path, gpu=3))
+        jobs.check(Demand(gpu=3))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
     with pytest.raises(BadInput, match="2 GPUs asked for, found 1: NVIDIA B; CUDA_VISIBLE_DEVICES is '1'"):
-        jobs.check(job("x", folder=tmp_path, gpu=2))
+        jobs.check(Demand(gpu=2))
 
 
 RUNNER = """
     import sys
     from pathlib import Path
-    from matcha.target import Job
+    from matcha.job import Demand, Job
     from matcha.targets.local import jobs
     folder, child, jobs.GRACE = Path(sys.argv[1]), sys.argv[2], float(sys.argv[3])
     job = Job(command=("python", "-c", child), python=Path(sys.executable), folder=folder)
@@ -216,3 +220,24 @@ def test_signals_reach_the_job_and_end_it(tmp_path: Path, number: signal.Signals
     runner.send_signal(number)
     assert runner.wait(60) in (1, 128 + number)
     assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
+
+
+def test_running_jobs_are_listed_and_one_is_ended(tmp_path: Path) -> None:
+    """Each with what it started; the others stay."""
+    both = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import time; time.sleep(600)'])"
+    variables = {**os.environ, **jobs.marks("listed", tmp_path)}
+    running = [subprocess.Popen([sys.executable, "-c", both], env=variables) for _ in range(2)]
+    try:
+        until(lambda: len(sweep.tagged("listed", mark=sweep.JOB)) == 4, 20)
+        found = {each.name: each for each in jobs.listed("listed", tmp_path)}
+        assert set(found) == {f"process-{each.pid}" for each in running}
+        assert {each.condition for each in found.values()} == {"running"}
+        jobs.cancel(f"process-{running[0].pid}", "listed", tmp_path)
+        running[0].wait(20)
+        assert [each.name for each in jobs.listed("listed", tmp_path)] == [f"process-{running[1].pid}"]
+        with pytest.raises(NotFound, match="no running job"):
+            jobs.cancel(f"process-{running[0].pid}", "listed", tmp_path)
+    finally:
+        sweep.sweep("listed", 1.0, mark=sweep.JOB)
+        for each in running:
+            each.wait(20)

@@ -429,7 +429,7 @@ def test_destroy_leaves_nothing(bench: Make, user_folders: Path) -> None:
 RUNNER = """
 import sys
 from pathlib import Path
-from matcha.target import Job
+from matcha.job import Job
 from matcha.targets.local import LocalTarget
 child = "import os, subprocess, sys, time; "
 child += "subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(99)']); "

@@ -28,6 +28,7 @@ from matcha.api.types import (
 from matcha.cli.commands import PANELS
 from matcha.component import Deployment, Output
 from matcha.errors import BadInput
+from matcha.job import JobStatus
 from matcha.planning import Plan, Step
 from matcha.views import documents
 
@@ -74,6 +75,9 @@ DOCUMENTS: dict[str, Any] = {
     "force-unlock": documents.LockDocument(broken=True, owner="ann"),
     "get": documents.values(OUTPUTS),
     "init": documents.PathDocument("/p/matcha.yaml"),
+    "jobs cancel": documents.DoneDocument("cancel", "train-1"),
+    "jobs list": [JobStatus(name="train-1", condition="running", command=("python", "train.py"))],
+    "jobs logs": documents.LogLine("train-1", "epoch 1"),
     "logs": documents.LogLine("mlflow", "started"),
     "models": [ServedModel(name="movie", versions=("3",), aliases={"a": "3"}, deployments=(MOVIE,))],
     "monitor": [REPORT],

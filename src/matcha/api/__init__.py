@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from matcha.api.inspect import get, logs, status, url
 from matcha.api.lifecycle import destroy, force_unlock, init, manifests, plan, provision, start, stop
+from matcha.api.queued import cancel, job_logs, jobs
 from matcha.api.serving import deploy, models, monitor, predict, undeploy
 from matcha.api.training import connect, env, run, runs_jobs
 from matcha.api.upkeep import doctor, example, examples
 
 __all__ = [
+    "cancel",
     "connect",
     "deploy",
     "destroy",
@@ -19,6 +21,8 @@ __all__ = [
     "force_unlock",
     "get",
     "init",
+    "job_logs",
+    "jobs",
     "logs",
     "manifests",
     "models",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import NamedTuple
 from matcha import environments, lockfiles, requirements
 from matcha.api._project import Project
 from matcha.component import Environment
+from matcha.errors import BadInput
 from matcha.events import Emit, Event
 from matcha.requirements import Required
 
@@ -48,6 +50,40 @@ def prepare(opened: Project, emit: Emit) -> Workspace:
     return Workspace(python, (_packages(opened, listed, own, python, emit),) if listed.exists() else ())
 
 
+class Distant(NamedTuple):
+    """What a job on another machine needs: its environment, and folders of packages that go with its code."""
+
+    environment: Environment
+    packages: Path | None = None
+
+
+def distant(opened: Project, python: str, emit: Emit) -> Distant:
+    """The project's workspace for machines that run `python` ("3.12"), resolved here and built there.
+
+    Raises BadInput for a package of the project that only this machine could run.
+    """
+    own = requirements.of_project(opened.root)
+    if own.shelves:
+        raise BadInput(
+            f"The project's packages are in a folder of this machine: {own.shelves[0]}",
+            details="Jobs run on other machines, in an environment that is built from package indexes.",
+            resolution="Publish them to an index: targets.kubernetes.index-url in matcha.yaml names it",
+        )
+    lock = _lock(opened, own, emit, python)
+    made = Environment(name="workspace", lock=lock, python=PYTHON)
+    listed = lock.with_suffix(".unlocked")
+    if not listed.exists():
+        return Distant(made)
+    folder = _packages(opened, listed, own, Path(sys.executable), emit)
+    if built := next((path for path in sorted(folder.rglob("*.so"))), None):
+        raise BadInput(
+            f"A package of the project was compiled for this machine: {built.relative_to(folder)}",
+            details="Jobs run on other machines, in an environment that is built from package indexes.",
+            resolution="Publish it to an index, or give the job an image that has it: matcha run --image",
+        )
+    return Distant(made, folder)
+
+
 def _install(lock: Path, emit: Emit) -> Path:
     python = environments.python_for(PYTHON)
     if environments.is_installed(lock, python):
@@ -63,16 +99,20 @@ def _install(lock: Path, emit: Emit) -> Path:
     return home / "bin" / "python"
 
 
-def _lock(opened: Project, own: Required, emit: Emit) -> Path:
-    """The lock of the workspace with the project's own requirements; the ready-made one where it has none."""
+def _lock(opened: Project, own: Required, emit: Emit, python: str = "") -> Path:
+    """The lock of the workspace with the project's own requirements; the ready-made one where it has none.
+
+    `python`: of other machines; empty for this one.
+    """
     base = WORKSPACE / "requirements.lock"
     if not own.lines:
         return base
     about = [base.read_bytes(), *requirements.described(own)]
     about += [f"-c {line}".encode() for line in own.limits]
+    about += [f"for {python}".encode()] if python else []
     lock = opened.access().folder("locks") / f"workspace-{_digest(about)}.lock"
     if not lock.exists():
-        _resolve(own, lock, emit)
+        _resolve(own, lock, emit, python)
     return lock
 
 
@@ -80,11 +120,11 @@ def _digest(parts: Sequence[bytes]) -> str:
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
 
 
-def _resolve(own: Required, lock: Path, emit: Emit) -> None:
+def _resolve(own: Required, lock: Path, emit: Emit, python: str) -> None:
     emit(Event(SUBJECT, "progress", "resolving the project's requirements"))
     whole = lock.with_suffix(".whole")
     clients = requirements.of_file(WORKSPACE / "requirements.in").lines
-    _compile([*clients, *_matcha(), *own.lines], own.limits, whole, emit)
+    _compile([*clients, *_matcha(), *own.lines], own.limits, whole, emit, python)
     locked, unlocked = lockfiles.split(whole.read_text())
     if unlocked:
         lockfiles.write_whole(lock.with_suffix(".unlocked"), unlocked)
@@ -92,12 +132,17 @@ def _resolve(own: Required, lock: Path, emit: Emit) -> None:
     whole.unlink()
 
 
-def _compile(wanted: Sequence[str], limits: Sequence[str], output: Path, emit: Emit) -> None:
-    python = environments.python_for(PYTHON)
-
+def _compile(
+    wanted: Sequence[str], limits: Sequence[str], output: Path, emit: Emit, python: str = ""
+) -> None:
     def resolve(constraints: Path | None) -> None:
         environments.compile_lock(
-            wanted, constraints=constraints, limits=limits, python=python, output=output
+            wanted,
+            constraints=constraints,
+            limits=limits,
+            python=python or environments.python_for(PYTHON),
+            output=output,
+            universal=bool(python),
         )
 
     try:

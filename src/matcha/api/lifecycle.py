@@ -25,6 +25,7 @@ from matcha.errors import (
     WouldLoseData,
 )
 from matcha.events import Emit, Event, silent
+from matcha.job import OVER, JobQueue
 from matcha.planning import Plan
 from matcha.state import State
 from matcha.target import Blinkered, Contested, Forgetful, LockInfo, Manifests, Preparing
@@ -207,12 +208,28 @@ def _run_once(opened: Project, journal: engine.Journal, emit: Emit) -> None:
 def stop(
     project: Folder = ".", *, target: str | None = None, emit: Emit = silent, lock_wait: float = LOCK_WAIT
 ) -> None:
-    """Stop every process; all data stays. Raises NotProvisioned where there is no stack."""
+    """Stop every process; all data stays. Raises NotProvisioned where there is no stack, MatchaError where
+    jobs would be ended with it.
+    """
     opened = _recorded.open_recorded(project, target, emit)
     opened.state()
+    _refuse_jobs(opened)
     with engine.locked(opened.store, "stop", wait=lock_wait, emit=emit) as token:
         opened.target.stop(emit)
         engine.Journal(opened.store, opened.state(), token).change(lambda s: s.next(phase="stopped"))
+
+
+def _refuse_jobs(opened: Project) -> None:
+    if not isinstance(opened.target, JobQueue):
+        return
+    going = [job.name for job in opened.target.jobs() if job.condition not in OVER]
+    if going:
+        what = f"{len(going)} jobs are" if len(going) > 1 else "A job is"
+        raise MatchaError(
+            f"{what} not over yet, and would be ended: {', '.join(going)}",
+            details="matcha jobs list shows them.",
+            resolution=f"Wait for it, or end it: matcha jobs cancel {going[0]}",
+        )
 
 
 def start(

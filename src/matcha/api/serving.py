@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from matcha import engine, inference, spec
-from matcha.api import _given, _locks, _models, _switching
+from matcha.api import _given, _locks, _models, _relayed, _switching
 from matcha.api import rows as reading
 from matcha.api._project import Folder, Project, open_project
 from matcha.api.lifecycle import LOCK_WAIT
@@ -46,7 +46,11 @@ def deploy(
     NotFound for a model the registry does not know; and ComponentFailed when the model cannot be loaded;
     what was served before goes on answering then. Killed, it is as if it had never begun, or had ended:
     `provision` sees to that.
+
+    In a job on a cluster, whoever follows the job does it (`matcha run`, `matcha jobs logs --follow`).
     """
+    if _relayed.is_here():
+        return _relayed.deploy(model, name=name, sensitive=sensitive)
     opened = open_project(project, target)
     _require_running(opened)
     if name is not None:

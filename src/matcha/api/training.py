@@ -14,13 +14,14 @@ import msgspec
 
 from matcha import nearest, pythons
 from matcha.api import _models, _workspace
+from matcha.api import queued as remote
 from matcha.api._project import Folder, Project, open_project
 from matcha.api._workspace import WORKSPACE
 from matcha.component import Component, ModelRegistry, Output
 from matcha.errors import BadInput, MatchaError, NotProvisioned
 from matcha.events import Emit, Event, silent
+from matcha.job import Demand, Job, JobQueue, JobRunner
 from matcha.state import State
-from matcha.target import Job, JobRunner
 
 
 def env(project: Folder = ".", *, target: str | None = None) -> dict[str, Output]:
@@ -43,6 +44,8 @@ def connect(project: Folder | None = None) -> dict[str, str]:
     has a matcha.yaml; otherwise the current one. Warns (UserWarning) for an installed client library of
     another version than the stack's. Raises NotProvisioned where there is no stack.
     """
+    if given := os.environ.get(remote.VARIABLES):  # in a job, which has them already
+        return {name: os.environ[name] for name in given.split(",") if name in os.environ}
     root, how = _where(project)
     try:
         variables = {name: output.value for name, output in env(root).items()}
@@ -102,15 +105,23 @@ def run(
     gpu: int = 0,
     cpu: float | None = None,
     memory: str | None = None,
+    image: str = "",
+    detach: bool = False,
     emit: Emit = silent,
+    say: remote.Say = lambda _: None,
 ) -> int:
     """Run `command` with the stack's variables set, in an environment that has the stack's client libraries
     and the project's own requirements; the command's exit code.
 
     `folder` is where it runs: one of the project, whose own is taken without it. The project's requirements
     are resolved under the serving environment's versions, so that what is trained loads where it is served;
-    where they cannot be, that is said and they are resolved without. Raises BadInput for an empty command,
-    a folder elsewhere, or resources that this target does not have.
+    where they cannot be, that is said and they are resolved without.
+
+    On a target with machines of its own the project's files go there, as .gitignore has them, and `say` gets
+    what the job writes, line by line; on this machine it writes to this process's own output. `image`: one to
+    run in instead, with its own packages. `detach`: return once it is queued; `say` gets its name.
+
+    Raises BadInput for an empty command, a folder elsewhere, or resources that this target does not have.
     """
     if not command:
         raise BadInput("There is no command to run.", resolution="matcha run -- python train.py")
@@ -119,15 +130,24 @@ def run(
     state = opened.state()
     if state.phase == "stopped":
         raise MatchaError("The stack is stopped.", resolution="matcha start")
-    runner = opened.target
+    runner, demand = opened.target, Demand(gpu=gpu, cpu=cpu, memory=memory)
+    if isinstance(runner, JobQueue):
+        return remote.run_remote(
+            opened, runner, command, demand, where, image=image, detach=detach, emit=emit, say=say
+        )
+    if image or detach:
+        raise BadInput(
+            f"Jobs on the {runner.name} target run in this terminal, and in no image.",
+            resolution="Run it without --image and --detach, or on a cluster.",
+        )
     if not isinstance(runner, JobRunner):
         raise BadInput(
             f"The {opened.target.name} target does not run jobs.",
             details="Your own code reaches the stack with its environment variables set.",
             resolution="matcha env",
         )
-    job = Job(command=tuple(command), gpu=gpu, cpu=cpu, memory=memory)
-    runner.check(job)
+    job = Job(command=tuple(command), demand=demand)
+    runner.check(demand)
     workspace = _workspace.prepare(opened, emit)
     began = int(time.time() * 1000)
     variables = {n: o.value for n, o in env(opened.root, target=target).items()}
@@ -141,7 +161,7 @@ def run(
 
 def runs_jobs(project: Folder = ".", *, target: str | None = None) -> bool:
     """Whether `run` is of use there."""
-    return isinstance(open_project(project, target).target, JobRunner)
+    return isinstance(open_project(project, target).target, (JobRunner, JobQueue))
 
 
 def _inside(opened: Project, folder: Folder | None) -> Path:

@@ -13,7 +13,11 @@ from matcha.cli.place import folder_inside, project_folder
 if TYPE_CHECKING:
     from matcha.events import Event
 
-EXAMPLES = ("matcha run -- python train.py", "matcha run --gpu 1 -- python train.py --epochs 3")
+EXAMPLES = (
+    "matcha run -- python train.py",
+    "matcha run --gpu 1 --memory 16Gi -- python train.py --epochs 3",
+    "matcha run --detach -- python train.py",
+)
 SETTINGS = {"allow_interspersed_args": False}  # what follows CMD is CMD's own
 
 Command = Annotated[list[str], typer.Argument(metavar="CMD", help="The command and its arguments.")]
@@ -21,6 +25,10 @@ Gpu = Annotated[
     int, typer.Option("--gpu", min=0, metavar="N", show_default=False, help="GPUs that it needs.")
 ]
 Cpu = Annotated[float | None, typer.Option("--cpu", min=0, metavar="N", help="CPU cores that it needs.")]
+Image = Annotated[
+    str, typer.Option("--image", metavar="I", show_default=False, help="Run in it, with its own packages.")
+]
+Detach = Annotated[bool, typer.Option("--detach", help="Queue it, print its name, and end.")]
 Memory = Annotated[str | None, typer.Option("--memory", metavar="SIZE", help="Memory it needs, such as 4Gi.")]
 
 
@@ -29,6 +37,8 @@ def command(
     gpu: Gpu = 0,
     cpu: Cpu = None,
     memory: Memory = None,
+    image: Image = "",
+    detach: Detach = False,
     project: Project = None,
     target: Target = None,
 ) -> int:
@@ -37,6 +47,9 @@ def command(
     It runs in an environment that has the stack's client libraries and what the project requires, with the
     stack's variables set, in the folder that you are in, or in the project's where that is another one. The
     exit code is its own.
+
+    On a cluster it is a job: the project's files go there, less what .gitignore leaves out; its output is
+    shown here, and it goes on when this terminal does not. Ctrl-C ends it.
     """
     from matcha import api
 
@@ -48,6 +61,10 @@ def command(
             if event.phase in ("done", "failed"):
                 display.pause()  # the command's own output may follow at once
 
+        def say(text: str) -> None:
+            display.pause()
+            screen.write(f"{text}\n")
+
         return api.run(
             cmd,
             project=folder,
@@ -56,5 +73,8 @@ def command(
             gpu=gpu,
             cpu=cpu,
             memory=memory,
+            image=image,
+            detach=detach,
             emit=emit,
+            say=say,
         )

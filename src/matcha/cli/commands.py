@@ -27,7 +27,7 @@ PANELS = {
         "start",
         "destroy",
     ),
-    "Train": ("run", "env"),
+    "Train": ("run", "jobs", "env"),
     "Serve": ("deploy", "models", "predict", "monitor", "undeploy"),
     "Help": ("example", "doctor", "force-unlock"),
 }

@@ -62,7 +62,7 @@ def new_lease(operation: str, now: float, place: str) -> Lease:
     """`place` is `where()` or `machine()`: what `is_abandoned` will compare."""
     pid = os.getpid()
     return Lease(
-        owner=f"{_user()}@{socket.gethostname()} (pid {pid})",
+        owner=f"{person()} (pid {pid})",
         operation=operation,
         since=now,
         expires=now + LEASE,
@@ -73,11 +73,13 @@ def new_lease(operation: str, now: float, place: str) -> Lease:
     )
 
 
-def _user() -> str:
+def person() -> str:
+    """`user@machine`, for others to read."""
     try:
-        return getpass.getuser()
+        user = getpass.getuser()
     except (KeyError, OSError):  # a container's user without a name
-        return str(os.getuid())
+        user = str(os.getuid())
+    return f"{user}@{socket.gethostname()}"
 
 
 def is_abandoned(lease: Lease, place: str) -> bool:

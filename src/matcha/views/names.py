@@ -57,6 +57,8 @@ def readable(name: str) -> str:
 def step_name(key: str, titles: Titles, action: Action = "create") -> tuple[str, str]:
     """The thing a step is about, and what is done to it."""
     kind, _, name = key.partition("/")
+    if kind == "job" and name:  # as it is typed
+        return name, ""
     title, verb = WHOLE.get(key) or (
         title_of(name or kind, titles),
         VERBS.get(kind, "" if not name else kind),

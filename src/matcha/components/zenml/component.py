@@ -22,6 +22,7 @@ from matcha.component import (
     Resources,
     Service,
     digest_of,
+    reachable,
     shared_url,
 )
 from matcha.components.zenml import wiring
@@ -144,7 +145,7 @@ class ZenML(Component):
 
     def _twin(self, access: Access, tracker: str) -> str:
         """Id of the ZenML stack for machines that reach MLflow at `tracker`; made where there is none."""
-        with Server(access.url(self.role)) as server:
+        with Server(reachable(access).url(self.role)) as server:
             server.login(password=access.secret(wiring.KEY))
             return wiring.ensure_twin(server, tracker)
 

@@ -22,6 +22,7 @@ KEY = "zenml-api-key"
 STACK_ID = "zenml-stack-id"
 PROJECT_ID = "zenml-project-id"
 
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 ARTIFACT_STORES = {"s3": "s3", "az": "azure", "abfs": "azure", "abfss": "azure"}
 
 
@@ -62,14 +63,16 @@ def tracking(url: str, suffix: str = "") -> Part:
 
 
 def ensure_twin(server: Server, tracker: str) -> str:
-    """Id of a stack like Matcha's whose experiment tracker is at `tracker`, named after its port.
+    """Id of a stack like Matcha's whose experiment tracker is at `tracker`, named after its port, and after
+    its host where that is not whoever asks.
 
     Raises NotProvisioned before `wire`.
     """
     base = server.find("/stacks", name=NAME)
     if base is None:
         raise NotProvisioned("The stack is not registered with its ZenML server yet.")
-    suffix = f"-{urlsplit(tracker).port}"
+    where = urlsplit(tracker)
+    suffix = f"-{where.port}" if where.hostname in LOOPBACK else f"-{where.hostname}-{where.port}"
     part = tracking(tracker, suffix)
     found = server.find("/components", name=part.name, type=part.type)
     ids = {kind: str(held[0]["id"]) for kind, held in base["metadata"]["components"].items()}

@@ -9,7 +9,7 @@ from matcha.component import Output, Service
 from matcha.errors import NotProvisioned
 from matcha.host.ports import HOST
 from matcha.targets.kubernetes.names import STORE
-from matcha.targets.kubernetes.resolve import resolve
+from matcha.targets.kubernetes.resolve import base_url, port_number, resolve
 from matcha.targets.kubernetes.secrets import Secrets
 from matcha.targets.kubernetes.setting import Setting
 
@@ -96,6 +96,71 @@ class ClusterAccess:
 
     def folder(self, name: str) -> Path:
         return self._folder(name)
+
+
+class InsideAccess:
+    """`matcha.component.InsideAccess`: how a pod of the stack reaches it. `here` is for what asks servers
+    now; `folder` makes nothing, for it is the pod's own.
+    """
+
+    def __init__(self, setting: Setting, secrets: Secrets, here: ClusterAccess) -> None:
+        self._setting = setting
+        self._secrets = secrets
+        self.here = here
+
+    def url(self, role: str) -> str:
+        return base_url(self._of(role))
+
+    def shared_url(self, role: str) -> str:
+        return self.here.shared_url(role)
+
+    def address(self, role: str, port: str) -> str:
+        service = self._of(role)
+        try:
+            return f"{service.name}:{port_number(service, port)}"
+        except KeyError:
+            raise NotProvisioned(f'The {role} has no port "{port}".') from None
+
+    def _of(self, role: str) -> Service:
+        found = self._setting.around.peers.get(role)
+        if found is None or not found.ports:
+            raise NotProvisioned(f"The {role} is not running yet.")
+        return found
+
+    def secret(self, name: str) -> str:
+        return self._secrets.get(name)
+
+    def keep_secret(self, name: str, value: str) -> None:
+        self._secrets.keep(name, value)
+
+    def store(self, area: str) -> str:
+        return f"{self._setting.storage.url}/{area}"
+
+    def store_env(self) -> Mapping[str, Output]:
+        storage = self._setting.storage
+        where = {
+            "AWS_ENDPOINT_URL": storage.endpoint,
+            "AWS_REGION": storage.region,
+            "AWS_DEFAULT_REGION": storage.region,
+        }
+        return {
+            **{n: Output(v) for n, v in where.items() if v},
+            "AWS_ACCESS_KEY_ID": Output(self._key(storage.access_key), sensitive=True),
+            "AWS_SECRET_ACCESS_KEY": Output(self._key(storage.secret_key), sensitive=True),
+        }
+
+    def _key(self, name: str) -> str:
+        storage = self._setting.storage
+        return self._secrets.get(name) if storage.own else self._secrets.of(storage.secret, name)
+
+    def inside(self, template: str) -> str:
+        return resolve(template, None, self._setting.around)
+
+    def database(self, name: str) -> Path | None:
+        return None
+
+    def folder(self, name: str) -> Path:
+        return Path("/tmp", name)  # noqa: S108 - of the pod
 
 
 def roles_of(services: Sequence[Service]) -> dict[str, str]:

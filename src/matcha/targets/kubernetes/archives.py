@@ -51,6 +51,7 @@ MACHINE = "kubernetes.io/arch"  # label of nodes
 # The largest environment of Matcha's own takes 934 MB and packs to 308 MB; PyTorch's with CUDA 8 GB and more.
 UNPACKED, BUILT = "3Gi", "4Gi"
 BUILD_SECONDS = 3600
+_KERNELS = {"amd64": "x86_64", "arm64": "aarch64"}
 
 
 def has_image(environment: Environment) -> bool:
@@ -90,6 +91,11 @@ def address(setting: Setting, environment: Environment) -> str:
     """
     name = f"{environment.name}-{_made_from(setting, environment)}-{{machine}}"
     return f"{setting.storage.url}/environments/{name}.tar.gz"
+
+
+def placed(setting: Setting, environment: Environment, machine: str) -> str:
+    """`address` on a kind of node (`amd64`): an archive bears the name that the kernel has for it."""
+    return address(setting, environment).replace("{machine}", _KERNELS.get(machine, machine))
 
 
 def _made_from(setting: Setting, environment: Environment) -> str:

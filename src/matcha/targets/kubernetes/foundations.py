@@ -22,7 +22,7 @@ from lightkube.resources.core_v1 import Namespace
 from matcha.component import Resources, digest_of
 from matcha.targets.kubernetes import archives, code, first_start
 from matcha.targets.kubernetes.compare import amount
-from matcha.targets.kubernetes.names import DATABASE, MANAGER, STORE, labels, put_instance
+from matcha.targets.kubernetes.names import DATABASE, JOB, MANAGER, STORE, labels, put_instance
 from matcha.targets.kubernetes.network import DATABASE_DUMP, DATABASE_SETUP, policies
 from matcha.targets.kubernetes.pod import (
     DISK_LIMIT,
@@ -80,8 +80,10 @@ def needs_database(setting: Setting) -> bool:
 
 
 def network(setting: Setting) -> Objects:
-    """Who may talk to whom, and whom pods trust: there before any pod is."""
+    """Who may talk to whom, whom pods trust, and as whom jobs run: there before any pod is."""
     yield from policies(setting)
+    yield account(JOB, MANAGER)
+    yield code.folder_map(code.POD_CODE)
     if setting.trust:
         yield code.texts(archives.TRUST, archives.TRUST, MANAGER, {archives.TRUST_NAME: setting.trust})
 

@@ -34,7 +34,7 @@ def pod_lines(cluster: Cluster, name: str, lines: int, follow: bool) -> Iterator
         return
     for pod in _pods(cluster, name):
         for status in _telling(pod):
-            for line in _last(cluster, pod, status, lines):
+            for line in last_lines(cluster, pod, status, lines):
                 yield _split(line)[1]
 
 
@@ -48,23 +48,33 @@ def last_line(cluster: Cluster, pod: Pod) -> str:
     return ""
 
 
+def texts(lines: Iterable[str]) -> list[str]:
+    """Without their times."""
+    return [_split(line)[1] for line in lines]
+
+
+def stuck_in(pod: Pod) -> ContainerStatus | None:
+    """The init container that a pod is at, or ended with."""
+    return next(iter(_telling(pod)), None)
+
+
 def _followed(cluster: Cluster, name: str, lines: int) -> Iterator[str]:
     """Of the newest pod, container after container."""
-    read: dict[tuple[str, str], _Read] = {}
+    read: dict[tuple[str, str], Read] = {}
     while True:
         for pod in _pods(cluster, name)[-1:]:
             for status in _telling(pod)[:1]:
                 key = (_meta(pod).uid, status.name)
                 if key not in read:
-                    first, read[key] = not read, _Read(status.restartCount)
-                    old = read[key].further(_last(cluster, pod, status, max(lines, 1))) if first else ()
+                    first, read[key] = not read, Read(status.restartCount)
+                    old = read[key].further(last_lines(cluster, pod, status, max(lines, 1))) if first else ()
                     yield from (line for line in old if lines)
                     read[key].cut_off()
-                yield from _on(cluster, pod, status, read[key])
+                yield from read_on(cluster, pod, status, read[key])
         time.sleep(AGAIN)
 
 
-def _on(cluster: Cluster, pod: Pod, status: ContainerStatus, read: _Read) -> Iterator[str]:
+def read_on(cluster: Cluster, pod: Pod, status: ContainerStatus, read: Read) -> Iterator[str]:
     """Until the container ends or the connection does: whoever asks again misses nothing."""
     if status.restartCount > read.restarts:
         read.restarts = status.restartCount
@@ -77,7 +87,7 @@ def _on(cluster: Cluster, pod: Pod, status: ContainerStatus, read: _Read) -> Ite
         yield from read.further(answer.iter_lines())
 
 
-class _Read:
+class Read:
     """How far the log of a container was read. Several lines may bear the same time."""
 
     def __init__(self, restarts: int) -> None:
@@ -155,7 +165,7 @@ def _has_predecessor(status: ContainerStatus) -> bool:
     return bool(not waits and status.lastState and status.lastState.terminated)
 
 
-def _last(cluster: Cluster, pod: Pod, status: ContainerStatus, lines: int) -> list[str]:
+def last_lines(cluster: Cluster, pod: Pod, status: ContainerStatus, lines: int) -> list[str]:
     now = _asked(cluster, pod, status.name, tailLines=lines)
     if len(now) >= lines or not _has_predecessor(status):
         return now

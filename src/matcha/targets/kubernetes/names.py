@@ -29,6 +29,7 @@ NOTES = "matcha-notes"
 SHARED = "shared"  # the name of what users of the stack share, and how its objects' names begin
 STORE = "object-store"
 DATABASE = "mysql"
+JOB = "job"  # the name that all jobs of users bear
 BUCKET_CHECK = "bucket-check"  # of a bucket that is not Matcha's
 
 

@@ -19,7 +19,7 @@ from lightkube.resources.networking_v1 import NetworkPolicy
 
 from matcha.component import Service
 from matcha.targets.kubernetes.archives import BUILDER, has_image
-from matcha.targets.kubernetes.names import BUCKET_CHECK, DATABASE, MANAGER, STORE, labels, selector
+from matcha.targets.kubernetes.names import BUCKET_CHECK, DATABASE, JOB, MANAGER, STORE, labels, selector
 from matcha.targets.kubernetes.resolve import DATABASE_PORT
 from matcha.targets.kubernetes.setting import STORE_PORT, Setting
 
@@ -49,7 +49,17 @@ def flows(setting: Setting) -> list[Flow]:
     if setting.own_database and any(s.databases for s in setting.services):
         found |= {Flow(name, DATABASE, DATABASE_PORT) for name in (DATABASE_SETUP, DATABASE_DUMP)}
         found |= set(_storage(setting, DATABASE_DUMP))
-    return sorted(found)
+    return sorted(found | set(_jobs(setting)))
+
+
+def _jobs(setting: Setting) -> Iterator[Flow]:
+    """They run users' own code, which fetches data from wherever that is. To the stack's pods they get by the
+    ports of services alone: the database server lets none of them in.
+    """
+    yield Flow(JOB, EVERYWHERE, 0)
+    yield from _storage(setting, JOB)
+    for service in setting.services:
+        yield from (Flow(JOB, service.name, port.preferred) for port in service.ports)
 
 
 def _of(setting: Setting, service: Service) -> Iterator[Flow]:

@@ -74,7 +74,19 @@ _Port = Annotated[
 _Ports = Annotated[
     dict[str, _Port], msgspec.Meta(description="ports by service, as in {mlflow: 5001, mlserver/grpc: 8081}")
 ]
+_Pools = Annotated[
+    dict[str, "Pool"],
+    msgspec.Meta(description="pools by name, as in {gpu: {gpu: 1, cpu: 6, memory: 110Gi}}"),
+]
 _RunAs = Annotated[Literal["fixed", "cluster"], msgspec.Meta(description="fixed or cluster")]
+
+
+class Pool(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What each node of it has for pods: CPU cores, memory, NVIDIA GPUs."""
+
+    cpu: Annotated[float, msgspec.Meta(gt=0, description="a number of CPU cores")]
+    memory: _Size
+    gpu: Annotated[int, msgspec.Meta(ge=0, description="a number of GPUs")] = 0
 
 
 class KubernetesOptions(
@@ -94,7 +106,8 @@ class KubernetesOptions(
     `index-url`: package index that environments are installed from. `ca-bundle`: a file of certificates
     (PEM, relative to the project) that pods trust instead of their image's own. `run-as`: the users that
     pods run as are `fixed`, or the `cluster` assigns them, as OpenShift wants it. `ports`: the loopback port
-    a forward prefers, by `service` or `service/port`.
+    a forward prefers, by `service` or `service/port`. `pools`: of nodes that the cluster's autoscaler adds
+    when a job needs one, which nobody sees before.
     """
 
     context: str = ""
@@ -116,6 +129,7 @@ class KubernetesOptions(
     ca_bundle: str = ""
     run_as: _RunAs = "fixed"
     ports: _Ports = msgspec.field(default_factory=dict)
+    pools: _Pools = msgspec.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         checks.check(self)

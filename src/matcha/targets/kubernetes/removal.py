@@ -96,12 +96,19 @@ def prune(cluster: Cluster, setting: Setting, fence: Callable[[], None]) -> None
     """What the stack no longer consists of: parts of services that are gone or others now, earlier versions
     of code. Volumes and secrets stay, and so does what the cluster itself made of Matcha's objects.
     """
-    wanted = desired.belonging(setting) | RECORD | {("ConfigMap", NOTES)}
+    wanted = desired.belonging(setting) | RECORD | {("ConfigMap", NOTES)} | _in_use(cluster)
     for objects in cluster.owned(PRUNED).values():
         for obj in objects:
             if desired.ref(obj) in wanted or obj.metadata.ownerReferences or _is_no_part(obj):
                 continue
             Fenced(cluster, fence).delete(type(obj), obj.metadata.name)
+
+
+def _in_use(cluster: Cluster) -> set[desired.Ref]:
+    """What Jobs that are not over yet read: code of an earlier Matcha, locks of users' own environments."""
+    specs = [job.spec.template.spec for job in cluster.found(Job) if not _is_over(job) and job.spec]
+    volumes = [volume for spec in specs for volume in (spec.volumes if spec else None) or ()]
+    return {("ConfigMap", volume.configMap.name) for volume in volumes if volume.configMap}
 
 
 def _is_no_part(obj: Any) -> bool:

@@ -38,6 +38,13 @@ class Secrets:
             error.resolution = "matcha plan"  # of one that is lost, which a provision may refuse to make
             raise error from None
 
+    def of(self, secret: str, key: str) -> str:
+        """Of a Secret that the user made. Raises NotProvisioned where it lacks it."""
+        try:
+            return values(self._cluster.get(Secret, secret))[key]
+        except KeyError:
+            raise NotProvisioned(f'The Secret {secret} has no "{key}".') from None
+
     def ensure(self, names: Iterable[str]) -> None:
         """Generates those that do not exist; one that does is never changed. Raises what `refuse` does."""
         wanted = list(names)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
 from lightkube.resources.apps_v1 import StatefulSet
@@ -16,6 +16,7 @@ from matcha.component import Access, Environment, Service
 from matcha.errors import BadInput, NotProvisioned, StateUnreadable, Unfit
 from matcha.events import Emit, Event
 from matcha.host.ports import refuse_unknown
+from matcha.job import Demand, JobStatus, RemoteJob
 from matcha.state import State
 from matcha.target import Foundation, ServiceStatus, Snapshot
 from matcha.targets.kubernetes import (
@@ -39,10 +40,12 @@ from matcha.targets.kubernetes import (
     volumes,
     workloads,
 )
+from matcha.targets.kubernetes.access import InsideAccess
 from matcha.targets.kubernetes.cluster import Cluster, Forbidden
 from matcha.targets.kubernetes.described import described, recorded
 from matcha.targets.kubernetes.fencing import Fenced
 from matcha.targets.kubernetes.here import Here
+from matcha.targets.kubernetes.jobs import priority
 from matcha.targets.kubernetes.kubefiles import joined, kubefiles
 from matcha.targets.kubernetes.logs import pod_lines
 from matcha.targets.kubernetes.machines import hidden, machines
@@ -68,6 +71,10 @@ from matcha.targets.kubernetes.setting import (
     with_service,
 )
 from matcha.targets.kubernetes.store import ClusterStore
+
+if TYPE_CHECKING:
+    from matcha.targets.kubernetes.jobs.delivery import Delivery
+    from matcha.targets.kubernetes.jobs.queue import Queue
 
 MADE_BY = "made-by"  # digest of what else the objects were rendered from
 FOUNDATION_SECONDS = 360.0
@@ -302,6 +309,61 @@ class KubernetesTarget:
             self._raiser().apply(desired.of_stack(found, [workloads.live_map(found, service)]))
             self._writing.touch(service.name, TOUCHED)
 
+    # -- jobs ------------------------------------------------------------------------------------------
+
+    root: ClassVar[str] = "/matcha/project"
+
+    @cached_property
+    def _queue(self) -> Queue:
+        from matcha.targets.kubernetes.jobs.queue import Queue  # noqa: PLC0415 - only for jobs
+
+        return Queue(self._cluster, self._store, self._secrets)
+
+    def check_remote(self, demand: Demand) -> Sequence[str]:
+        return self._queue.place(self._known(), demand).notes
+
+    def inside(self, state: State) -> Access:
+        found = self._setting or self._remembered(state)
+        return InsideAccess(found, self._secrets, self._here.access(state, found, self._secrets))
+
+    def submit(self, job: RemoteJob, emit: Emit) -> str:
+        state = self._store.read()
+        if state is None:
+            raise NotProvisioned
+        return self._queue.submit(self._known(), self.access(state), job, emit)
+
+    def follow(self, name: str, emit: Emit, *, lines: int) -> Iterator[str]:
+        return self._queue.follow(name, emit, lines=lines)
+
+    @cached_property
+    def _delivery(self) -> Delivery:
+        from matcha.targets.kubernetes.jobs.delivery import Delivery  # noqa: PLC0415
+
+        state = self._store.read()
+        if state is None:
+            raise NotProvisioned
+        return Delivery(self._cluster, self._known(), self.access(state))
+
+    def asked(self, name: str) -> Mapping[str, str]:
+        return self._delivery.asked(name)
+
+    def answer(self, name: str, number: str, text: str) -> None:
+        self._delivery.answer(name, number, text)
+
+    def job(self, name: str) -> JobStatus:
+        return self._queue.status(name)
+
+    def job_log(self, name: str, *, lines: int) -> Sequence[str]:
+        return self._queue.log(name, lines)
+
+    def jobs(self) -> Sequence[JobStatus]:
+        return self._queue.jobs()
+
+    def cancel(self, name: str) -> None:
+        self._queue.cancel(name)
+
+    # -- services ----------------------------------------------------------------------------------------
+
     def remove_service(self, name: str, emit: Emit) -> None:
         """Its volumes stay until `destroy`."""
         going.refuse(self._cluster, [name])
@@ -367,7 +429,7 @@ class KubernetesTarget:
             self._here.stop(state)
 
     def belongings(self, *, delete_data: bool = True) -> Sequence[str]:
-        return removal.belongings(self._cluster, delete_data)
+        return [*removal.belongings(self._cluster, delete_data), *priority.left(self._cluster)]
 
     def begun(self) -> Sequence[str]:
         """`matcha.target.Preparing`."""
@@ -379,6 +441,7 @@ class KubernetesTarget:
             state = self._store.read()
         staying = volumes.staying(self._cluster, self._options) if delete_data else ()
         removal.destroy(self._cluster, delete_data, emit, self._store.fence)
+        priority.remove(self._cluster)
         for said in staying:
             emit(Event("stack", "note", said))
         if state:
@@ -387,7 +450,7 @@ class KubernetesTarget:
 
     def leftovers(self, *, delete_data: bool = True) -> Sequence[str]:
         self._proof = proof.proof(self._cluster, delete_data)
-        return [*self._proof.left, *self._here.left()]
+        return [*self._proof.left, *priority.left(self._cluster), *self._here.left()]
 
     def unproved(self) -> Sequence[str]:
         """`matcha.target.Blinkered`: kinds that were not listed, and what is Matcha's by no label."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
-import re
 import shlex
 import shutil
 import signal
@@ -17,22 +17,12 @@ import psutil
 
 from matcha.errors import BadInput, MatchaError, NotFound
 from matcha.host import sweep
-from matcha.target import Job
+from matcha.job import Demand, Job, JobStatus, memory_bytes
 
-UNITS = {
-    "": 1,
-    "K": 10**3,
-    "M": 10**6,
-    "G": 10**9,
-    "T": 10**12,
-    "Ki": 2**10,
-    "Mi": 2**20,
-    "Gi": 2**30,
-    "Ti": 2**40,
-}
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "LOKY_MAX_CPU_COUNT")
 MARK = sweep.JOB  # the variable of a job's processes that names its stack
 PLACE = "MATCHA_STACK_JOB_IN"  # and its project, for a stack whose record was lost meanwhile
+PREFIX = "process-"  # of the names of jobs, which end with a number of their process
 LONGEST = 60  # characters of a job's command that are shown
 GRACE = 10.0  # seconds between passing a signal on and killing the job's process group
 
@@ -49,19 +39,17 @@ class CannotRun(MatchaError):
     exit_code = 126
 
 
-def check(job: Job) -> None:
+def check(demand: Demand) -> None:
     """Raises BadInput, saying what was found, for more GPUs, cores or memory than this machine has."""
-    if job.gpu < 0 or (job.cpu is not None and not job.cpu > 0):  # nan is not
-        raise BadInput("--gpu and --cpu take positive numbers.", resolution="matcha run --help")
-    _check_gpus(job.gpu)
+    _check_gpus(demand.gpu)
     cores = os.cpu_count() or 1
-    if job.cpu is not None and job.cpu > cores:
+    if demand.cpu is not None and demand.cpu > cores:
         raise BadInput(
-            f"{job.cpu:g} cores were asked for, this machine has {cores}.",
+            f"{demand.cpu:g} cores were asked for, this machine has {cores}.",
             resolution=f"Ask for {cores} at most.",
         )
-    if job.memory is not None:
-        _check_memory(job.memory)
+    if demand.memory is not None:
+        _check_memory(demand.memory)
 
 
 def _check_gpus(wanted: int) -> None:
@@ -80,21 +68,11 @@ def _check_gpus(wanted: int) -> None:
 
 def _check_memory(text: str) -> None:
     wanted, total = memory_bytes(text), psutil.virtual_memory().total
-    if not wanted:
-        raise BadInput("--memory takes more than nothing.", resolution="--memory 8Gi")
     if wanted > total:
         most = f"{total / 2**30:.1f}Gi"
         raise BadInput(
             f"{text} of memory was asked for, this machine has {most}.", resolution=f"Ask for {most} at most."
         )
-
-
-def memory_bytes(text: str) -> int:
-    """`8Gi` -> bytes. Raises BadInput for what is not a Kubernetes-style quantity."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([KMGT]i?)?", text.strip())
-    if not match:
-        raise BadInput(f'"{text}" is not an amount of memory.', resolution="--memory 8Gi")
-    return int(float(match[1]) * UNITS[match[2] or ""])
 
 
 def gpus() -> list[str]:
@@ -143,8 +121,8 @@ def environment(job: Job, inherited: Mapping[str, str]) -> dict[str, str]:
         "PYTHONPATH": os.pathsep.join(filter(None, modules)),
         "PYTHONUNBUFFERED": own.get("PYTHONUNBUFFERED", "1"),
     }
-    if job.cpu is not None:
-        variables |= dict.fromkeys(THREADS, str(max(1, int(job.cpu))))
+    if job.demand.cpu is not None:
+        variables |= dict.fromkeys(THREADS, str(max(1, int(job.demand.cpu))))
     return variables
 
 
@@ -175,9 +153,61 @@ def marks(stack_id: str, project: Path) -> dict[str, str]:
 
 def titles(stack_id: str, project: Path) -> list[str]:
     """The jobs of the project's stacks that run, one line each; also those whose `matcha run` was killed."""
+    return [_title(process) for process in _firsts(stack_id, project)]
+
+
+def listed(stack_id: str, project: Path) -> list[JobStatus]:
+    """Those that run: of what has ended, nothing is kept."""
+    found = [_status(process) for process in _firsts(stack_id, project)]
+    return sorted(filter(None, found), key=lambda each: each.created, reverse=True)
+
+
+def cancel(name: str, stack_id: str, project: Path) -> None:
+    """End its processes. Raises NotFound."""
+    for process in _firsts(stack_id, project):
+        if f"{PREFIX}{process.pid}" == name:
+            owners = marks(stack_id, project)
+            belonging = sweep.tagged(owners[MARK], mark=MARK)
+            _end([p for p in belonging if p == process or _is_below(p, process)])
+            return
+    raise NotFound(f'There is no running job "{name}".', resolution="matcha jobs list")
+
+
+def _end(processes: Sequence[psutil.Process]) -> None:
+    for process in processes:
+        with contextlib.suppress(psutil.Error):
+            process.terminate()
+    _, alive = psutil.wait_procs(processes, timeout=GRACE)
+    for process in alive:
+        with contextlib.suppress(psutil.Error):
+            process.kill()
+
+
+def _is_below(process: psutil.Process, above: psutil.Process) -> bool:
+    try:
+        return above in process.parents()
+    except psutil.Error:
+        return False
+
+
+def _status(process: psutil.Process) -> JobStatus | None:
+    """None for one that has just ended."""
+    try:
+        name, *arguments = process.cmdline()
+        began = process.create_time()
+    except (psutil.Error, ValueError):
+        return None
+    command = (Path(name).name, *arguments)
+    return JobStatus(
+        name=f"{PREFIX}{process.pid}", condition="running", command=command, created=began, started=began
+    )
+
+
+def _firsts(stack_id: str, project: Path) -> list[psutil.Process]:
+    """The first process of each."""
     owners = marks(stack_id, project).items()
     found = {process.pid: process for mark, value in owners for process in sweep.tagged(value, mark=mark)}
-    return [_title(process) for process in found.values() if _parent(process) not in found]
+    return [process for process in found.values() if _parent(process) not in found]
 
 
 def _parent(process: psutil.Process) -> int:

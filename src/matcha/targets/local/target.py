@@ -16,8 +16,9 @@ from matcha.host import logs
 from matcha.host.files import private_folder
 from matcha.host.ports import Wish, is_free, refuse_unknown
 from matcha.host.probe import ask
+from matcha.job import Demand, Job, JobStatus
 from matcha.state import State
-from matcha.target import Foundation, Job, Seen, ServiceStatus, Snapshot
+from matcha.target import Foundation, Seen, ServiceStatus, Snapshot
 from matcha.targets.local import home, look, mending, removal
 from matcha.targets.local.access import LocalAccess
 from matcha.targets.local.describe import Made, describe, places, ports_of
@@ -216,16 +217,26 @@ class LocalTarget:
         stack = self._known()
         write_files(stack.layout.live(service.name), self._made(stack, service).live)
 
-    def check(self, job: Job) -> None:
+    def check(self, demand: Demand) -> None:
         from matcha.targets.local import jobs  # noqa: PLC0415 - only for jobs
 
-        jobs.check(job)
+        jobs.check(demand)
 
     def run(self, job: Job) -> int:
         from matcha.targets.local import jobs  # noqa: PLC0415
 
         marks = jobs.marks(self._known().id, self._layout.project)
         return jobs.run(msgspec.structs.replace(job, env={**job.env, **marks}))
+
+    def jobs(self) -> Sequence[JobStatus]:
+        from matcha.targets.local import jobs  # noqa: PLC0415
+
+        return jobs.listed(self._known().id, self._layout.project)
+
+    def cancel(self, name: str) -> None:
+        from matcha.targets.local import jobs  # noqa: PLC0415
+
+        jobs.cancel(name, self._known().id, self._layout.project)
 
     def remove_service(self, name: str, emit: Emit) -> None:
         """Its process, files, log and ports go. Its volumes and databases stay until `destroy`."""

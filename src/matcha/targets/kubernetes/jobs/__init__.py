@@ -1,0 +1,1 @@
+"""Training jobs as pods: what is packed, made, waited for and told."""

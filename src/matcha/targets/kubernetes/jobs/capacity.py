@@ -1,0 +1,138 @@
+"""Whether a job can ever run in a cluster, by its nodes and the pools that may add some. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import msgspec
+from lightkube.models.core_v1 import Taint
+from lightkube.resources.core_v1 import Node
+
+from matcha.errors import BadInput
+from matcha.job import Demand
+from matcha.targets.kubernetes.archives import MACHINE
+from matcha.targets.kubernetes.compare import amount
+from matcha.targets.kubernetes.jobs.render import CPU, GPU, MEMORY, TOLERATED
+from matcha.targets.kubernetes.options import Pool
+from matcha.targets.kubernetes.pod import OS
+
+# Labels of nodes with NVIDIA's GPUs: of its own discovery, Azure, Google and Amazon.
+_HAVE_GPUS = (
+    ("nvidia.com/gpu.present", "true"),
+    ("kubernetes.azure.com/accelerator", "nvidia"),
+    ("cloud.google.com/gke-accelerator", ""),
+    ("k8s.amazonaws.com/accelerator", ""),
+)
+_KEEPING_OFF = ("NoSchedule", "NoExecute")
+
+
+class Room(msgspec.Struct, frozen=True):
+    """What one node, or each node of a pool, gives to pods. Memory in bytes."""
+
+    name: str
+    gpu: int
+    cpu: float
+    memory: float
+    machine: str = ""
+    idle_gpus: bool = False  # it says that it has some, and offers none
+
+    def told(self) -> str:
+        gpus = f", {self.gpu} GPU{'s' if self.gpu != 1 else ''}" if self.gpu else ""
+        return f"{self.name}: {self.cpu:g} CPUs, {self.memory / 2**30:.1f} GiB{gpus}"
+
+
+class Place(msgspec.Struct, frozen=True):
+    """Kinds of machine (`amd64`) that take the job, and what its user has to know of the way there."""
+
+    machines: frozenset[str]
+    notes: tuple[str, ...] = ()
+
+
+def place(demand: Demand, nodes: Iterable[Node], pools: Mapping[str, Pool]) -> Place:
+    """Raises BadInput where no node and no pool could ever take the job alone."""
+    there = [room for node in nodes if (room := _room(node, demand)) is not None]
+    if fitting := [room for room in there if fits(demand, room)]:
+        return Place(frozenset(room.machine for room in fitting if room.machine))
+    adding = [room for room in _of_pools(pools) if fits(demand, room)]
+    if adding:
+        return Place(
+            frozenset(), (f"No node takes it yet: one of the pool {adding[0].name} has to be added.",)
+        )
+    raise _refusal(demand, there, [*_of_pools(pools)])
+
+
+def fits(demand: Demand, room: Room) -> bool:
+    return (
+        demand.gpu <= room.gpu
+        and (CPU if demand.cpu is None else demand.cpu) <= room.cpu
+        and (amount(demand.memory or MEMORY) or 0) <= room.memory
+    )
+
+
+def _room(node: Node, demand: Demand) -> Room | None:
+    """None for a node that keeps the job off."""
+    spec, labels = node.spec, (node.metadata.labels if node.metadata else None) or {}
+    taints = (spec.taints if spec else None) or ()
+    if (spec and spec.unschedulable) or any(_keeps_off(taint, demand) for taint in taints):
+        return None
+    if labels.get(OS, "linux") != "linux":
+        return None
+    offered = (node.status.allocatable if node.status else None) or {}
+    gpus = int(amount(offered.get(GPU, 0)) or 0)
+    return Room(
+        name=(node.metadata.name if node.metadata else None) or "",
+        gpu=gpus,
+        cpu=amount(offered.get("cpu", 0)) or 0.0,
+        memory=amount(offered.get("memory", 0)) or 0.0,
+        machine=labels.get(MACHINE, ""),
+        idle_gpus=not gpus and any(labels.get(k) == v if v else k in labels for k, v in _HAVE_GPUS),
+    )
+
+
+def _keeps_off(taint: Taint, demand: Demand) -> bool:
+    tolerated = demand.gpu and any(
+        taint.key == key and (not value or taint.value == value) for key, value in TOLERATED
+    )
+    return taint.effect in _KEEPING_OFF and not tolerated
+
+
+def _of_pools(pools: Mapping[str, Pool]) -> Iterator[Room]:
+    for name, pool in pools.items():
+        yield Room(name, pool.gpu, pool.cpu, amount(pool.memory) or 0.0)
+
+
+def _refusal(demand: Demand, nodes: Sequence[Room], pools: Sequence[Room]) -> BadInput:
+    rooms = [*nodes, *pools]
+    lacking, most = _lacking(demand, rooms)
+    listed = [f"  {room.told()}" for room in rooms] or ["  no node takes such a job at all"]
+    found = "What nodes, and the pools that are declared, have:" if pools else "What nodes have:"
+    idle = next((room.name for room in nodes if room.idle_gpus), "") if demand.gpu else ""
+    why = [f"{idle} has GPUs and does not offer them: the NVIDIA device plugin is missing there."]
+    declare = "or name the pool that the cluster's autoscaler adds: targets.kubernetes.pools in matcha.yaml"
+    return BadInput(
+        f"No machine of the cluster can ever run this job: {lacking}.",
+        details="\n".join([*(why if idle else ()), found, *listed]),
+        resolution=f"Ask for {most}, {declare}",
+    )
+
+
+def _lacking(demand: Demand, rooms: Sequence[Room]) -> tuple[str, str]:
+    """What is too much for any of them, and what would not be."""
+    gpu = max((room.gpu for room in rooms), default=0)
+    cpu = max((room.cpu for room in rooms), default=0.0)
+    memory = max((room.memory for room in rooms), default=0.0)
+    if demand.gpu > gpu:
+        have = f"none has more than {gpu}" if gpu else "none has any"
+        return (
+            f"{demand.gpu} GPU{'s' if demand.gpu > 1 else ''} asked for, and {have}",
+            f"--gpu {gpu} at most",
+        )
+    if demand.cpu is not None and demand.cpu > cpu:
+        return f"{demand.cpu:g} CPUs asked for, and none has more than {cpu:g}", f"less than --cpu {cpu:g}"
+    if (amount(demand.memory or MEMORY) or 0) > memory:
+        most = f"{memory / 2**30:.1f}Gi"
+        return (
+            f"{demand.memory or MEMORY} of memory needed, and none has more than {most}",
+            f"less than {most}",
+        )
+    return "no machine has all of it at once", "less of one of them"

@@ -1,0 +1,136 @@
+"""What this machine brings to the object store for jobs, and what it finds there."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import io
+import time
+from collections.abc import Callable, Container, Iterator, Mapping
+from pathlib import Path
+from typing import IO
+
+from lightkube.resources.core_v1 import Secret
+
+from matcha.component import Access
+from matcha.errors import MatchaError
+from matcha.events import Emit, Event
+from matcha.targets.kubernetes.cluster import Cluster
+from matcha.targets.kubernetes.inside.matcha_pod import archive, multipart, relay
+from matcha.targets.kubernetes.inside.matcha_pod.ending import Code, Deadline, Failed, Progress
+from matcha.targets.kubernetes.inside.matcha_pod.s3 import Asked, Place, Store
+from matcha.targets.kubernetes.secrets import values
+from matcha.targets.kubernetes.setting import Setting
+
+SECONDS = 900.0  # for an upload
+AGE = 7 * 86400.0  # seconds after which code that no job uses is removed
+CHUNK = 1 << 20
+
+
+class Delivery:
+    """The object store, as this machine reaches it. Every method raises MatchaError."""
+
+    def __init__(self, cluster: Cluster, setting: Setting, access: Access) -> None:
+        self._where = setting.storage.url
+        self._environ = _environ(cluster, setting, access)
+        self._store = Store(self._environ, Deadline(SECONDS))
+
+    def asked(self, job: str) -> dict[str, str]:
+        """As `relay.asked`."""
+        with self._telling("looking for what the job asks for"):
+            return relay.asked(self._now(), relay.address(self._where, job))
+
+    def answer(self, job: str, number: str, text: str) -> None:
+        with self._telling("answering the job"):
+            relay.answer(self._now(), relay.address(self._where, job), number, text)
+
+    def _now(self) -> Store:
+        """With time of its own: whoever follows a job asks for hours."""
+        return self._store.within(relay.SECONDS)
+
+    def drop_requests(self, jobs: Container[str]) -> None:
+        """Of jobs that are not among these: they were killed while they waited."""
+        place = Place.of(f"{relay.address(self._where, '')}")
+        with contextlib.suppress(MatchaError), self._telling("tidying"):
+            for key in list(self._store.keys(place)):
+                if key.removeprefix(place.key).partition("/")[0] not in jobs:
+                    self._store.ask(Asked("DELETE", Place(place.bucket, key)))
+
+    def has(self, address: str) -> bool:
+        with self._telling("looking for what is there"):
+            try:
+                self._store.ask(Asked("HEAD", Place.of(address)))
+            except Failed as error:
+                if error.code != Code.MISSING:
+                    raise
+                return False
+            return True
+
+    def put_code(self, file: Path, digest: str, emit: Emit) -> str:
+        """Where it lies then. The same code is brought once."""
+        address = f"{self._where}/jobs/code-{digest[:32]}.tar.gz"
+        if self.has(address):
+            return address
+        size = file.stat().st_size
+
+        def told(done: int) -> None:
+            emit(
+                Event(
+                    "job",
+                    "progress",
+                    f"bringing the code there: {done / 2**20:.1f} of {size / 2**20:.1f} MiB",
+                )
+            )
+
+        with self._telling("bringing the code there"), file.open("rb") as source:
+            sums = archive.Hashed(source, Progress("", size)).to_end()
+            source.seek(0)
+            multipart.upload(self._store, Place.of(address), _chunks(source, told), sums)
+        return address
+
+    def drop_code(self, used: set[str]) -> None:
+        """What is older than a week and in no use goes; only an answer that says both counts."""
+        place = Place.of(f"{self._where}/jobs/code-")
+        with contextlib.suppress(MatchaError), self._telling("tidying"):
+            page = self._store.ask(
+                Asked("GET", Place(place.bucket, ""), {"list-type": "2", "prefix": place.key})
+            )
+            for key, when in zip(page.all("Key"), page.all("LastModified"), strict=True):
+                if time.time() - _unix(when) > AGE and f"s3://{place.bucket}/{key}" not in used:
+                    self._store.ask(Asked("DELETE", Place(place.bucket, key)))
+
+    @contextlib.contextmanager
+    def _telling(self, doing: str) -> Iterator[None]:
+        """What the store's client says of its tries is for logs of pods."""
+        try:
+            with contextlib.redirect_stdout(io.StringIO()):
+                yield
+        except Failed as error:
+            raise MatchaError(
+                f"The object store could not be used for the job ({doing}).",
+                details=str(error),
+                resolution="matcha doctor",
+            ) from error
+
+
+def _environ(cluster: Cluster, setting: Setting, access: Access) -> Mapping[str, str]:
+    """Of a store that is not Matcha's, the keys are those that its pods have."""
+    found = {name: output.value for name, output in access.store_env().items()}
+    storage = setting.storage
+    if storage.own:
+        return found
+    held = values(cluster.get(Secret, storage.secret))
+    keys = {"AWS_ACCESS_KEY_ID": storage.access_key, "AWS_SECRET_ACCESS_KEY": storage.secret_key}
+    return {**found, **{name: held.get(key, "") for name, key in keys.items()}}
+
+
+def _chunks(source: IO[bytes], told: Callable[[int], None]) -> Iterator[bytes]:
+    done = 0
+    while chunk := source.read(CHUNK):
+        yield chunk
+        done += len(chunk)
+        told(done)
+
+
+def _unix(when: str) -> float:
+    return datetime.datetime.fromisoformat(when.replace("Z", "+00:00")).timestamp()

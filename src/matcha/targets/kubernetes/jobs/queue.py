@@ -1,0 +1,266 @@
+"""Jobs of a stack in a cluster: queued, followed, listed, ended.
+
+Nothing here takes the stack's lock: whoever trains keeps nobody from provisioning, and what a job needs is
+made by its content.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from lightkube.resources.batch_v1 import Job
+from lightkube.resources.core_v1 import Event as ClusterEvent
+from lightkube.resources.core_v1 import Node, Pod, Secret, ServiceAccount
+
+from matcha.component import Access, Environment
+from matcha.errors import MatchaError, NotFound, NotProvisioned
+from matcha.events import Emit, Event
+from matcha.host.leases import person
+from matcha.job import OVER, Demand, JobStatus, RemoteJob
+from matcha.targets.kubernetes import archives, base, desired, logs, look, why
+from matcha.targets.kubernetes.cluster import Cluster, ClusterError, Conflict, Forbidden, Gone
+from matcha.targets.kubernetes.jobs import capacity, packing, priority, render, telling
+from matcha.targets.kubernetes.jobs.delivery import Delivery
+from matcha.targets.kubernetes.names import JOB, MINE, NAME
+from matcha.targets.kubernetes.raising import MEND, Raiser
+from matcha.targets.kubernetes.secrets import Secrets
+from matcha.targets.kubernetes.setting import Setting
+from matcha.targets.kubernetes.store import ClusterStore
+
+MARKS = {**MINE, NAME: JOB}
+POLL = 1.0
+AWAY = 3600.0  # seconds for which a cluster that does not answer is asked again: a laptop sleeps
+GONE = 60.0  # seconds for which the log of an ended job may still come
+UNUSED = 600.0  # seconds after which a secret without its job belongs to a run that was killed
+
+
+class Queue:
+    """Of the stack that `store` records."""
+
+    def __init__(self, cluster: Cluster, store: ClusterStore, secrets: Secrets) -> None:
+        self._cluster = cluster
+        self._store = store
+        self._secrets = secrets
+
+    # -- in -----------------------------------------------------------------------------------------------
+
+    def place(self, setting: Setting, demand: Demand) -> capacity.Place:
+        """Where it may run; who may not list nodes finds out by waiting."""
+        try:
+            nodes = self._cluster.found_global(Node)
+        except Forbidden:
+            said = "You may not list nodes: whether one takes the job was not checked."
+            return capacity.Place(frozenset(), (said,))
+        return capacity.place(demand, nodes, setting.options.pools)
+
+    def submit(self, setting: Setting, access: Access, job: RemoteJob, emit: Emit) -> str:
+        """Raises MatchaError where the stack goes meanwhile: then nothing is left of the job."""
+        stack = self._stack()
+        self._refuse_unready()
+        where = self.place(setting, job.demand)
+        machine = _one(where.machines)
+        delivery = Delivery(self._cluster, setting, access)
+        with tempfile.TemporaryDirectory(prefix="matcha-") as folder:
+            packed = packing.pack(job.project, job.beside, Path(folder) / "code.tar.gz")
+            emit(Event(JOB, "note", _told(packed)))
+            if job.environment:
+                self._ensure_environment(setting, job.environment, machine, delivery, emit)
+            code = delivery.put_code(packed.file, packed.digest, emit)
+        made = render.Made(
+            name=render.new_name(job.shown),
+            job=job,
+            code=code,
+            owner=person(),
+            machine=machine,
+            priority=priority.ensure(self._cluster),
+        )
+        try:
+            self._queue(setting, made)
+            if self._stack() != stack:
+                raise NotProvisioned("The stack was destroyed while the job was queued.")
+        except BaseException:  # Ctrl-C, too: nobody knows its name yet
+            self._remove(made.name)
+            raise
+        self._tidy(delivery)
+        return made.name
+
+    def _queue(self, setting: Setting, made: render.Made) -> None:
+        """What the job reads is there before it. A run that is killed in between leaves a Secret of no job,
+        which a later one removes.
+        """
+        secret = render.secret(made)
+        if secret:
+            self._cluster.create(*desired.of_stack(setting, [secret]), again=True)
+        [wanted] = desired.of_stack(setting, [render.job(setting, made)])
+        try:
+            job = self._cluster.create(wanted)
+        except Conflict:  # an earlier try got through, and its answer was lost
+            job = self._cluster.get(Job, made.name)
+        if secret and job:
+            owners = [owner.to_dict() for owner in render.owned_by(job)]
+            with contextlib.suppress(Gone):  # with the stack, which is looked for next
+                self._cluster.patch(Secret, made.name, {"metadata": {"ownerReferences": owners}})
+
+    def _stack(self) -> str:
+        state = self._store.read()
+        if state is None:
+            raise NotProvisioned
+        return state.stack_id
+
+    def _refuse_unready(self) -> None:
+        if self._cluster.get(ServiceAccount, JOB) is None:
+            raise MatchaError(
+                "This stack runs no jobs yet: it was made before Matcha ran them in clusters.",
+                resolution="matcha provision",
+            )
+
+    def _ensure_environment(
+        self, setting: Setting, environment: Environment, machine: str, delivery: Delivery, emit: Emit
+    ) -> None:
+        """Built where the archive is not there yet: once for all jobs of the same lock."""
+        base.check(setting.options, environment)
+        kinds = [machine] if machine else sorted(self._machines())
+        if all(delivery.has(archives.placed(setting, environment, kind)) for kind in kinds):
+            return
+        key = f"environment/{environment.name}"
+        began = time.monotonic()
+        emit(Event(key, "started", "building what your code needs, once"))
+        raiser = Raiser(self._cluster, lambda: None)
+        for kind in kinds if len(kinds) > 1 else [machine]:
+            parts = desired.of_stack(setting, archives.builder(setting, environment, kind))
+            raiser.run_job(parts, key, archives.BUILD_SECONDS, emit, place=setting.storage.url, advice=MEND)
+        emit(Event(key, "done", "", time.monotonic() - began))
+
+    def _machines(self) -> Iterator[str]:
+        """Kinds that the cluster has; those that Matcha knows where its nodes may not be listed."""
+        try:
+            nodes = self._cluster.found_global(Node)
+        except Forbidden:
+            nodes = []
+        kinds = {str(((n.metadata and n.metadata.labels) or {}).get(archives.MACHINE, "")) for n in nodes}
+        yield from kinds - {""} or {"amd64"}
+
+    def _tidy(self, delivery: Delivery) -> None:
+        """What runs that were killed left, and code that nothing runs any more."""
+        jobs = {job.metadata.name: job for job in self._cluster.found(Job, MARKS)}
+        for secret in self._cluster.found(Secret, MARKS):
+            made = secret.metadata.creationTimestamp
+            if secret.metadata.name not in jobs and made and time.time() - made.timestamp() > UNUSED:
+                self._cluster.delete(Secret, secret.metadata.name)
+        delivery.drop_requests(jobs)
+        delivery.drop_code({(job.metadata.annotations or {}).get(render.CODE, "") for job in jobs.values()})
+
+    # -- what there is ------------------------------------------------------------------------------------
+
+    def jobs(self) -> list[JobStatus]:
+        """Newest first."""
+        jobs, pods = self._cluster.found(Job, MARKS), self._cluster.found(Pod, MARKS)
+        events = self._events() if any(why.is_unexplained(_of(job, pods)) for job in jobs) else ()
+        found = [telling.status(job, _of(job, pods), events) for job in jobs]
+        return sorted(found, key=lambda each: each.created, reverse=True)
+
+    def status(self, name: str) -> JobStatus:
+        """Raises NotFound."""
+        job, pods = self._job(name), self._pods(name)
+        return telling.status(job, pods, self._events() if why.is_unexplained(pods) else ())
+
+    def cancel(self, name: str) -> None:
+        """The job stays to be looked at; its pods go, and their logs."""
+        if self.status(name).condition in OVER:
+            return
+        change = {
+            "metadata": {"annotations": {render.CANCELLED: person()}},
+            "spec": {"activeDeadlineSeconds": 1},
+        }
+        self._cluster.patch(Job, name, change)
+
+    def _job(self, name: str) -> Job:
+        found = self._cluster.get(Job, name)
+        marks = (found.metadata.labels if found and found.metadata else None) or {}
+        if found is None or not marks.items() >= MARKS.items():
+            raise NotFound(f'There is no job "{name}".', resolution="matcha jobs list")
+        return found
+
+    def _pods(self, name: str) -> list[Pod]:
+        return self._cluster.found(Pod, {"job-name": name})
+
+    def _events(self) -> Sequence[ClusterEvent]:
+        return look.told(self._cluster)
+
+    def _remove(self, name: str) -> None:
+        self._cluster.delete(Job, name)
+        self._cluster.delete(Secret, name)
+
+    # -- its log ------------------------------------------------------------------------------------------
+
+    def log(self, name: str, lines: int) -> list[str]:
+        """What its newest pod wrote; where that never came to the command, what stopped it."""
+        self._job(name)
+        pod = telling.newest(self._pods(name))
+        if pod is None:
+            return []
+        found = telling.main(pod) if telling.has_begun(pod) else logs.stuck_in(pod)
+        said = logs.last_lines(self._cluster, pod, found, lines) if found else []
+        return self._secrets.redact(logs.texts(said))
+
+    def follow(self, name: str, emit: Emit, *, lines: int) -> Iterator[str]:
+        """Until it is over. A cluster that does not answer is asked again: the job goes on meanwhile."""
+        key, read, told, away = f"job/{name}", dict[str, logs.Read](), "", 0.0
+        while True:
+            try:
+                found, pods = self.status(name), self._pods(name)
+                pod = telling.newest(pods)
+                if pod is not None and telling.has_begun(pod):
+                    if not read:
+                        emit(Event(key, "done", f"runs on {found.node}"))
+                    for line in self._lines(pod, read, lines):
+                        yield self._secrets.redact([line])[0]
+                        away = 0.0
+                if found.condition in OVER:
+                    return
+                away = 0.0
+            except ClusterError as error:
+                if error.status or isinstance(error, Forbidden):
+                    raise
+                away = away or time.monotonic()
+                if time.monotonic() - away > AWAY:
+                    raise
+                emit(Event(key, "progress", "the cluster does not answer; the job goes on"))
+                time.sleep(POLL)
+                continue
+            if found.detail != told and (not read or found.condition == "queued"):
+                told = found.detail
+                emit(Event(key, "progress", told or found.condition))
+            time.sleep(POLL)
+
+    def _lines(self, pod: Pod, read: dict[str, logs.Read], lines: int) -> Iterator[str]:
+        status, uid = telling.main(pod), str(pod.metadata.uid if pod.metadata else "")
+        assert status
+        if uid not in read:
+            first, read[uid] = not read, logs.Read(status.restartCount)
+            if first and lines >= 0:
+                yield from read[uid].further(logs.last_lines(self._cluster, pod, status, max(lines, 1)))
+                read[uid].cut_off()
+        yield from logs.read_on(self._cluster, pod, status, read[uid])
+
+
+def _of(job: Job, pods: Sequence[Pod]) -> list[Pod]:
+    name = job.metadata.name if job.metadata else ""
+    return [pod for pod in pods if (pod.metadata.labels or {}).get("job-name") == name]  # type: ignore[union-attr]
+
+
+def _one(machines: frozenset[str]) -> str:
+    """The kind of node to run on, where there are several; an environment is for one."""
+    if len(machines) < 2:
+        return ""
+    return "amd64" if "amd64" in machines else min(machines)
+
+
+def _told(packed: packing.Packed) -> str:
+    size = f"{packing.mebibytes(packed.size)}, {packing.mebibytes(packed.packed)} with Matcha's own, packed"
+    left = f" Left out, for they lead nowhere: {', '.join(packed.left)}." if packed.left else ""
+    return f"Your code: {packed.files} file{'s' if packed.files != 1 else ''}, {size}.{left}"

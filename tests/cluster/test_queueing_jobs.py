@@ -1,0 +1,343 @@
+"""Training jobs against a real API server and a real object store: what is made, for whom, and what is left
+when it is cut off.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from lightkube import Client
+from lightkube.models.core_v1 import LimitRangeItem, LimitRangeSpec
+from lightkube.models.meta_v1 import ObjectMeta
+from lightkube.resources.batch_v1 import Job
+from lightkube.resources.core_v1 import LimitRange, Secret
+from lightkube.resources.scheduling_v1 import PriorityClass
+
+from matcha.api import _relayed, serving
+from matcha.api.types import DeployResult
+from matcha.component import Deployment, Output
+from matcha.errors import BadInput, MatchaError, NotFound, NotProvisioned
+from matcha.events import Event, silent
+from matcha.job import Demand, RemoteJob
+from matcha.targets.kubernetes import KubernetesTarget, permissions
+from matcha.targets.kubernetes.inside.matcha_pod import relay
+from matcha.targets.kubernetes.inside.matcha_pod.ending import Deadline
+from matcha.targets.kubernetes.inside.matcha_pod.s3 import Store
+from matcha.targets.kubernetes.jobs import priority, queue
+from matcha.targets.kubernetes.options import Pool
+from support.apiserver import as_user
+from support.faults import Fault, FaultyProxy
+from support.kubelet import Kubelet, running
+from support.matcha import until
+from support.objectstore import ACCESS_KEY, SECRET_KEY, ObjectStore, object_store
+from support.rights import grant
+from support.small_stack import SmallStack, there
+from support.stores import cluster
+
+POINTS = 3
+RUN = """
+import sys
+from pathlib import Path
+from test_queueing_jobs import of, submitted
+folder, kubeconfig, namespace, store = sys.argv[1:]
+print(submitted(of(Path(folder), Path(kubeconfig), namespace, store).target(), Path(folder)))
+"""
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[ObjectStore]:
+    (tmp_path / "buckets" / "company").mkdir(parents=True)
+    with object_store(tmp_path / "buckets") as made:
+        yield made
+
+
+def of(folder: Path, kubeconfig: Path, namespace: str, store: str) -> SmallStack:
+    """As anybody has it whose options say where its storage is, and that nodes may come."""
+    made = SmallStack(folder, kubeconfig, namespace)
+    made.options |= {
+        "storage": f"s3://company/ml?endpoint={store}",
+        "storage_secret": "keys",
+        "pools": {"some": Pool(cpu=4, memory="8Gi")},
+    }
+    return made
+
+
+@pytest.fixture
+def client(api_server: Path, namespace: str) -> Client:
+    return cluster(api_server, namespace).client
+
+
+@pytest.fixture
+def training(
+    tmp_path: Path,
+    through: tuple[FaultyProxy, Path],
+    namespace: str,
+    node: Kubelet,
+    store: ObjectStore,
+    client: Client,
+) -> Iterator[SmallStack]:
+    keys = {"access-key": ACCESS_KEY, "secret-key": SECRET_KEY}
+    client.create(Secret(metadata=ObjectMeta(name="keys"), stringData=keys))
+    made = of(tmp_path, through[1], namespace, store.url)
+    made.provision()
+    node.says["job"] = running
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "train.py").write_text("print('trains')\n")
+    yield made
+    through[0].heal()
+    priority.remove(cluster(through[1], namespace))
+
+
+def submitted(target: KubernetesTarget, folder: Path, demand: Demand | None = None) -> str:
+    job = RemoteJob(
+        command=("python", "train.py"),
+        shown=("python", "train.py"),
+        project=folder / "code",
+        demand=demand or Demand(),
+        env={"PLAIN": Output("1"), "KEY": Output("hunter2-hunter2", sensitive=True)},
+        image="team/torch:2",
+    )
+    return target.submit(job, silent)
+
+
+def uploaded(store: ObjectStore) -> list[str]:
+    return sorted(p.name for p in (store.folder / "company" / "ml" / "jobs").glob("*"))
+
+
+def test_a_job_is_queued_with_what_it_needs_alone(
+    training: SmallStack, store: ObjectStore, client: Client, tmp_path: Path
+) -> None:
+    name = submitted(training.target(), tmp_path)
+    job, secret = client.get(Job, name), client.get(Secret, name)
+    assert job.metadata and secret.metadata and job.spec and job.spec.template.spec
+    [owner] = secret.metadata.ownerReferences or ()
+    assert owner.uid == job.metadata.uid
+    assert set(secret.data or {}) == {"KEY"}
+    assert "hunter2" not in str(job.to_dict())
+    assert job.spec.template.spec.priorityClassName == priority.name(training.namespace)
+    assert len(uploaded(store)) == 1
+    other = submitted(training.target(), tmp_path)
+    assert other != name and len(uploaded(store)) == 1  # the same code is brought once
+    target = training.target()
+    assert [j.name for j in target.jobs()] in ([name, other], [other, name])
+    until(lambda: {j.condition for j in target.jobs()} == {"running"}, 30)
+
+
+def test_who_has_the_documented_role_runs_lists_and_ends_jobs(
+    training: SmallStack, api_server: Path, store: ObjectStore, client: Client, tmp_path: Path
+) -> None:
+    """No right on nodes and priorities, which are in no namespace."""
+    grant(api_server, training.namespace, permissions.role(), "alice")
+    hers = of(tmp_path / "hers", as_user(api_server, "alice"), training.namespace, store.url)
+    target = hers.target()
+    assert "You may not list nodes" in target.check_remote(Demand(gpu=8))[0]
+    name = submitted(target, tmp_path)
+    job = client.get(Job, name)
+    assert job.spec and job.spec.template.spec and job.spec.template.spec.priorityClassName is None
+    assert [j.name for j in target.jobs()] == [name]
+    target.cancel(name)
+    until(lambda: target.job(name).condition == "cancelled", 60)
+    assert "cancelled by" in target.job(name).detail
+
+
+@pytest.fixture(autouse=True)
+def _hers(tmp_path: Path) -> None:
+    (tmp_path / "hers").mkdir()
+
+
+def test_a_job_that_is_none_is_not_found(training: SmallStack) -> None:
+    target = training.target()
+    for ask in (target.job, target.cancel, lambda n: list(target.follow(n, silent, lines=1))):
+        with pytest.raises(NotFound, match='no job "nobody"'):
+            ask("nobody")
+    with pytest.raises(NotFound):  # a Job of the stack's own is none of its users'
+        target.job(next(j.metadata.name for j in cluster(training.kubeconfig, training.namespace).found(Job)))
+
+
+def test_stop_refuses_while_a_job_is_not_over(training: SmallStack, tmp_path: Path) -> None:
+    name = submitted(training.target(), tmp_path)
+    with pytest.raises(MatchaError, match=f"would be ended: {name}"):
+        training.stop()
+    training.target().cancel(name)
+    until(lambda: training.target().job(name).condition == "cancelled", 60)
+    training.stop()
+
+
+def test_what_the_namespace_does_not_allow_is_told(
+    training: SmallStack, client: Client, tmp_path: Path
+) -> None:
+    bounds = LimitRangeSpec(limits=[LimitRangeItem(type="Container", max={"memory": "2Gi"})])
+    client.create(LimitRange(metadata=ObjectMeta(name="bounds"), spec=bounds))
+    name = submitted(training.target(), tmp_path, Demand(memory="3Gi"))
+    target = training.target()
+    until(lambda: "maximum memory usage" in target.job(name).detail, 60)
+    assert target.job(name).condition == "queued"
+
+
+def test_a_provision_leaves_what_queued_jobs_read(
+    training: SmallStack, client: Client, tmp_path: Path
+) -> None:
+    name = submitted(training.target(), tmp_path)
+    job = client.get(Job, name)
+    assert job.spec and job.spec.template.spec
+    maps = {v.configMap.name for v in job.spec.template.spec.volumes or () if v.configMap}
+    training.services = training.services[:1]  # which prunes what is no part any more
+    training.provision()
+    assert maps <= {n.partition("/")[2] for n in there(training.kubeconfig, training.namespace)}
+
+
+def test_of_a_stack_that_is_destroyed_meanwhile_nothing_is_left(
+    training: SmallStack, api_server: Path, proxy: FaultyProxy, tmp_path: Path
+) -> None:
+    """The Job waits at the cluster's door until the stack is gone."""
+    held = proxy.add(Fault("POST", f"/namespaces/{training.namespace}/jobs", hold=True))
+    failed: list[BaseException] = []
+
+    def submit() -> None:
+        try:
+            submitted(training.target(), tmp_path)
+        except BaseException as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=submit)
+    thread.start()
+    assert held.came.wait(60)
+    store = training.options["storage"].partition("endpoint=")[2]
+    of(tmp_path / "hers", api_server, training.namespace, store).destroy()
+    held.let_go.set()
+    thread.join(60)
+    assert isinstance(failed[0], NotProvisioned), failed
+    until(lambda: not there(api_server, training.namespace), 60)
+
+
+@pytest.mark.parametrize("point", range(POINTS))
+def test_a_submission_that_is_killed_leaves_nothing_for_long(
+    training: SmallStack,
+    store: ObjectStore,
+    client: Client,
+    proxy: FaultyProxy,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    point: int,
+) -> None:
+    """At any request: the next one runs, and every Secret has its Job."""
+    chosen = random.Random()
+    before = len(proxy.requests)
+    submitted(training.target(), tmp_path)
+    at = 1 + int((len(proxy.requests) - before) * (point + chosen.random()) / POINTS)
+    print("killed at", at)
+    command = [
+        sys.executable,
+        "-c",
+        RUN,
+        str(tmp_path),
+        str(training.kubeconfig),
+        training.namespace,
+        store.url,
+    ]
+    paths = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1])])
+    process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": paths}, stdout=subprocess.DEVNULL)
+    strike = functools.partial(os.kill, process.pid, signal.SIGKILL)
+    proxy.add(Fault("", skip=at - 1, strike=strike, after=chosen.random() < 0.5))
+    try:
+        assert process.wait(120) in (-signal.SIGKILL, 0)
+    finally:
+        process.kill()
+        process.wait()
+        proxy.heal()
+    monkeypatch.setattr(queue, "UNUSED", 0.0)
+    name = submitted(training.target(), tmp_path)
+    jobs = {j.metadata.name for j in client.list(Job, labels=dict(queue.MARKS)) if j.metadata}
+    kept = {s.metadata.name for s in client.list(Secret, labels=dict(queue.MARKS)) if s.metadata}
+    assert name in jobs and kept <= jobs
+
+
+def test_jobs_give_way_and_the_class_goes_with_the_stack(
+    training: SmallStack, client: Client, tmp_path: Path
+) -> None:
+    submitted(training.target(), tmp_path)
+    made = client.get(PriorityClass, priority.name(training.namespace))
+    assert made.value < 0 and made.preemptionPolicy == "Never"
+    assert f"PriorityClass {priority.name(training.namespace)}" in training.destroy().removed
+    assert priority.name(training.namespace) not in {
+        p.metadata.name for p in client.list(PriorityClass) if p.metadata
+    }
+
+
+# -- what a job asks for ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def inside(training: SmallStack, store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of a job; this process has the variables that its own has."""
+    name = submitted(training.target(), tmp_path)
+    for variable, value in {
+        "AWS_ENDPOINT_URL": store.url,
+        "AWS_ACCESS_KEY_ID": ACCESS_KEY,
+        "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
+        "MATCHA_RELAY": relay.__name__,
+        relay.ADDRESS: relay.address("s3://company/ml", name),
+        "MATCHA_JOB": name,
+    }.items():
+        monkeypatch.setenv(variable, value)
+    return name
+
+
+def left(store: ObjectStore) -> list[Path]:
+    return [p for p in (store.folder / "company" / "ml" / "jobs" / "relay").rglob("*") if p.is_file()]
+
+
+def test_whoever_follows_a_job_does_what_it_asks_for(
+    training: SmallStack, store: ObjectStore, inside: str
+) -> None:
+    wishes: list[_relayed.Wish] = []
+    heard: list[Event] = []
+    made = Deployment(name="films", asked="models:/movie/1", uri="models:/movie/1")
+
+    def do(wish: _relayed.Wish) -> DeployResult:
+        wishes.append(wish)
+        if wish.name == "bad":
+            raise BadInput("It does not fit.", details="By two columns.", resolution="matcha models")
+        return DeployResult(deployment=made, url="http://here", python="", curl="")
+
+    with _relayed.answering(training.target(), inside, do, heard.append):
+        assert serving.deploy("models:/movie/1", name="films", sensitive=("age",)).url == "http://here"
+        with pytest.raises(MatchaError, match="It does not fit") as told:
+            serving.deploy("models:/movie/1", name="bad")
+    assert (told.value.details, told.value.resolution) == ("By two columns.", "matcha models")
+    assert wishes[0] == _relayed.Wish(model="models:/movie/1", name="films", sensitive=("age",))
+    assert f"{inside} asks to deploy models:/movie/1 as films." in [e.message for e in heard]
+    assert not left(store)
+
+
+def test_a_job_that_nobody_follows_is_told_so(
+    training: SmallStack, store: ObjectStore, inside: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_relayed, "SECONDS", 2.0)
+    with pytest.raises(MatchaError, match="Nobody who follows this job answered within 2 s") as told:
+        serving.deploy("models:/movie/1")
+    assert told.value.resolution == f"matcha jobs logs {inside} --follow"
+    assert not left(store)
+
+
+def test_a_request_that_is_none_is_refused_and_what_a_killed_job_asked_for_goes(
+    training: SmallStack, store: ObjectStore, inside: str, client: Client, tmp_path: Path
+) -> None:
+    with _relayed.answering(training.target(), inside, lambda _: pytest.fail("nothing to do"), silent):
+        said = relay.ask('{"model": 3}', 60)
+    assert "was not understood" in said
+    relay.answer(Store(os.environ, Deadline(30)), os.environ[relay.ADDRESS], "1", "for nobody")
+    assert left(store)
+    client.delete(Job, inside)
+    until(lambda: inside not in {j.metadata.name for j in client.list(Job) if j.metadata}, 60)
+    submitted(training.target(), tmp_path)
+    assert not left(store)

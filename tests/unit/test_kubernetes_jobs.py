@@ -1,0 +1,439 @@
+"""Jobs in a cluster: what is packed, what is made, what is refused, what is told. Against real files, a real
+git, and the API's own types.
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+import subprocess
+import sys
+import tarfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+from lightkube.models.batch_v1 import JobCondition as Condition
+from lightkube.models.batch_v1 import JobSpec, JobStatus
+from lightkube.models.core_v1 import (
+    ContainerState,
+    ContainerStateRunning,
+    ContainerStateTerminated,
+    ContainerStatus,
+    NodeSpec,
+    NodeStatus,
+    PodCondition,
+    PodSpec,
+    PodStatus,
+    PodTemplateSpec,
+    Taint,
+)
+from lightkube.models.meta_v1 import ObjectMeta
+from lightkube.resources.batch_v1 import Job
+from lightkube.resources.core_v1 import Node, Pod
+
+from matcha.component import Environment, Output
+from matcha.errors import BadInput
+from matcha.job import Demand, RemoteJob
+from matcha.targets.kubernetes import KubernetesOptions
+from matcha.targets.kubernetes.jobs import capacity, packing, render, telling
+from matcha.targets.kubernetes.options import Pool
+from matcha.targets.kubernetes.setting import Setting, setting
+from support.matcha import until
+
+GIB = 2**30
+
+
+# -- what is packed -----------------------------------------------------------------------------------------
+
+
+def write(root: Path, files: Mapping[str, str]) -> None:
+    for name, text in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
+def packed(root: Path, to: Path, **changes: Any) -> set[str]:
+    made = packing.pack(root, {}, to / "code.tar.gz", **changes)
+    with tarfile.open(made.file) as tar:
+        return set(tar.getnames())
+
+
+IGNORED = {
+    ".gitignore": "*.csv\n!keep.csv\n/out/\nlogs\ndata/**\n!data/schema.json\ndeep/*.bin\n"
+    "\\#odd\n*.tmp # no\n",
+    "train.py": "",
+    "a.csv": "",
+    "keep.csv": "",
+    "sub/b.csv": "",
+    "sub/keep.csv": "",
+    "out/x": "",
+    "sub/out/x": "",
+    "logs/x": "",
+    "sub/logs/x": "",
+    "data/raw.bin": "",
+    "data/schema.json": "",
+    "deep/a.bin": "",
+    "deep/down/a.bin": "",
+    "#odd": "",
+    "x.tmp": "",
+    "sub/.gitignore": "!b.csv\nown.txt\n",
+    "sub/own.txt": "",
+    "own.txt": "",
+    "with space/file name.py": "",
+    "ünï.py": "",
+}
+
+
+def test_gitignore_is_honoured_as_git_does(tmp_path: Path) -> None:
+    """git itself says what it would add."""
+    root = tmp_path / "project"
+    write(root, IGNORED)
+    subprocess.run(["git", "init", "-q"], cwd=root, check=True)
+    asked = ["git", "-c", "core.quotePath=false", "ls-files", "-z", "--others", "--exclude-standard"]
+    said = subprocess.run(asked, cwd=root, check=True, capture_output=True, text=True).stdout
+    expected = set(said.strip("\0").split("\0"))
+    assert {"train.py", "sub/b.csv", "data/schema.json"} <= expected
+    assert packed(root, tmp_path) == expected
+
+
+def test_a_project_inside_a_repository_has_its_rules_too(tmp_path: Path) -> None:
+    write(tmp_path / "repo", {".gitignore": "*.csv\n/project/big\n", "project/a.csv": "", "project/a.py": ""})
+    write(tmp_path / "repo", {"project/big/x": "", ".git/info/exclude": "*.secret\n", "project/k.secret": ""})
+    assert packed(tmp_path / "repo" / "project", tmp_path) == {"a.py"}
+
+
+def test_what_is_never_code_stays_here(tmp_path: Path) -> None:
+    root = tmp_path / "project"
+    write(root, {"a.py": "", ".git/config": "", ".matcha/x": "", "venv/pyvenv.cfg": "", "venv/lib/x.py": ""})
+    write(root, {"sub/__pycache__/a.pyc": "", "node_modules/x.js": ""})
+    assert packed(root, tmp_path) == {"a.py"}
+
+
+def test_the_same_files_make_the_same_archive(tmp_path: Path) -> None:
+    first, second = tmp_path / "one", tmp_path / "two"
+    for root in (first, second):
+        write(root, {"b.py": "2", "a/x.py": "1"})
+    os.utime(second / "b.py", (1, 1))
+    made = [packing.pack(root, {}, tmp_path / f"{root.name}.gz") for root in (first, second)]
+    assert made[0].digest == made[1].digest
+    (second / "b.py").chmod(0o755)  # which runs there
+    assert packing.pack(second, {}, tmp_path / "third.gz").digest != made[0].digest
+
+
+def test_more_than_code_is_refused_with_the_largest_named(tmp_path: Path) -> None:
+    root = tmp_path / "project"
+    write(root, {f"{n}.bin": "x" * n * 1000 for n in range(1, 9)})
+    with pytest.raises(BadInput) as told:
+        packed(root, tmp_path, limit=30_000)
+    assert "35.2 KiB" in told.value.message
+    named = [line.split()[-1] for line in told.value.details.splitlines()[1:]]
+    assert named == ["8.bin", "7.bin", "6.bin", "5.bin", "4.bin"]
+
+
+@pytest.mark.parametrize("there", ["../outside.txt", "../elsewhere", "/etc/hostname", ".", "../project"])
+def test_a_link_that_leads_out_is_refused(tmp_path: Path, there: str) -> None:
+    root = tmp_path / "project"
+    write(tmp_path, {"project/a.py": "", "outside.txt": "secret", "elsewhere/x": "secret"})
+    (root / "link").symlink_to(there)
+    with pytest.raises(BadInput, match="link that leads out of the project"):
+        packed(root, tmp_path)
+    (root / ".gitignore").write_text("link\n")
+    assert packed(root, tmp_path) == {"a.py", ".gitignore"}
+
+
+def test_a_link_inside_is_what_it_stands_for(tmp_path: Path) -> None:
+    root = tmp_path / "project"
+    write(root, {"runs/7/model.txt": "m", "a.py": "print()"})
+    (root / "latest").symlink_to("runs/7")
+    (root / "b.py").symlink_to("a.py")
+    (root / "gone").symlink_to("nowhere")
+    made = packing.pack(root, {}, tmp_path / "code.tar.gz")
+    assert made.left == ("gone",)
+    with tarfile.open(made.file) as tar:
+        assert {m.name for m in tar} == {"runs/7/model.txt", "a.py", "latest/model.txt", "b.py"}
+        assert all(m.isreg() for m in tar)
+
+
+def test_what_goes_along_is_source_alone(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        {"project/a.py": "", "own/x.py": "", "own/requirements.lock": "", "own/__pycache__/x.pyc": ""},
+    )
+    made = packing.pack(tmp_path / "project", {".matcha/python/own": tmp_path / "own"}, tmp_path / "c.gz")
+    with tarfile.open(made.file) as tar:
+        assert tar.getnames() == ["a.py", ".matcha/python/own/x.py"]
+    assert made.files == 1
+
+
+# -- what is made -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def stack(tmp_path: Path) -> Setting:
+    return setting(KubernetesOptions(namespace="ml"), [], [])
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> Environment:
+    (tmp_path / "requirements.lock").write_text("six==1.17.0\n")
+    return Environment(name="workspace", lock=tmp_path / "requirements.lock")
+
+
+def made(environment: Environment | None, **changes: Any) -> render.Made:
+    job = RemoteJob(
+        command=("python", "-m", "matcha.worker", "--", "echo", "$(HOME)"),
+        shown=("echo", "$(HOME)"),
+        project=Path("/nowhere"),
+        env={"PLAIN": Output("$(X)"), "KEY": Output("s3cr3t", sensitive=True)},
+        environment=environment,
+        **changes,
+    )
+    return render.Made(name="echo-x1", job=job, code="s3://matcha/jobs/code-1.tar.gz", owner="me@here")
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_a_job_is_valid_and_holds_no_secret(stack: Setting, environment: Environment, own: bool) -> None:
+    one = made(environment if own else None, **({} if own else {"image": "team/torch:2"}))
+    job = render.job(stack, one)
+    document = {"apiVersion": "batch/v1", "kind": "Job", **job.to_dict()}
+    for version in ("1.30", "1.35"):
+        kubernetes_validate.validate(document, version, strict=True)
+    assert "s3cr3t" not in str(document)
+    secret = render.secret(one)
+    assert secret and secret.stringData == {"KEY": "s3cr3t"}
+    assert job.spec and job.spec.template.spec
+    pod = job.spec.template.spec
+    assert pod.automountServiceAccountToken is False
+    [container] = pod.containers
+    variables = {v.name: v for v in container.env or ()}
+    assert variables["KEY"].valueFrom.secretKeyRef.name == "echo-x1"  # type: ignore[union-attr]
+    assert variables["PLAIN"].value == "$$(X)"
+    assert container.command is not None and container.command[-1] == "$$(HOME)"
+    assert [c.name for c in pod.initContainers or ()] == (["environment"] if own else []) + ["code"]
+    assert ("PATH" in variables) is own
+    assert container.image == ("python:3.12.13-slim-bookworm" if own else "team/torch:2")
+
+
+def test_a_job_needs_what_was_asked_for(stack: Setting, environment: Environment) -> None:
+    job = render.job(stack, made(environment, demand=Demand(gpu=2, cpu=3, memory="8Gi")))
+    assert job.spec and job.spec.template.spec
+    pod = job.spec.template.spec
+    needs = pod.containers[0].resources
+    assert needs and needs.requests and needs.limits
+    assert (needs.requests["cpu"], needs.requests["memory"], needs.limits["memory"]) == ("3", "8Gi", "8Gi")
+    assert needs.limits["nvidia.com/gpu"] == "2"
+    assert {t.key for t in pod.tolerations or ()} == {"sku", "nvidia.com/gpu"}
+    plain = render.job(stack, made(environment))
+    assert plain.spec and plain.spec.template.spec and plain.spec.template.spec.tolerations is None
+
+
+def test_the_command_has_one_try_and_a_lost_node_is_none(stack: Setting, environment: Environment) -> None:
+    job = render.job(stack, made(environment))
+    assert job.spec and job.spec.podFailurePolicy
+    lost, ended, *before = job.spec.podFailurePolicy.rules
+    assert (lost.action, lost.onPodConditions[0].type) == ("Ignore", "DisruptionTarget")  # type: ignore[index]
+    assert ended.onExitCodes and (ended.action, ended.onExitCodes.containerName) == ("FailJob", "job")
+    assert (ended.onExitCodes.operator, ended.onExitCodes.values) == ("NotIn", [0])
+    assert [r.onExitCodes.containerName for r in before if r.onExitCodes] == ["environment", "code"]
+
+
+@pytest.mark.parametrize(
+    ("shown", "stem"),
+    [
+        (("python", "train.py", "--x"), "train"),
+        (("python", "src/My_Script.py"), "my-script"),
+        (("dvc", "repro"), "dvc"),
+        (("./run-" + "x" * 80,), ("run-" + "x" * 80)[:30]),
+        (("---",), "job"),
+    ],
+)
+def test_a_name_says_what_runs(shown: tuple[str, ...], stem: str) -> None:
+    first, second = render.new_name(shown), render.new_name(shown)
+    assert first.rpartition("-")[0] == stem
+    assert first != second
+    assert len(first) <= 63 - len("-abcde")  # of its pods
+
+
+# -- what is refused ----------------------------------------------------------------------------------------
+
+
+def node(
+    name: str, *, gpu: int = 0, cpu: str = "4", taints: Any = (), labels: Any = None, off: bool = False
+) -> Node:
+    offered = {"cpu": cpu, "memory": "16Gi", **({"nvidia.com/gpu": str(gpu)} if gpu else {})}
+    return Node(
+        metadata=ObjectMeta(name=name, labels={"kubernetes.io/arch": "amd64", **(labels or {})}),
+        spec=NodeSpec(
+            taints=[Taint(key=k, value=v, effect=e) for k, v, e in taints], unschedulable=off or None
+        ),
+        status=NodeStatus(allocatable=offered),
+    )
+
+
+GPU_TAINT = [("sku", "gpu", "NoSchedule")]
+GPU_POOL = {"gpu": Pool(gpu=1, cpu=6, memory="50Gi")}
+
+
+@pytest.mark.parametrize(
+    ("demand", "nodes", "pools", "said"),
+    [
+        (Demand(), [node("a")], {}, ""),
+        (Demand(gpu=1), [node("a", gpu=1, taints=GPU_TAINT)], {}, ""),
+        (Demand(gpu=1), [node("a", gpu=1, taints=[("nvidia.com/gpu", "present", "NoSchedule")])], {}, ""),
+        (Demand(), [node("a", gpu=1, taints=GPU_TAINT)], {}, "no node takes such a job"),
+        (Demand(gpu=1), [node("a", gpu=1, taints=[("team", "x", "NoSchedule")])], {}, "none has any"),
+        (Demand(gpu=2), [node("a", gpu=1)], {}, "none has more than 1"),
+        (Demand(gpu=1), [node("a")], {}, "1 GPU asked for, and none has any"),
+        (Demand(gpu=1), [node("a")], GPU_POOL, ""),
+        (Demand(gpu=2), [node("a")], GPU_POOL, "none has more than 1"),
+        (Demand(cpu=5), [node("a"), node("b", cpu="4500m")], {}, "none has more than 4.5"),
+        (Demand(memory="17Gi"), [node("a")], {}, "none has more than 16.0Gi"),
+        (Demand(gpu=1, cpu=8), [node("a", gpu=1), node("b", cpu="16")], {}, "all of it at once"),
+        (Demand(), [node("a", off=True)], {}, "no node takes such a job"),
+        (Demand(), [node("a", labels={"kubernetes.io/os": "windows"})], {}, "no node takes such a job"),
+    ],
+)
+def test_only_what_can_never_run_is_refused(demand: Demand, nodes: Any, pools: Any, said: str) -> None:
+    if not said:
+        capacity.place(demand, nodes, pools)
+        return
+    with pytest.raises(BadInput) as told:
+        capacity.place(demand, nodes, pools)
+    assert said in f"{told.value.message}\n{told.value.details}"
+    assert "targets.kubernetes.pools" in told.value.resolution
+
+
+def test_a_pool_is_told_as_what_has_to_come() -> None:
+    assert "pool gpu has to be added" in capacity.place(Demand(gpu=1), [node("a")], GPU_POOL).notes[0]
+    assert not capacity.place(Demand(gpu=1), [node("a", gpu=1)], GPU_POOL).notes
+
+
+def test_gpus_that_a_node_does_not_offer_are_told() -> None:
+    there = node("gpu-1", labels={"kubernetes.azure.com/accelerator": "nvidia"}, taints=GPU_TAINT)
+    with pytest.raises(BadInput) as told:
+        capacity.place(Demand(gpu=1), [there], {})
+    assert "gpu-1 has GPUs and does not offer them: the NVIDIA device plugin is missing" in told.value.details
+
+
+# -- what is told -------------------------------------------------------------------------------------------
+
+WHEN = datetime.datetime(2026, 11, 26, 12, tzinfo=datetime.timezone.utc)
+
+
+def job(*conditions: Condition, limit: str = "1Gi", **notes: str) -> Job:
+    spec = render.demanded(Demand(memory=limit))
+    container: Any = {"name": "job", "resources": spec.to_dict()}
+    template = PodTemplateSpec(spec=PodSpec.from_dict({"containers": [container]}))
+    annotations = {render.COMMAND: '["python","t.py"]', render.OWNER: "me@here", **notes}
+    return Job(
+        metadata=ObjectMeta(name="t-1", annotations=annotations, creationTimestamp=WHEN),
+        spec=JobSpec(template=template),
+        status=JobStatus(conditions=list(conditions)),
+    )
+
+
+def pod(
+    state: ContainerState | None, node: str = "n1", *, leaving: bool = False, phase: str = "", **status: Any
+) -> Pod:
+    statuses = [ContainerStatus(image="", imageID="", name="job", ready=False, restartCount=0, state=state)]
+    return Pod(
+        metadata=ObjectMeta(
+            name="t-1-a", creationTimestamp=WHEN, deletionTimestamp=WHEN if leaving else None
+        ),
+        spec=PodSpec(containers=[], nodeName=node),
+        status=PodStatus(containerStatuses=statuses if state else None, phase=phase or None, **status),
+    )
+
+
+def ended(code: int, reason: str = "Error", message: str = "") -> ContainerState:
+    return ContainerState(
+        terminated=ContainerStateTerminated(
+            exitCode=code, reason=reason, message=message, startedAt=WHEN, finishedAt=WHEN
+        )
+    )
+
+
+FAILED = Condition(type="Failed", status="True", reason="PodFailurePolicy", lastTransitionTime=WHEN)
+COMPLETE = Condition(type="Complete", status="True", lastTransitionTime=WHEN)
+RUNNING = ContainerState(running=ContainerStateRunning(startedAt=WHEN))
+UNFIT = PodCondition(
+    type="PodScheduled", status="False", message="0/1 nodes are available: 1 Insufficient cpu."
+)
+NO_FILE = 'exec: "nosuch": executable file not found in $PATH: unknown'
+
+
+@pytest.mark.parametrize(
+    ("one", "pods", "condition", "code", "detail"),
+    [
+        (job(), [], "queued", -1, "waiting for its pod"),
+        (job(), [pod(None, node="", conditions=[UNFIT])], "queued", -1, "Insufficient cpu"),
+        (job(), [pod(None)], "starting", -1, "its node prepares it"),
+        (job(), [pod(RUNNING)], "running", -1, ""),
+        (job(COMPLETE), [pod(ended(0))], "succeeded", 0, ""),
+        (job(FAILED), [pod(ended(3))], "failed", 3, "exit code 3"),
+        (job(FAILED), [pod(ended(137, "OOMKilled"))], "failed", 137, "needed more memory than 1Gi"),
+        (job(FAILED), [pod(ended(128, "StartError", NO_FILE))], "failed", 127, "executable file not found"),
+        (job(FAILED, **{render.CANCELLED: "you@there"}), [], "cancelled", -1, "cancelled by you@there"),
+        (job(), [pod(RUNNING, leaving=True)], "running", -1, "kubectl delete node n1"),
+    ],
+)
+def test_a_job_is_told_as_it_is(one: Job, pods: Any, condition: str, code: int, detail: str) -> None:
+    found = telling.status(one, pods)
+    assert (found.condition, found.exit_code) == (condition, code)
+    assert detail in found.detail
+    assert found.command == ("python", "t.py")
+    assert found.owner == "me@here"
+
+
+def test_who_needs_more_memory_is_told_how_to_ask() -> None:
+    found = telling.status(job(FAILED), [pod(ended(137, "OOMKilled"))])
+    assert found.resolution == "matcha run --memory 2Gi -- ..."
+
+
+# -- the first process of a job -----------------------------------------------------------------------------
+
+
+def work(*arguments: str, **changes: Any) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "matcha.worker", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, **changes)
+
+
+def test_the_exit_code_is_the_commands() -> None:
+    assert work("--", sys.executable, "-c", "raise SystemExit(7)").returncode == 7
+    assert work("--", sys.executable, "-c", "import os; os.kill(os.getpid(), 9)").returncode == 137
+    missing = work("--", "no-such-command")
+    assert (missing.returncode, "no-such-command" in missing.stderr) == (127, True)
+
+
+def test_signals_reach_the_command(tmp_path: Path) -> None:
+    code = "import signal, sys, time; signal.signal(15, lambda *_: exit(9)); "
+    code += "open(sys.argv[1], 'w'); time.sleep(60)"
+    up = tmp_path / "up"
+    child = subprocess.Popen(
+        [sys.executable, "-m", "matcha.worker", "--", sys.executable, "-c", code, str(up)]
+    )
+    try:
+        until(up.exists, 20)
+        child.terminate()
+        assert child.wait(20) == 9
+    finally:
+        child.kill()
+        child.wait()
+
+
+def test_what_comes_after_gets_the_start_and_changes_no_exit_code(tmp_path: Path) -> None:
+    told = '{"status": "done", "runs": [{"status": "changed", "message": "the data changed"}]}'
+    (tmp_path / "later.py").write_text(
+        f"import sys; open('asked','w').write(' '.join(sys.argv[1:])); print('{told}')"
+    )
+    done = work("--after", "later", "--", sys.executable, "-c", "raise SystemExit(5)", cwd=tmp_path)
+    assert done.returncode == 5
+    option, moment = (tmp_path / "asked").read_text().split()
+    assert option == "--experiment-since" and int(moment) > 1.7e12
+    assert "the data changed" in done.stderr
+    (tmp_path / "later.py").write_text("raise SystemExit('broken')")
+    assert work("--after", "later", "--", "true", cwd=tmp_path).returncode == 0
