@@ -42,7 +42,7 @@ import os, pandas, s3fs
 store = s3fs.S3FileSystem(endpoint_url=os.environ["AWS_ENDPOINT_URL"])
 for path in store.find("matcha/monitoring/captures/movie"):
     with store.open(path) as file:
-        print(*pandas.read_parquet(file)["a"])
+        print(*pandas.read_parquet(file).get("a", ()))
 """
 
 FETCH_DUMP = """
@@ -440,6 +440,24 @@ def test_a_lost_database_comes_back_from_a_dump(stack: ClusterMatcha) -> None:
     stack.shell(restore.text.replace("--namespace matcha-docs ", f"--namespace {stack.namespace} "))
     assert_kept(stack, before)
     stack.kubectl("delete", "job", "dump-now")
+
+
+def test_the_example_runs_as_jobs_unchanged(stack: ClusterMatcha) -> None:
+    """Its pipeline deploys, which a job may not: whoever follows it does. What it wrote into its folder went
+    with the job; what another asks for comes from MLflow.
+    """
+    stack("example", "get", "recommendation")
+    example = stack.project / "recommendation"
+    trained = stack("run", "--", "python", "run.py", where=example)
+    assert "asks to deploy models:/movie@champion as movie" in trained.stderr
+    assert "rmse_of_movie_mean" in trained.stdout
+    served = httpx.get(f"{stack.url('model-deployer', 'base-url')}/v2/models/movie", trust_env=False).json()
+    assert [each["name"] for each in served["inputs"]] == ["user_id", "movie_id"]
+    asked = stack("run", "--", "python", "inference.py", "--user", "42", "--top", "3", where=example)
+    assert "For user 42, the best of" in asked.stdout
+    until(lambda: stack.json("monitor", "movie")[0]["status"] == "drift", 60, every=3)
+    ended = {job["condition"] for job in stack.json("jobs", "list")}
+    assert ended == {"succeeded"}
 
 
 def test_destroy_keeps_data_unless_told_and_then_leaves_nothing(stack: ClusterMatcha) -> None:
