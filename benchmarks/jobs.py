@@ -2,8 +2,8 @@
 job` and `kubectl logs --follow` of the same image, which the node has.
 
 `--image` is the same work on both sides: Matcha packs the project and brings it there as well. Without it
-a pod of Matcha's lays out the project's environment first (the clients of a whole stack, built beforehand), which
-kubectl has no counterpart for: whoever uses it builds an image.
+a pod of Matcha's lays out the project's environment first (the clients of a whole stack, built
+beforehand), which kubectl has no counterpart for: whoever uses it builds an image.
 """
 
 from __future__ import annotations
