@@ -318,7 +318,10 @@ def test_gpus_that_a_node_does_not_offer_are_told() -> None:
     there = node("gpu-1", labels={"kubernetes.azure.com/accelerator": "nvidia"}, taints=GPU_TAINT)
     with pytest.raises(BadInput) as told:
         capacity.place(Demand(gpu=1), [there], {})
-    assert "gpu-1 has GPUs and does not offer them: the NVIDIA device plugin is missing" in told.value.details
+    assert (
+        "gpu-1 has GPUs and does not offer them: NVIDIA's device plugin does not run there"
+        in told.value.details
+    )
 
 
 # -- what is told -------------------------------------------------------------------------------------------

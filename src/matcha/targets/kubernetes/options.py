@@ -107,7 +107,8 @@ class KubernetesOptions(
     (PEM, relative to the project) that pods trust instead of their image's own. `run-as`: the users that
     pods run as are `fixed`, or the `cluster` assigns them, as OpenShift wants it. `ports`: the loopback port
     a forward prefers, by `service` or `service/port`. `pools`: of nodes that the cluster's autoscaler adds
-    when a job needs one, which nobody sees before.
+    when a job needs one, which nobody sees before. `gpu-plugin`: `matcha doctor --fix` may install NVIDIA's
+    device plugin for the cluster where a node has GPUs and offers none.
     """
 
     context: str = ""
@@ -130,6 +131,7 @@ class KubernetesOptions(
     run_as: _RunAs = "fixed"
     ports: _Ports = msgspec.field(default_factory=dict)
     pools: _Pools = msgspec.field(default_factory=dict)
+    gpu_plugin: bool = False
 
     def __post_init__(self) -> None:
         checks.check(self)
