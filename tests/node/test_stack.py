@@ -236,6 +236,25 @@ def test_the_open_inference_protocol_is_spoken_through_the_forwards(
     assert (done.returncode, done.stdout.split()) == (0, ["-1.0", "1.0"]), done.stderr
 
 
+ASK = """
+import json, sys, urllib.request
+columns = {"a": [1.0, 2.0], "b": [2.0, 1.0]}
+inputs = [{"name": n, "datatype": "FP64", "shape": [2, 1], "data": v} for n, v in columns.items()]
+content = json.dumps({"inputs": inputs}).encode()
+request = urllib.request.Request(sys.argv[1], content, {"Content-Type": "application/json"})
+print("data", json.load(urllib.request.urlopen(request, timeout=60))["outputs"][0]["data"])
+"""
+
+
+def test_an_application_of_another_namespace_asks_a_model_by_its_address(stack: ClusterMatcha) -> None:
+    """No policy is enforced on this node: what is shown is that the server takes that address."""
+    url = f"http://mlserver.{stack.namespace}:8080/v2/models/movie/infer"
+    pod = ("--image=python:3.11-slim-bookworm", "--restart=Never", "--rm", "--attach", "--quiet")
+    name = f"app-{stack.namespace}"
+    command = ("run", name, "--namespace=default", *pod, "--command", "--", "python", "-c", ASK, url)
+    assert "data [-1.0, 1.0]" in stack.kubectl(*command)
+
+
 def _rows(stack: ClusterMatcha) -> str:
     path = stack.project / "rows.json"
     path.write_text(json.dumps([{"a": 1.0, "b": 2.0}, {"a": 2.0, "b": 1.0}]))
@@ -446,6 +465,12 @@ def test_the_example_runs_as_jobs_unchanged(stack: ClusterMatcha) -> None:
     """Its pipeline deploys, which a job may not: whoever follows it does. What it wrote into its folder went
     with the job; what another asks for comes from MLflow.
     """
+    alias = {
+        "name": "movie",
+        "alias": "champion",
+    }  # of a model of other columns
+    registry = f"{stack.url('experiment-tracker', 'tracking-url')}/api/2.0/mlflow/registered-models/alias"
+    httpx.delete(registry, params=alias, trust_env=False).raise_for_status()
     stack("example", "get", "recommendation")
     example = stack.project / "recommendation"
     trained = stack("run", "--", "python", "run.py", where=example)

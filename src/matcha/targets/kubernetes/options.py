@@ -108,7 +108,8 @@ class KubernetesOptions(
     pods run as are `fixed`, or the `cluster` assigns them, as OpenShift wants it. `ports`: the loopback port
     a forward prefers, by `service` or `service/port`. `pools`: of nodes that the cluster's autoscaler adds
     when a job needs one, which nobody sees before. `gpu-plugin`: `matcha doctor --fix` may install NVIDIA's
-    device plugin for the cluster where a node has GPUs and offers none.
+    device plugin for the cluster where a node has GPUs and offers none. `allow-from`: namespaces whose pods
+    may call the stack's models.
     """
 
     context: str = ""
@@ -132,6 +133,7 @@ class KubernetesOptions(
     ports: _Ports = msgspec.field(default_factory=dict)
     pools: _Pools = msgspec.field(default_factory=dict)
     gpu_plugin: bool = False
+    allow_from: tuple[_Namespace, ...] = ()
 
     def __post_init__(self) -> None:
         checks.check(self)
