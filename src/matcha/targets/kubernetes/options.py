@@ -74,11 +74,6 @@ _Port = Annotated[
 _Ports = Annotated[
     dict[str, _Port], msgspec.Meta(description="ports by service, as in {mlflow: 5001, mlserver/grpc: 8081}")
 ]
-_Pools = Annotated[
-    dict[str, "Pool"],
-    msgspec.Meta(description="pools by name, as in {gpu: {gpu: 1, cpu: 6, memory: 110Gi}}"),
-]
-_RunAs = Annotated[Literal["fixed", "cluster"], msgspec.Meta(description="fixed or cluster")]
 
 
 class Pool(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -87,6 +82,13 @@ class Pool(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     cpu: Annotated[float, msgspec.Meta(gt=0, description="a number of CPU cores")]
     memory: _Size
     gpu: Annotated[int, msgspec.Meta(ge=0, description="a number of GPUs")] = 0
+
+
+_Pools = Annotated[
+    dict[str, Pool],
+    msgspec.Meta(description="pools by name, as in {gpu: {gpu: 1, cpu: 6, memory: 110Gi}}"),
+]
+_RunAs = Annotated[Literal["fixed", "cluster"], msgspec.Meta(description="fixed or cluster")]
 
 
 class KubernetesOptions(
