@@ -93,7 +93,7 @@ class Bench:
     # -- the three sides ---------------------------------------------------------------------------------
 
     def matcha(self) -> None:
-        name = _namespace()
+        name = namespace()
         with stack.project(KUBECONFIG=str(self.kubeconfig)) as project:
             (project.folder).mkdir(parents=True)
             (project.folder / "matcha.yaml").write_text(STACK.format(namespace=name))
@@ -134,7 +134,7 @@ class Bench:
     @contextlib.contextmanager
     def _manifests(self) -> Iterator[tuple[str, list[dict[str, Any]]]]:
         """What Matcha would apply to a new namespace, which is there, with the passwords."""
-        name = _namespace()
+        name = namespace()
         project = stack.Project(self.folder / name, {"KUBECONFIG": str(self.kubeconfig)})
         project.folder.mkdir(parents=True)
         (project.folder / "matcha.yaml").write_text(STACK.format(namespace=name))
@@ -148,7 +148,7 @@ class Bench:
             self.kubectl("delete", "namespace", name)
 
 
-def _namespace() -> str:
+def namespace() -> str:
     return f"bench-{secrets.token_hex(3)}"
 
 
@@ -172,26 +172,26 @@ def _write(file: Path, documents: list[dict[str, Any]], *, escape: bool = False)
 
 def run(asked: Asked) -> list[Row]:
     with places.scratch() as folder:
-        state, programs = folder / "state", _built()
+        state, programs = folder / "state", built()
         policy = folder / "policy.json"
         policy.write_text(json.dumps(POLICY))
         extra = f"--audit-policy-file={policy} --audit-log-path={state}/audit.log --audit-log-mode=batch"
         env = places.user_env(APISERVER_EXTRA=extra)
         try:
-            _script("up", state, env=env, check=True)
+            script("up", state, env=env, check=True)
             bench = Bench(folder, programs, state)
             asked.take_turns((bench.matcha, bench.by_kubectl, bench.by_helm))
         finally:
-            _script("down", state, env=env, check=False)
+            script("down", state, env=env, check=False)
     return _rows({name: tuple(values) for name, values in bench.took.items()})
 
 
-def _script(name: str, state: Path, *, env: dict[str, str], check: bool) -> None:
+def script(name: str, state: Path, *, env: dict[str, str], check: bool) -> None:
     command = [str(SCRIPTS / name), str(state)]
     subprocess.run(command, env=env, check=check, timeout=3600, stdin=subprocess.DEVNULL)
 
 
-def _built() -> Path:
+def built() -> Path:
     command = [str(SCRIPTS / "build"), "helm"]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, timeout=3600)
     return Path(done.stdout.strip())

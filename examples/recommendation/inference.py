@@ -99,9 +99,23 @@ def rated_by(user: int) -> "pd.Series[int]":
 
 def table(name: str) -> pd.DataFrame:
     file = DATA / f"{name}.parquet"
-    if not file.exists():
-        raise RuntimeError(f"There is no {file}. Train first: matcha run -- python run.py")
-    return pd.read_parquet(file)
+    return pd.read_parquet(file if file.exists() else fetched(file))
+
+
+def fetched(file: Path) -> str:
+    """As the champion's own run logged it: that may have been on another machine."""
+    missing = RuntimeError(f"There is no {file}. Train first: matcha run -- python run.py")
+    if "MLFLOW_TRACKING_URI" not in os.environ:
+        raise missing
+    import mlflow  # noqa: PLC0415 - takes seconds
+
+    try:
+        champion = mlflow.MlflowClient().get_model_version_by_alias(MODEL, "champion")
+        return str(
+            mlflow.artifacts.download_artifacts(run_id=champion.run_id, artifact_path=f"data/{file.name}")
+        )
+    except mlflow.MlflowException as error:
+        raise missing from error
 
 
 def arguments() -> argparse.Namespace:

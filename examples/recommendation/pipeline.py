@@ -41,6 +41,8 @@ def load(
     training, held_out = split(movielens.ratings)
     training.to_parquet(DATA / "training.parquet")
     movielens.movies.to_parquet(DATA / "movies.parquet")
+    for name in ("training", "movies"):  # for whoever asks the model from another machine
+        mlflow.log_artifact(str(DATA / f"{name}.parquet"), "data")
     mlflow.set_tag("data", movielens.origin)
     print(f"Data: {len(training):,} ratings to learn from, {len(held_out):,} held out ({movielens.origin})")
     return training, held_out, movielens.users

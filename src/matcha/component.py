@@ -98,8 +98,9 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     change restarts the service; `live` files change under the running process. `code` are folders for
     PYTHONPATH.
     `needs` are roles that must be healthy before this starts; `talks_to` those it only calls; `called_by`
-    those that call it without being described anew for it. `caches` are directories whose loss costs
-    nothing but time.
+    those that call it without being described anew for it. `for_applications` are
+    names of ports that may be opened to what is no part of the stack. `caches` are directories whose loss
+    costs nothing but time.
     """
 
     name: str
@@ -122,6 +123,7 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     needs: tuple[str, ...] = ()
     talks_to: tuple[str, ...] = ()
     called_by: tuple[str, ...] = ()
+    for_applications: tuple[str, ...] = ()
     resources: Resources = Resources()
     stop_seconds: int = 15
 

@@ -566,7 +566,7 @@ def test_only_what_matcha_made_is_pruned_and_destroyed(api_server: Path, stack: 
     theirs = foreign(stack.namespace)
     admin = cluster(api_server, stack.namespace)
     for obj in theirs:
-        admin.create(obj)
+        admin.client.create(obj, field_manager="somebody")
     versions = {o.metadata.name: admin.get(type(o), o.metadata.name).metadata.resourceVersion for o in theirs}
     stack.provision()
     stack.services = (usual()[0],)

@@ -9,17 +9,27 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from lightkube import ApiError
 from lightkube.models.core_v1 import LimitRangeItem, LimitRangeSpec, ResourceQuotaSpec
 from lightkube.models.meta_v1 import ObjectMeta
 from lightkube.models.rbac_v1 import PolicyRule
-from lightkube.resources.apps_v1 import Deployment
-from lightkube.resources.core_v1 import ConfigMap, LimitRange, Namespace, Pod, ResourceQuota, Secret
+from lightkube.resources.apps_v1 import DaemonSet, Deployment
+from lightkube.resources.core_v1 import (
+    ConfigMap,
+    LimitRange,
+    Namespace,
+    Node,
+    Pod,
+    ResourceQuota,
+    Secret,
+)
 from lightkube.resources.core_v1 import Service as ServiceObject
 
 from matcha.errors import BadInput, MatchaError
 from matcha.host.findings import Finding
 from matcha.targets.kubernetes import here, rotation
 from matcha.targets.kubernetes.cluster import Cluster
+from matcha.targets.kubernetes.jobs import gpus
 from matcha.targets.kubernetes.names import SECRETS, STATE
 from support.apiserver import as_user
 from support.matcha import until
@@ -270,3 +280,43 @@ def test_a_plan_refuses_an_environment_that_the_image_cannot_have(stack: SmallSt
     with pytest.raises(BadInput, match=r"The environment plain needs Python <3\.13, not 3\.13") as refused:
         target.preflight((archive,), snapshot)
     assert "targets.kubernetes.image in matcha.yaml to python:3.12-slim" in refused.value.resolution
+
+
+@pytest.fixture
+def gpu_node(api_server: Path, namespace: str) -> Iterator[str]:
+    """A node that says that it has GPUs, without the plugin that offers them."""
+    admin = cluster(api_server, namespace).client
+    name = f"gpu-{namespace}"
+    labels = {"kubernetes.azure.com/accelerator": "nvidia"}
+    admin.create(Node(metadata=ObjectMeta(name=name, labels=labels)))
+    yield name
+    admin.delete(Node, name)
+    with contextlib.suppress(ApiError):
+        admin.delete(DaemonSet, gpus.NAME, namespace=gpus.NAMESPACE)
+
+
+def test_gpus_that_no_pod_gets_are_told_and_the_plugin_comes_where_it_is_asked_for(
+    stack: SmallStack, api_server: Path, gpu_node: str
+) -> None:
+    admin = cluster(api_server, stack.namespace).client
+    [told] = stack.findings("gpus")
+    assert not told.ok and told.message.startswith(f"{gpu_node} has GPUs and offers none to pods")
+    assert "gpu-plugin: true" in told.fix
+    assert not stack.findings("gpus", fix=True)[0].ok  # not without being asked for
+    stack.options["gpu_plugin"] = True
+    [mended] = stack.findings("gpus", fix=True)
+    assert mended.ok and mended.fixed, mended
+    made = admin.get(DaemonSet, gpus.NAME, namespace=gpus.NAMESPACE)
+    assert made.spec and made.spec.template.spec
+    pod = made.spec.template.spec
+    assert {(t.key, t.value) for t in pod.tolerations or ()} == {("sku", "gpu"), ("nvidia.com/gpu", None)}
+    assert pod.affinity and "kubernetes.azure.com/accelerator" in str(pod.affinity.to_dict())
+    offered = {"status": {"allocatable": {"nvidia.com/gpu": "2"}, "capacity": {"nvidia.com/gpu": "2"}}}
+    admin.patch(Node.Status, gpu_node, offered)
+    [well] = stack.findings("gpus")
+    assert (well.ok, well.message) == (True, "2 on 1 nodes, offered to pods.")
+
+
+def test_who_may_not_install_the_plugin_is_told(stack: SmallStack, api_server: Path, gpu_node: str) -> None:
+    mine = SmallStack(stack.folder, as_user(api_server, "alice"), stack.namespace)
+    assert not mine.findings("gpus")  # nor list nodes

@@ -238,6 +238,27 @@ def test_a_drained_node_starts_it_again_and_a_wrong_command_does_not(team: Clust
     assert "its command could not be started" in wrong.stderr
 
 
+def test_jobs_queue_and_starve_no_server(team: ClusterMatcha) -> None:
+    """More than the node takes: what does not fit waits. A server that is made anew gets its room, from a job
+    if need be, which starts again and has not failed.
+    """
+    names = [
+        team("run", *BARE, "--detach", "--cpu", "0.4", "--", "python", "tick.py").stdout.strip()
+        for _ in range(6)
+    ]
+    waiting = until(lambda: [n for n in names if "Insufficient cpu" in jobs(team)[n]["detail"]], 120, every=1)
+    assert len(waiting) < len(names)
+    for server in ("mlflow", "object-store"):
+        [pod] = team.objects("pods", f"--selector=app.kubernetes.io/name={server}")
+        team.kubectl("delete", "pod", pod["metadata"]["name"], "--wait=false")
+    until(team.is_healthy, 240, every=2)
+    assert {jobs(team)[n]["condition"] for n in names} <= {"queued", "starting", "running"}
+    for name in names:
+        team("jobs", "cancel", name)
+    until(lambda: {jobs(team)[n]["condition"] for n in names} == {"cancelled"}, 120, every=1)
+    until(lambda: not team.objects("pods", "--selector=app.kubernetes.io/name=job"), 120, every=1)
+
+
 def test_what_a_job_read_goes_with_it_and_destroy_leaves_nothing(team: ClusterMatcha) -> None:
     secrets_of_jobs = team.objects("secrets", "--selector=app.kubernetes.io/name=job")
     assert secrets_of_jobs

@@ -42,7 +42,7 @@ import os, pandas, s3fs
 store = s3fs.S3FileSystem(endpoint_url=os.environ["AWS_ENDPOINT_URL"])
 for path in store.find("matcha/monitoring/captures/movie"):
     with store.open(path) as file:
-        print(*pandas.read_parquet(file)["a"])
+        print(*pandas.read_parquet(file).get("a", ()))
 """
 
 FETCH_DUMP = """
@@ -234,6 +234,25 @@ def test_the_open_inference_protocol_is_spoken_through_the_forwards(
     command = [v2_client(tmp_path), "-c", GRPC, address]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert (done.returncode, done.stdout.split()) == (0, ["-1.0", "1.0"]), done.stderr
+
+
+ASK = """
+import json, sys, urllib.request
+columns = {"a": [1.0, 2.0], "b": [2.0, 1.0]}
+inputs = [{"name": n, "datatype": "FP64", "shape": [2, 1], "data": v} for n, v in columns.items()]
+content = json.dumps({"inputs": inputs}).encode()
+request = urllib.request.Request(sys.argv[1], content, {"Content-Type": "application/json"})
+print("data", json.load(urllib.request.urlopen(request, timeout=60))["outputs"][0]["data"])
+"""
+
+
+def test_an_application_of_another_namespace_asks_a_model_by_its_address(stack: ClusterMatcha) -> None:
+    """No policy is enforced on this node: what is shown is that the server takes that address."""
+    url = f"http://mlserver.{stack.namespace}:8080/v2/models/movie/infer"
+    pod = ("--image=python:3.11-slim-bookworm", "--restart=Never", "--rm", "--attach", "--quiet")
+    name = f"app-{stack.namespace}"
+    command = ("run", name, "--namespace=default", *pod, "--command", "--", "python", "-c", ASK, url)
+    assert "data [-1.0, 1.0]" in stack.kubectl(*command)
 
 
 def _rows(stack: ClusterMatcha) -> str:
@@ -440,6 +459,30 @@ def test_a_lost_database_comes_back_from_a_dump(stack: ClusterMatcha) -> None:
     stack.shell(restore.text.replace("--namespace matcha-docs ", f"--namespace {stack.namespace} "))
     assert_kept(stack, before)
     stack.kubectl("delete", "job", "dump-now")
+
+
+def test_the_example_runs_as_jobs_unchanged(stack: ClusterMatcha) -> None:
+    """Its pipeline deploys, which a job may not: whoever follows it does. What it wrote into its folder went
+    with the job; what another asks for comes from MLflow.
+    """
+    alias = {
+        "name": "movie",
+        "alias": "champion",
+    }  # of a model of other columns
+    registry = f"{stack.url('experiment-tracker', 'tracking-url')}/api/2.0/mlflow/registered-models/alias"
+    httpx.delete(registry, params=alias, trust_env=False).raise_for_status()
+    stack("example", "get", "recommendation")
+    example = stack.project / "recommendation"
+    trained = stack("run", "--", "python", "run.py", where=example)
+    assert "asks to deploy models:/movie@champion as movie" in trained.stderr
+    assert "rmse_of_movie_mean" in trained.stdout
+    served = httpx.get(f"{stack.url('model-deployer', 'base-url')}/v2/models/movie", trust_env=False).json()
+    assert [each["name"] for each in served["inputs"]] == ["user_id", "movie_id"]
+    asked = stack("run", "--", "python", "inference.py", "--user", "42", "--top", "3", where=example)
+    assert "For user 42, the best of" in asked.stdout
+    until(lambda: stack.json("monitor", "movie")[0]["status"] == "drift", 60, every=3)
+    ended = {job["condition"] for job in stack.json("jobs", "list")}
+    assert ended == {"succeeded"}
 
 
 def test_destroy_keeps_data_unless_told_and_then_leaves_nothing(stack: ClusterMatcha) -> None:

@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import tarfile
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ from matcha.component import Environment, Output
 from matcha.errors import BadInput
 from matcha.job import Demand, RemoteJob
 from matcha.targets.kubernetes import KubernetesOptions
+from matcha.targets.kubernetes.inside.matcha_pod import ending
 from matcha.targets.kubernetes.jobs import capacity, packing, render, telling
 from matcha.targets.kubernetes.options import Pool
 from matcha.targets.kubernetes.setting import Setting, setting
@@ -316,7 +318,10 @@ def test_gpus_that_a_node_does_not_offer_are_told() -> None:
     there = node("gpu-1", labels={"kubernetes.azure.com/accelerator": "nvidia"}, taints=GPU_TAINT)
     with pytest.raises(BadInput) as told:
         capacity.place(Demand(gpu=1), [there], {})
-    assert "gpu-1 has GPUs and does not offer them: the NVIDIA device plugin is missing" in told.value.details
+    assert (
+        "gpu-1 has GPUs and does not offer them: NVIDIA's device plugin does not run there"
+        in told.value.details
+    )
 
 
 # -- what is told -------------------------------------------------------------------------------------------
@@ -437,3 +442,23 @@ def test_what_comes_after_gets_the_start_and_changes_no_exit_code(tmp_path: Path
     assert "the data changed" in done.stderr
     (tmp_path / "later.py").write_text("raise SystemExit('broken')")
     assert work("--after", "later", "--", "true", cwd=tmp_path).returncode == 0
+
+
+def test_who_is_hushed_says_nothing_and_others_do(capsys: pytest.CaptureFixture[str]) -> None:
+    """A thread that looks for requests must not swallow the log that another one prints."""
+    inside, done = threading.Event(), threading.Event()
+
+    def quiet() -> None:
+        with ending.hushed():
+            ending.say("of the client")
+            inside.set()
+            done.wait(10)
+
+    thread = threading.Thread(target=quiet)
+    thread.start()
+    assert inside.wait(10)
+    print("of the job")
+    ending.say("of another")
+    done.set()
+    thread.join()
+    assert capsys.readouterr().out == "of the job\nof another\n"

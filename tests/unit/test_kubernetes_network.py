@@ -261,6 +261,31 @@ def test_jobs_go_anywhere_but_to_the_database() -> None:
     assert not {f for f in allowed(stack({})) if f[1] == JOB}  # and nobody to them
 
 
+def test_namespaces_that_are_named_reach_models_and_nothing_else() -> None:
+    found = stack({"namespace": "ml"})
+    opened_too = msgspec.structs.replace(found.options, allow_from=("shop",))
+    shop = "a pod of the namespace shop"
+    policies = [
+        d["spec"]
+        for d in rendered(msgspec.structs.replace(found, options=opened_too))
+        if d["kind"] == "NetworkPolicy"
+    ]
+    app = Pod(shop, {"any": "label"}, namespace={"kubernetes.io/metadata.name": "shop"})
+    other = Pod("of another", {"any": "label"}, namespace={"kubernetes.io/metadata.name": "shopping"})
+    reached = {
+        (pod.name, port)
+        for pod in pods(rendered(found))
+        for port in pod.ports
+        if passes(policies, pod, app, "ingress", port, "TCP")
+    }
+    assert reached == {("mlserver", 8080), ("mlserver", 8081)}
+    assert not any(
+        passes(policies, pod, other, "ingress", port, "TCP")
+        for pod in pods(rendered(found))
+        for port in pod.ports
+    )
+
+
 def test_servers_outside_are_reached_on_their_ports_only() -> None:
     found = stack(OUTSIDE)
     own = {

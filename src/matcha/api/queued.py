@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from matcha.api import _relayed, _workspace, serving
 from matcha.api._project import Folder, Project, open_project
 from matcha.api.types import DeployResult
 from matcha.component import ModelRegistry, Output
-from matcha.errors import BadInput, MatchaError
+from matcha.errors import BadInput, MatchaError, NotFound
 from matcha.events import Emit, Event, silent
 from matcha.job import OVER, Demand, JobQueue, Jobs, JobStatus, RemoteJob
 from matcha.target import OnePython
@@ -99,6 +100,8 @@ def run_remote(
         emit(Event(f"job/{name}", "note", f"Ending {name}."))
         queue.cancel(name)
         raise
+    except NotFound:
+        raise
     except MatchaError as error:
         error.resolution = f"matcha jobs logs {name} --follow"  # the job itself goes on
         raise
@@ -123,10 +126,11 @@ def _deploying(opened: Project, target: str | None, emit: Emit) -> _relayed.Do:
 
 def _addresses(opened: Project) -> dict[str, str]:
     """Base URLs in the stack -> those that lead there from this machine."""
-    queue = _queue(opened)
-    there, here = queue.inside(opened.state()), opened.access()
-    roles = [c.role for c in opened.components if c.services(())]
-    return {there.url(role): here.url(role) for role in roles}
+    with contextlib.suppress(MatchaError):  # a stopped stack has none
+        there, here = _queue(opened).inside(opened.state()), opened.access()
+        roles = [c.role for c in opened.components if c.services(())]
+        return {there.url(role): here.url(role) for role in roles}
+    return {}
 
 
 def _as_here(line: str, addresses: Mapping[str, str]) -> str:

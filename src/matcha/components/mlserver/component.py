@@ -89,6 +89,7 @@ class MLServer(Component):
             secrets=SECRETS,
             live=live,
             talks_to=(TRACKER, MONITOR),
+            for_applications=("http", "grpc"),
         )
 
     def _child(self, digest: str, live: dict[str, str]) -> Service:

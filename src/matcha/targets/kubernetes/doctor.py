@@ -34,6 +34,7 @@ from matcha.targets.kubernetes import (
     unrecorded,
 )
 from matcha.targets.kubernetes.cluster import Cluster, ClusterError, Conflict, Forbidden
+from matcha.targets.kubernetes.jobs import gpus
 from matcha.targets.kubernetes.names import LOCK, NOTES, SECRETS, STATE
 from matcha.targets.kubernetes.options import KubernetesOptions
 from matcha.targets.kubernetes.setting import Setting
@@ -341,6 +342,7 @@ CHECKS: dict[str, Callable[[Patient], Iterator[Finding]]] = {
     "passwords": _passwords,
     "services": _services,
     "volumes": lambda patient: going.findings(patient.cluster),
+    "gpus": lambda patient: gpus.findings(patient.cluster, patient.options),
     "lock": _lock,
     "folders": lambda _: here.findings(),
     "forwards": _forwards,

@@ -28,6 +28,8 @@ HTTP, HTTPS = 80, 443
 DATABASE_SETUP, DATABASE_DUMP = "mysql-setup", "mysql-dump"
 EVERYWHERE = ""  # as a server: any address, in or outside the cluster
 CLUSTER = "*"  # as a server: any pod, of any namespace
+NAMESPACE = "namespace:"  # before a name, as a client: every pod of that namespace
+NAMED = "kubernetes.io/metadata.name"  # label that every namespace bears
 PART_OF = {"app.kubernetes.io/part-of": MANAGER}
 
 
@@ -67,6 +69,9 @@ def _of(setting: Setting, service: Service) -> Iterator[Flow]:
     for role in (*service.needs, *service.talks_to):
         if role in peers:
             yield from (Flow(service.name, peers[role].name, p.preferred) for p in peers[role].ports)
+    numbers = {port.name: port.preferred for port in service.ports}
+    for namespace in setting.options.allow_from:
+        yield from (Flow(NAMESPACE + namespace, service.name, numbers[n]) for n in service.for_applications)
     for role in service.called_by:
         if role in peers:
             yield from (Flow(peers[role].name, service.name, p.preferred) for p in service.ports)
@@ -120,7 +125,8 @@ def _may_be_a_service(host: str) -> bool:
 def policies(setting: Setting) -> list[NetworkPolicy]:
     """One that denies and lets names be resolved, then one for each group of pods."""
     known = flows(setting)
-    names = sorted({n for f in known for n in (f.client, f.server)} - {EVERYWHERE, CLUSTER})
+    ends = {n for f in known for n in (f.client, f.server)} - {EVERYWHERE, CLUSTER}
+    names = sorted(n for n in ends if not n.startswith(NAMESPACE))
     return [_deny(), *(_policy(name, known) for name in names)]
 
 
@@ -142,7 +148,7 @@ def _deny() -> NetworkPolicy:
 
 def _policy(name: str, known: Iterable[Flow]) -> NetworkPolicy:
     ingress = [
-        NetworkPolicyIngressRule(from_=[_pods(f.client)], ports=[_port(f.port)])
+        NetworkPolicyIngressRule(from_=[_client(f.client)], ports=[_port(f.port)])
         for f in known
         if f.server == name
     ]
@@ -168,6 +174,13 @@ def _peers(server: str) -> list[NetworkPolicyPeer] | None:
     if server == CLUSTER:
         return [NetworkPolicyPeer(namespaceSelector=LabelSelector())]
     return [_pods(server)]
+
+
+def _client(name: str) -> NetworkPolicyPeer:
+    if name.startswith(NAMESPACE):
+        labels = {NAMED: name.removeprefix(NAMESPACE)}
+        return NetworkPolicyPeer(namespaceSelector=LabelSelector(matchLabels=labels))
+    return _pods(name)
 
 
 def _pods(name: str) -> NetworkPolicyPeer:

@@ -74,11 +74,6 @@ _Port = Annotated[
 _Ports = Annotated[
     dict[str, _Port], msgspec.Meta(description="ports by service, as in {mlflow: 5001, mlserver/grpc: 8081}")
 ]
-_Pools = Annotated[
-    dict[str, "Pool"],
-    msgspec.Meta(description="pools by name, as in {gpu: {gpu: 1, cpu: 6, memory: 110Gi}}"),
-]
-_RunAs = Annotated[Literal["fixed", "cluster"], msgspec.Meta(description="fixed or cluster")]
 
 
 class Pool(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -87,6 +82,13 @@ class Pool(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     cpu: Annotated[float, msgspec.Meta(gt=0, description="a number of CPU cores")]
     memory: _Size
     gpu: Annotated[int, msgspec.Meta(ge=0, description="a number of GPUs")] = 0
+
+
+_Pools = Annotated[
+    dict[str, Pool],
+    msgspec.Meta(description="pools by name, as in {gpu: {gpu: 1, cpu: 6, memory: 110Gi}}"),
+]
+_RunAs = Annotated[Literal["fixed", "cluster"], msgspec.Meta(description="fixed or cluster")]
 
 
 class KubernetesOptions(
@@ -107,7 +109,9 @@ class KubernetesOptions(
     (PEM, relative to the project) that pods trust instead of their image's own. `run-as`: the users that
     pods run as are `fixed`, or the `cluster` assigns them, as OpenShift wants it. `ports`: the loopback port
     a forward prefers, by `service` or `service/port`. `pools`: of nodes that the cluster's autoscaler adds
-    when a job needs one, which nobody sees before.
+    when a job needs one, which nobody sees before. `gpu-plugin`: `matcha doctor --fix` may install NVIDIA's
+    device plugin for the cluster where a node has GPUs and offers none. `allow-from`: namespaces whose pods
+    may call the stack's models.
     """
 
     context: str = ""
@@ -130,6 +134,8 @@ class KubernetesOptions(
     run_as: _RunAs = "fixed"
     ports: _Ports = msgspec.field(default_factory=dict)
     pools: _Pools = msgspec.field(default_factory=dict)
+    gpu_plugin: bool = False
+    allow_from: tuple[_Namespace, ...] = ()
 
     def __post_init__(self) -> None:
         checks.check(self)

@@ -127,7 +127,7 @@ def _database(options: KubernetesOptions) -> Server | None:
 
 def made_by(options: KubernetesOptions, trust: str) -> str:
     """Digest of what objects are rendered from, besides services: without what is one user's own."""
-    own = {"context": "", "kubeconfig": "", "ca_bundle": "", "ports": {}, "pools": {}}
+    own = {"context": "", "kubeconfig": "", "ca_bundle": "", "ports": {}, "pools": {}, "gpu_plugin": False}
     shared = msgspec.structs.replace(options, **own)
     rendering = code.folder_name(code.POD_CODE.parent)  # this package, with what it puts into pods
     return digest_of((rendering, msgspec.to_builtins(shared), trust))

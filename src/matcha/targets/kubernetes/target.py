@@ -330,7 +330,7 @@ class KubernetesTarget:
         state = self._store.read()
         if state is None:
             raise NotProvisioned
-        return self._queue.submit(self._known(), self.access(state), job, emit)
+        return self._queue.submit(self._known(), self.access(state), job, self._place(STORE), emit)
 
     def follow(self, name: str, emit: Emit, *, lines: int) -> Iterator[str]:
         return self._queue.follow(name, emit, lines=lines)

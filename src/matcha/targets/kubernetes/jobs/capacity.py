@@ -17,7 +17,7 @@ from matcha.targets.kubernetes.options import Pool
 from matcha.targets.kubernetes.pod import OS
 
 # Labels of nodes with NVIDIA's GPUs: of its own discovery, Azure, Google and Amazon.
-_HAVE_GPUS = (
+HAVE_GPUS = (
     ("nvidia.com/gpu.present", "true"),
     ("kubernetes.azure.com/accelerator", "nvidia"),
     ("cloud.google.com/gke-accelerator", ""),
@@ -85,7 +85,7 @@ def _room(node: Node, demand: Demand) -> Room | None:
         cpu=amount(offered.get("cpu", 0)) or 0.0,
         memory=amount(offered.get("memory", 0)) or 0.0,
         machine=labels.get(MACHINE, ""),
-        idle_gpus=not gpus and any(labels.get(k) == v if v else k in labels for k, v in _HAVE_GPUS),
+        idle_gpus=not gpus and any(labels.get(k) == v if v else k in labels for k, v in HAVE_GPUS),
     )
 
 
@@ -107,7 +107,9 @@ def _refusal(demand: Demand, nodes: Sequence[Room], pools: Sequence[Room]) -> Ba
     listed = [f"  {room.told()}" for room in rooms] or ["  no node takes such a job at all"]
     found = "What nodes, and the pools that are declared, have:" if pools else "What nodes have:"
     idle = next((room.name for room in nodes if room.idle_gpus), "") if demand.gpu else ""
-    why = [f"{idle} has GPUs and does not offer them: the NVIDIA device plugin is missing there."]
+    why = [
+        f"{idle} has GPUs and does not offer them: NVIDIA's device plugin does not run there (matcha doctor)."
+    ]
     declare = "or name the pool that the cluster's autoscaler adds: targets.kubernetes.pools in matcha.yaml"
     return BadInput(
         f"No machine of the cluster can ever run this job: {lacking}.",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import io
 import time
 from collections.abc import Callable, Container, Iterator, Mapping
 from pathlib import Path
@@ -17,7 +16,7 @@ from matcha.errors import MatchaError
 from matcha.events import Emit, Event
 from matcha.targets.kubernetes.cluster import Cluster
 from matcha.targets.kubernetes.inside.matcha_pod import archive, multipart, relay
-from matcha.targets.kubernetes.inside.matcha_pod.ending import Code, Deadline, Failed, Progress
+from matcha.targets.kubernetes.inside.matcha_pod.ending import Code, Deadline, Failed, Progress, hushed
 from matcha.targets.kubernetes.inside.matcha_pod.s3 import Asked, Place, Store
 from matcha.targets.kubernetes.secrets import values
 from matcha.targets.kubernetes.setting import Setting
@@ -103,7 +102,7 @@ class Delivery:
     def _telling(self, doing: str) -> Iterator[None]:
         """What the store's client says of its tries is for logs of pods."""
         try:
-            with contextlib.redirect_stdout(io.StringIO()):
+            with hushed():
                 yield
         except Failed as error:
             raise MatchaError(

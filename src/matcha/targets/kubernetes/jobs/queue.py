@@ -34,7 +34,6 @@ from matcha.targets.kubernetes.store import ClusterStore
 MARKS = {**MINE, NAME: JOB}
 POLL = 1.0
 AWAY = 3600.0  # seconds for which a cluster that does not answer is asked again: a laptop sleeps
-GONE = 60.0  # seconds for which the log of an ended job may still come
 UNUSED = 600.0  # seconds after which a secret without its job belongs to a run that was killed
 
 
@@ -57,8 +56,10 @@ class Queue:
             return capacity.Place(frozenset(), (said,))
         return capacity.place(demand, nodes, setting.options.pools)
 
-    def submit(self, setting: Setting, access: Access, job: RemoteJob, emit: Emit) -> str:
-        """Raises MatchaError where the stack goes meanwhile: then nothing is left of the job."""
+    def submit(self, setting: Setting, access: Access, job: RemoteJob, place: str, emit: Emit) -> str:
+        """`place`: of the object store (`facts.place`). Raises MatchaError where the stack goes meanwhile:
+        then nothing is left of the job.
+        """
         stack = self._stack()
         self._refuse_unready()
         where = self.place(setting, job.demand)
@@ -68,7 +69,7 @@ class Queue:
             packed = packing.pack(job.project, job.beside, Path(folder) / "code.tar.gz")
             emit(Event(JOB, "note", _told(packed)))
             if job.environment:
-                self._ensure_environment(setting, job.environment, machine, delivery, emit)
+                self._ensure_environment(setting, job.environment, machine, delivery, place, emit)
             code = delivery.put_code(packed.file, packed.digest, emit)
         made = render.Made(
             name=render.new_name(job.shown),
@@ -85,7 +86,8 @@ class Queue:
         except BaseException:  # Ctrl-C, too: nobody knows its name yet
             self._remove(made.name)
             raise
-        self._tidy(delivery)
+        with contextlib.suppress(ClusterError):  # the job is queued
+            self._tidy(delivery)
         return made.name
 
     def _queue(self, setting: Setting, made: render.Made) -> None:
@@ -119,7 +121,13 @@ class Queue:
             )
 
     def _ensure_environment(
-        self, setting: Setting, environment: Environment, machine: str, delivery: Delivery, emit: Emit
+        self,
+        setting: Setting,
+        environment: Environment,
+        machine: str,
+        delivery: Delivery,
+        place: str,
+        emit: Emit,
     ) -> None:
         """Built where the archive is not there yet: once for all jobs of the same lock."""
         base.check(setting.options, environment)
@@ -132,7 +140,7 @@ class Queue:
         raiser = Raiser(self._cluster, lambda: None)
         for kind in kinds if len(kinds) > 1 else [machine]:
             parts = desired.of_stack(setting, archives.builder(setting, environment, kind))
-            raiser.run_job(parts, key, archives.BUILD_SECONDS, emit, place=setting.storage.url, advice=MEND)
+            raiser.run_job(parts, key, archives.BUILD_SECONDS, emit, place=place, advice=MEND)
         emit(Event(key, "done", "", time.monotonic() - began))
 
     def _machines(self) -> Iterator[str]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import errno
 import signal
+import threading
 import time
+from collections.abc import Iterator
 from enum import IntEnum
 from pathlib import Path
 from typing import NoReturn
@@ -78,8 +80,22 @@ def megabytes(size: int) -> str:
     return f"{size / 1e6:.1f} MB" if size < 1e7 else f"{size / 1e6:.0f} MB"
 
 
+_hushed = threading.local()
+
+
 def say(line: str) -> None:
-    print(line, flush=True)
+    if not getattr(_hushed, "is_on", False):
+        print(line, flush=True)
+
+
+@contextlib.contextmanager
+def hushed() -> Iterator[None]:
+    """Nothing is said in this thread: where the output is somebody else's."""
+    _hushed.is_on = True
+    try:
+        yield
+    finally:
+        _hushed.is_on = False
 
 
 def leave_word(message: str) -> None:
