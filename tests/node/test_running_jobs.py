@@ -256,7 +256,8 @@ def test_jobs_queue_and_starve_no_server(team: ClusterMatcha) -> None:
     for name in names:
         team("jobs", "cancel", name)
     until(lambda: {jobs(team)[n]["condition"] for n in names} == {"cancelled"}, 120, every=1)
-    until(lambda: not team.objects("pods", "--selector=app.kubernetes.io/name=job"), 120, every=1)
+    theirs = f"--selector=job-name in ({','.join(names)})"
+    until(lambda: not team.objects("pods", theirs), 120, every=1)
 
 
 def test_what_a_job_read_goes_with_it_and_destroy_leaves_nothing(team: ClusterMatcha) -> None:

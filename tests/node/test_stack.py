@@ -252,7 +252,8 @@ def test_an_application_of_another_namespace_asks_a_model_by_its_address(stack: 
     pod = ("--image=python:3.11-slim-bookworm", "--restart=Never", "--rm", "--attach", "--quiet")
     name = f"app-{stack.namespace}"
     command = ("run", name, "--namespace=default", *pod, "--command", "--", "python", "-c", ASK, url)
-    assert "data [-1.0, 1.0]" in stack.kubectl(*command)
+    answer = json.loads(stack.kubectl(*command).partition("data ")[2])
+    assert answer == pytest.approx([-1.0, 1.0])
 
 
 def _rows(stack: ClusterMatcha) -> str:
@@ -470,7 +471,7 @@ def test_the_example_runs_as_jobs_unchanged(stack: ClusterMatcha) -> None:
         "alias": "champion",
     }  # of a model of other columns
     registry = f"{stack.url('experiment-tracker', 'tracking-url')}/api/2.0/mlflow/registered-models/alias"
-    httpx.delete(registry, params=alias, trust_env=False).raise_for_status()
+    httpx.request("DELETE", registry, json=alias, trust_env=False).raise_for_status()
     stack("example", "get", "recommendation")
     example = stack.project / "recommendation"
     trained = stack("run", "--", "python", "run.py", where=example)

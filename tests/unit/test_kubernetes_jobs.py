@@ -365,9 +365,10 @@ def ended(code: int, reason: str = "Error", message: str = "") -> ContainerState
 FAILED = Condition(type="Failed", status="True", reason="PodFailurePolicy", lastTransitionTime=WHEN)
 COMPLETE = Condition(type="Complete", status="True", lastTransitionTime=WHEN)
 RUNNING = ContainerState(running=ContainerStateRunning(startedAt=WHEN))
-UNFIT = PodCondition(
-    type="PodScheduled", status="False", message="0/1 nodes are available: 1 Insufficient cpu."
+NO_ROOM = (
+    "0/1 nodes are available: 1 Insufficient cpu. preemption: not eligible due to preemptionPolicy=Never."
 )
+UNFIT = PodCondition(type="PodScheduled", status="False", message=NO_ROOM)
 NO_FILE = 'exec: "nosuch": executable file not found in $PATH: unknown'
 
 
@@ -375,7 +376,7 @@ NO_FILE = 'exec: "nosuch": executable file not found in $PATH: unknown'
     ("one", "pods", "condition", "code", "detail"),
     [
         (job(), [], "queued", -1, "waiting for its pod"),
-        (job(), [pod(None, node="", conditions=[UNFIT])], "queued", -1, "Insufficient cpu"),
+        (job(), [pod(None, node="", conditions=[UNFIT])], "queued", -1, "1 Insufficient cpu"),
         (job(), [pod(None)], "starting", -1, "its node prepares it"),
         (job(), [pod(RUNNING)], "running", -1, ""),
         (job(COMPLETE), [pod(ended(0))], "succeeded", 0, ""),
@@ -392,6 +393,11 @@ def test_a_job_is_told_as_it_is(one: Job, pods: Any, condition: str, code: int, 
     assert detail in found.detail
     assert found.command == ("python", "t.py")
     assert found.owner == "me@here"
+
+
+def test_what_no_job_may_do_is_left_out() -> None:
+    found = telling.status(job(), [pod(None, node="", conditions=[UNFIT])])
+    assert found.detail == "no node takes it: 0/1 nodes are available: 1 Insufficient cpu"
 
 
 def test_who_needs_more_memory_is_told_how_to_ask() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,6 +20,8 @@ from matcha.targets.kubernetes.names import JOB
 
 OOM = "OOMKilled"
 NOT_FOUND, NOT_EXECUTABLE = 127, 126  # of a shell, for what cannot be started
+# What the scheduler says of ways that no job takes.
+_ENDLESS = re.compile(r"\.? (?:no new claims to deallocate|preemption: )")
 _UNSTARTED = ("StartError", "ContainerCannotRun")
 
 
@@ -89,7 +92,7 @@ def _condition(
     if has_begun(pod):
         return "running", _stuck(pods), ""
     if pod is None or not (pod.spec and pod.spec.nodeName):
-        return "queued", _stuck(pods) or verdict.detail, ""
+        return "queued", _stuck(pods) or _ENDLESS.split(verdict.detail)[0], ""
     return "starting", verdict.detail, ""
 
 
