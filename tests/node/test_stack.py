@@ -393,8 +393,7 @@ def test_two_users_share_one_stack(stack: ClusterMatcha, tmp_path: Path) -> None
         assert (first.returncode, second.returncode) == (0, 0), said
         assert stack.is_healthy() and other.is_healthy()
     finally:
-        for process in other.processes():
-            process.kill()
+        other.let_go()
 
 
 @pytest.mark.sweep  # every step of a first provision was killed already

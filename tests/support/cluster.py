@@ -12,7 +12,7 @@ from typing import Any
 
 import psutil
 
-from support.matcha import Matcha, until
+from support.matcha import Matcha, processes_of, until
 
 AUTHORITIES = Path("/etc/ssl/certs/ca-certificates.crt")
 
@@ -84,11 +84,15 @@ class ClusterMatcha(Matcha):
     def drop(self) -> None:
         """The same by the cluster itself, which is not waited for: a namespace takes long to go."""
         self.kubectl("delete", "namespace", self.namespace, "--ignore-not-found", "--wait=false", code=None)
+        self.let_go()
+
+    def let_go(self) -> None:
+        """End what this machine has of it, as the forwards: the cluster keeps its stack."""
         until(self._none_is_left, 30)
 
     def _none_is_left(self) -> bool:
         """Kills its processes; a supervisor may have started one again meanwhile."""
-        left = self.processes()
+        left = [*self.processes(), *processes_of(self.home)]
         for process in left:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
