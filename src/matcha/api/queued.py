@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from matcha.api import _relayed, _workspace, serving
@@ -54,13 +54,11 @@ def job_logs(
     opened = open_project(project, target)
     opened.state()
     queue = _queue(opened)
-    ours = _addresses(opened)
     if follow:
-        with _relayed.answering(queue, name, _deploying(opened, target, emit), emit):
-            yield from (_as_here(line, ours) for line in queue.follow(name, emit, lines=lines))
+        yield from _followed(opened, queue, name, target, emit, lines=lines)
         emit(Event(f"job/{name}", "note", f"{name} {_said(queue.job(name))}."))
         return
-    said = queue.job_log(name, lines=lines)
+    ours, said = _addresses(opened), queue.job_log(name, lines=lines)
     yield from (_as_here(line, ours) for line in said)
     found = queue.job(name)
     if not said and found.condition not in OVER:
@@ -91,11 +89,13 @@ def run_remote(
         emit(Event(f"job/{name}", "note", f"Queued. Its log: matcha jobs logs {name} --follow"))
         return 0
     emit(Event(f"job/{name}", "note", f"{name} is queued, and goes on without this terminal."))
-    ours = _addresses(opened)
     try:
-        with _relayed.answering(queue, name, _deploying(opened, opened.target.name, emit), emit):
-            for line in queue.follow(name, emit, lines=-1):
-                say(_as_here(line, ours))
+        # Closed before Ctrl-C is heeded: nothing is deployed for a job that is being ended.
+        with contextlib.closing(
+            _followed(opened, queue, name, opened.target.name, emit, lines=-1)
+        ) as followed:
+            for line in followed:
+                say(line)
     except KeyboardInterrupt:
         emit(Event(f"job/{name}", "note", f"Ending {name}."))
         queue.cancel(name)
@@ -106,6 +106,16 @@ def run_remote(
         error.resolution = f"matcha jobs logs {name} --follow"  # the job itself goes on
         raise
     return _ended(queue.job(name), emit)
+
+
+def _followed(
+    opened: Project, queue: JobQueue, name: str, target: str | None, emit: Emit, *, lines: int
+) -> Generator[str, None, None]:
+    """Its log, doing what it asks for meanwhile."""
+    ours = _addresses(opened)
+    with _relayed.answering(queue, name, _deploying(opened, target, emit), emit):
+        for line in queue.follow(name, emit, lines=lines):
+            yield _as_here(line, ours)
 
 
 def _deploying(opened: Project, target: str | None, emit: Emit) -> _relayed.Do:

@@ -14,7 +14,39 @@ from matcha.targets.kubernetes.secrets import Secrets
 from matcha.targets.kubernetes.setting import Setting
 
 
-class ClusterAccess:
+class _Shared:
+    """What of an access is the same wherever it is from."""
+
+    def __init__(self, setting: Setting, secrets: Secrets) -> None:
+        self._setting = setting
+        self._secrets = secrets
+
+    def secret(self, name: str) -> str:
+        return self._secrets.get(name)
+
+    def keep_secret(self, name: str, value: str) -> None:
+        self._secrets.keep(name, value)
+
+    def store(self, area: str) -> str:
+        return f"{self._setting.storage.url}/{area}"
+
+    def inside(self, template: str) -> str:
+        return resolve(template, None, self._setting.around)
+
+    def database(self, name: str) -> Path | None:
+        return None
+
+    def _where(self) -> dict[str, str]:
+        """Of the object store, as pods reach it."""
+        storage = self._setting.storage
+        return {
+            "AWS_ENDPOINT_URL": storage.endpoint,
+            "AWS_REGION": storage.region,
+            "AWS_DEFAULT_REGION": storage.region,
+        }
+
+
+class ClusterAccess(_Shared):
     """`matcha.component.Access` and `SharedAccess`.
 
     `ports` gives the loopback port of every `service/port`, and has the forwards running; it is asked only
@@ -29,9 +61,8 @@ class ClusterAccess:
         ports: Callable[[], Mapping[str, int]],
         folder: Callable[[str], Path],
     ) -> None:
-        self._setting = setting
+        super().__init__(setting, secrets)
         self._roles = roles
-        self._secrets = secrets
         self._ports = ports
         self._folder = folder
 
@@ -62,23 +93,9 @@ class ClusterAccess:
             raise NotProvisioned(f"The {role} is not running yet.")
         return found
 
-    def secret(self, name: str) -> str:
-        return self._secrets.get(name)
-
-    def keep_secret(self, name: str, value: str) -> None:
-        self._secrets.keep(name, value)
-
-    def store(self, area: str) -> str:
-        return f"{self._setting.storage.url}/{area}"
-
     def store_env(self) -> Mapping[str, Output]:
         """Of Matcha's own store, by its forward; a store of the user's asks for the user's own keys."""
-        storage = self._setting.storage
-        where = {
-            "AWS_ENDPOINT_URL": storage.endpoint,
-            "AWS_REGION": storage.region,
-            "AWS_DEFAULT_REGION": storage.region,
-        }
+        storage, where = self._setting.storage, self._where()
         if not storage.own:
             return {n: Output(v) for n, v in where.items() if v}
         return {
@@ -88,24 +105,17 @@ class ClusterAccess:
             "AWS_SECRET_ACCESS_KEY": Output(self.secret(storage.secret_key), sensitive=True),
         }
 
-    def inside(self, template: str) -> str:
-        return resolve(template, None, self._setting.around)
-
-    def database(self, name: str) -> Path | None:
-        return None
-
     def folder(self, name: str) -> Path:
         return self._folder(name)
 
 
-class InsideAccess:
+class InsideAccess(_Shared):
     """`matcha.component.InsideAccess`: how a pod of the stack reaches it. `here` is for what asks servers
     now; `folder` makes nothing, for it is the pod's own.
     """
 
     def __init__(self, setting: Setting, secrets: Secrets, here: ClusterAccess) -> None:
-        self._setting = setting
-        self._secrets = secrets
+        super().__init__(setting, secrets)
         self.here = here
 
     def url(self, role: str) -> str:
@@ -127,22 +137,8 @@ class InsideAccess:
             raise NotProvisioned(f"The {role} is not running yet.")
         return found
 
-    def secret(self, name: str) -> str:
-        return self._secrets.get(name)
-
-    def keep_secret(self, name: str, value: str) -> None:
-        self._secrets.keep(name, value)
-
-    def store(self, area: str) -> str:
-        return f"{self._setting.storage.url}/{area}"
-
     def store_env(self) -> Mapping[str, Output]:
-        storage = self._setting.storage
-        where = {
-            "AWS_ENDPOINT_URL": storage.endpoint,
-            "AWS_REGION": storage.region,
-            "AWS_DEFAULT_REGION": storage.region,
-        }
+        storage, where = self._setting.storage, self._where()
         return {
             **{n: Output(v) for n, v in where.items() if v},
             "AWS_ACCESS_KEY_ID": Output(self._key(storage.access_key), sensitive=True),
@@ -152,12 +148,6 @@ class InsideAccess:
     def _key(self, name: str) -> str:
         storage = self._setting.storage
         return self._secrets.get(name) if storage.own else self._secrets.of(storage.secret, name)
-
-    def inside(self, template: str) -> str:
-        return resolve(template, None, self._setting.around)
-
-    def database(self, name: str) -> Path | None:
-        return None
 
     def folder(self, name: str) -> Path:
         return Path("/tmp", name)  # noqa: S108 - of the pod

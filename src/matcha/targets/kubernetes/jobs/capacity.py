@@ -16,8 +16,9 @@ from matcha.targets.kubernetes.jobs.render import CPU, GPU, MEMORY, TOLERATED
 from matcha.targets.kubernetes.options import Pool
 from matcha.targets.kubernetes.pod import OS
 
+Label = tuple[str, str]
 # Labels of nodes with NVIDIA's GPUs: of its own discovery, Azure, Google and Amazon.
-HAVE_GPUS = (
+HAVE_GPUS: tuple[Label, ...] = (
     ("nvidia.com/gpu.present", "true"),
     ("kubernetes.azure.com/accelerator", "nvidia"),
     ("cloud.google.com/gke-accelerator", ""),
@@ -77,16 +78,30 @@ def _room(node: Node, demand: Demand) -> Room | None:
         return None
     if labels.get(OS, "linux") != "linux":
         return None
-    offered = (node.status.allocatable if node.status else None) or {}
-    gpus = int(amount(offered.get(GPU, 0)) or 0)
+    found, gpus = _allocatable(node), offered(node)
     return Room(
         name=(node.metadata.name if node.metadata else None) or "",
         gpu=gpus,
-        cpu=amount(offered.get("cpu", 0)) or 0.0,
-        memory=amount(offered.get("memory", 0)) or 0.0,
+        cpu=amount(found.get("cpu", 0)) or 0.0,
+        memory=amount(found.get("memory", 0)) or 0.0,
         machine=labels.get(MACHINE, ""),
-        idle_gpus=not gpus and any(labels.get(k) == v if v else k in labels for k, v in HAVE_GPUS),
+        idle_gpus=not gpus and bool(says(node)),
     )
+
+
+def _allocatable(node: Node) -> dict[str, str]:
+    return dict((node.status.allocatable if node.status else None) or {})
+
+
+def offered(node: Node) -> int:
+    """GPUs that pods get there."""
+    return int(amount(_allocatable(node).get(GPU, 0)) or 0)
+
+
+def says(node: Node) -> list[Label]:
+    """Labels by which a node has GPUs; the value is empty where any will do."""
+    labels = (node.metadata.labels if node.metadata else None) or {}
+    return [(k, v) for k, v in HAVE_GPUS if (labels.get(k) == v if v else k in labels)]
 
 
 def _keeps_off(taint: Taint, demand: Demand) -> bool:

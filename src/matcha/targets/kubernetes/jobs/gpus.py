@@ -32,9 +32,8 @@ from lightkube.resources.core_v1 import Node
 from matcha.host.findings import Finding
 from matcha.job import Demand
 from matcha.targets.kubernetes.cluster import Cluster, ClusterError
-from matcha.targets.kubernetes.compare import amount
-from matcha.targets.kubernetes.jobs.capacity import HAVE_GPUS
-from matcha.targets.kubernetes.jobs.render import GPU, tolerations
+from matcha.targets.kubernetes.jobs.capacity import Label, offered, says
+from matcha.targets.kubernetes.jobs.render import tolerations
 from matcha.targets.kubernetes.names import MANAGED_BY, MANAGER
 from matcha.targets.kubernetes.options import KubernetesOptions
 from matcha.targets.kubernetes.pod import at
@@ -43,7 +42,6 @@ IMAGE = "nvcr.io/nvidia/k8s-device-plugin:v0.17.1"
 NAMESPACE, NAME = "kube-system", "matcha-nvidia-device-plugin"
 FOLDER = "/var/lib/kubelet/device-plugins"
 WHERE = f"a DaemonSet of {NAMESPACE}, for everybody in the cluster"
-Label = tuple[str, str]
 
 
 def findings(cluster: Cluster, options: KubernetesOptions) -> Iterator[Finding]:
@@ -52,13 +50,13 @@ def findings(cluster: Cluster, options: KubernetesOptions) -> Iterator[Finding]:
         nodes = cluster.found_global(Node)
     except ClusterError:
         return
-    offering = [node for node in nodes if _offered(node)]
-    idle = [(node, label) for node in nodes if not _offered(node) for label in _says(node)]
+    offering = [node for node in nodes if offered(node)]
+    idle = [(node, label) for node in nodes if not offered(node) for label in says(node)]
     if idle:
         names = sorted({str(node.metadata.name) for node, _ in idle if node.metadata})
         yield _missing(cluster, options, names, sorted({label for _, label in idle}))
     elif offering:
-        count = sum(_offered(node) for node in offering)
+        count = sum(offered(node) for node in offering)
         yield Finding(check="gpus", ok=True, message=f"{count} on {len(offering)} nodes, offered to pods.")
 
 
@@ -83,17 +81,6 @@ def _missing(
         mend=lambda: cluster.apply(made),
         mended=f"NVIDIA's device plugin is installed as {NAME} ({WHERE}).",
     )
-
-
-def _offered(node: Node) -> int:
-    found = (node.status.allocatable if node.status else None) or {}
-    return int(amount(found.get(GPU, 0)) or 0)
-
-
-def _says(node: Node) -> list[Label]:
-    """Labels by which a node has GPUs; the value is empty where any will do."""
-    labels = (node.metadata.labels if node.metadata else None) or {}
-    return [(k, v) for k, v in HAVE_GPUS if (labels.get(k) == v if v else k in labels)]
 
 
 def daemon_set(options: KubernetesOptions, labels: Sequence[Label]) -> DaemonSet:
