@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from matcha.cli import screen
-from matcha.cli.cmd_logs import Follow, Lines
+from matcha.cli.cmd_logs import Follow, Lines, pour
 from matcha.cli.options import AsOutput, Output, Project, Target, epilog, shared
 from matcha.cli.place import project_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
 EXAMPLES = (
     "matcha jobs list",
@@ -64,9 +64,7 @@ def show_log(
     with screen.progress("Waiting for the job") as display:
         said = api.job_logs(name, folder, target=target, lines=lines, follow=follow, emit=display.emit)
         try:
-            for text in _texts(name, said, output):
-                display.pause()
-                screen.write(text)
+            pour(_texts(name, said, output, display.pause))
         except KeyboardInterrupt:
             screen.note(f"The job goes on. To end it: matcha jobs cancel {name}")
             raise
@@ -90,8 +88,9 @@ def cancel_job(
         screen.show([line(f"{name} was ended.")])
 
 
-def _texts(name: str, said: Iterable[str], output: Output) -> Iterable[str]:
+def _texts(name: str, said: Iterable[str], output: Output, before: Callable[[], None]) -> Iterable[str]:
     from matcha.views.documents import LogLine, to_json_line
 
     for each in said:
+        before()
         yield to_json_line(LogLine(name, each)) if output == Output.json else f"{each}\n"

@@ -39,8 +39,13 @@ def command(
     from matcha import api
 
     found = api.logs(component, project=project_folder(project), target=target, lines=lines, follow=follow)
+    pour(_texts(found, output, prefixed=component is None))
+
+
+def pour(texts: Iterable[str]) -> None:
+    """Write them all, or as many as whoever reads wants."""
     try:
-        for text in _texts(found, output, prefixed=component is None):
+        for text in texts:
             screen.write(text)
         sys.stdout.flush()
     except streams.Lost as lost:
