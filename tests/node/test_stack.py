@@ -249,10 +249,15 @@ print("data", json.load(urllib.request.urlopen(request, timeout=60))["outputs"][
 def test_an_application_of_another_namespace_asks_a_model_by_its_address(stack: ClusterMatcha) -> None:
     """No policy is enforced on this node: what is shown is that the server takes that address."""
     url = f"http://mlserver.{stack.namespace}:8080/v2/models/movie/infer"
-    pod = ("--image=python:3.11-slim-bookworm", "--restart=Never", "--rm", "--attach", "--quiet")
-    name = f"app-{stack.namespace}"
-    command = ("run", name, "--namespace=default", *pod, "--command", "--", "python", "-c", ASK, url)
-    answer = json.loads(stack.kubectl(*command).partition("data ")[2])
+    name, other = f"app-{stack.namespace}", "--namespace=default"
+    pod = ("--image=python:3.11-slim-bookworm", "--restart=Never", "--command", "--", "python")
+    stack.kubectl("run", name, other, *pod, "-c", ASK, url)
+    try:  # its log is whole once it ended; what is attached to a pod as short as this one may miss it
+        done = "--for=jsonpath={.status.phase}=Succeeded"
+        stack.kubectl("wait", f"pod/{name}", other, done, "--timeout=120s")
+        answer = json.loads(stack.kubectl("logs", name, other).partition("data ")[2])
+    finally:
+        stack.kubectl("delete", "pod", name, other, "--wait=false")
     assert answer == pytest.approx([-1.0, 1.0])
 
 
