@@ -10,7 +10,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import msgspec
 import pytest
-from lightkube import Client
+from lightkube import ApiError, Client
 from lightkube.models.apps_v1 import DeploymentSpec
 from lightkube.models.batch_v1 import JobSpec
 from lightkube.models.core_v1 import (
@@ -479,13 +479,23 @@ def test_what_was_restored_from_a_backup_is_no_change(api_server: Path, stack: S
             name=name, labels=saved.metadata.labels, annotations=saved.metadata.annotations
         )
         saved.status = None
-        backup.create(saved)
+        until(lambda saved=saved: is_taken_back(backup, saved), 60)
     until(lambda: reasons(stack) == {}, 60)  # the pods come again
     for kind, name in ((Deployment, "front"), (ServiceObject, "front")):  # owners may be wiped out as well
         backup.patch(kind, name, {"metadata": {"managedFields": [{}]}}, patch_type=PatchType.MERGE)
     stack.services = (usual()[0], with_env(usual()[1], NEW="1"))
     stack.provision()
     assert reasons(stack) == {}
+
+
+def is_taken_back(client: Client, saved: Any) -> bool:
+    """A Service's address is free a moment after the Service is gone."""
+    try:
+        client.create(saved)
+    except ApiError as error:
+        assert "already allocated" in str(error), error
+        return False
+    return True
 
 
 def cluster_lacks(client: Client, kind: Any, name: str) -> bool:
