@@ -23,8 +23,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
@@ -71,15 +70,11 @@ class Probe(msgspec.Struct, frozen=True, kw_only=True):
     """An HTTP GET of `path` answers 2xx while the service can do its work. Times in seconds.
 
     One that fails `failures` checks in a row is restarted. Where a restart would not help, because what is
-    missing is a database or another service, `alive` is what answers for the process alone. `ready` answers
-    2xx once a replica may be sent requests, where that comes later than health, as for a server that loads
-    models first; within `ready_timeout` of its start, or the replica is called failed.
+    missing is a database or another service, `alive` is what answers for the process alone.
     """
 
     path: str
     alive: str = ""
-    ready: str = ""
-    ready_timeout: float = 1800.0
     port: str = "http"
     start_timeout: float = 120.0
     timeout: float = 3.0
@@ -93,19 +88,8 @@ class Resources(msgspec.Struct, frozen=True, kw_only=True):
     memory: int = 256
 
 
-class Scale(msgspec.Struct, frozen=True, kw_only=True):
-    """How many replicas of a service run at once, where the target can run more than one.
-
-    Between `min` and `max`: as many as keep the CPU of each at `cpu` percent of what it asks for.
-    """
-
-    min: int = 1
-    max: int = 1
-    cpu: int = 70
-
-
 class Service(msgspec.Struct, frozen=True, kw_only=True):
-    """One long-running process, or several alike where it has a `scale`.
+    """One long-running process.
 
     `command` is what follows the environment's Python interpreter. `secrets` maps an environment variable
     to the name of a secret that the target generates and keeps. `irreplaceable` are names of those without
@@ -141,7 +125,6 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     called_by: tuple[str, ...] = ()
     for_applications: tuple[str, ...] = ()
     resources: Resources = Resources()
-    scale: Scale | None = None
     stop_seconds: int = 15
 
 
@@ -237,16 +220,6 @@ class SharedAccess(Protocol):
 
 
 @runtime_checkable
-class ReplicatedAccess(Protocol):
-    """An `Access` to a stack whose services may run as several replicas."""
-
-    def replicas(self, role: str) -> AbstractContextManager[Mapping[str, str]]:
-        """Base URL of the first HTTP port of every replica that runs now, ready or not, by the replica's
-        name. The addresses are good while inside. Raises NotProvisioned where the role has no service.
-        """
-
-
-@runtime_checkable
 class InsideAccess(Protocol):
     """An `Access` as what runs inside of the stack has it: its addresses mean nothing on this machine."""
 
@@ -256,16 +229,6 @@ class InsideAccess(Protocol):
 def reachable(access: Access) -> Access:
     """One whose addresses can be asked from here."""
     return access.here if isinstance(access, InsideAccess) else access
-
-
-@contextmanager
-def replicas(access: Access, role: str) -> Iterator[Mapping[str, str]]:
-    """Base URL of every replica of a role's service, by name: on most targets there is one."""
-    if isinstance(access, ReplicatedAccess):
-        with access.replicas(role) as found:
-            yield found
-    else:
-        yield {role: access.url(role)}
 
 
 def shared_url(access: Access, role: str) -> str:

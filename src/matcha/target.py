@@ -41,8 +41,7 @@ class ServiceStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Runtime facts of one service, or of something that services stand on (`foundation`).
 
     Memory is proportional set size in bytes, -1 where unknown. `resolution`: what to type where it is not
-    well and a provision would not mend it. `replicas`: how many are ready and how many there should be,
-    where there may be more than one; memory and restarts are then of all of them.
+    well and a provision would not mend it.
     """
 
     name: str
@@ -54,7 +53,6 @@ class ServiceStatus(msgspec.Struct, frozen=True, kw_only=True):
     uptime: float = 0.0
     resolution: str = ""
     foundation: bool = False
-    replicas: tuple[int, int] | None = None
 
 
 class LockInfo(msgspec.Struct, frozen=True, kw_only=True):

@@ -64,7 +64,6 @@ def test_every_sample_is_of_its_sweep() -> None:
         "test_what_fails_for_good_is_named_and_a_rerun_finishes": 2,
         "test_what_others_added_is_taken_out_whatever_happens_on_the_way": 2,
         "test_a_kind_that_cannot_be_listed_is_not_said_to_be_gone": 2,
-        "test_what_others_changed_shows_in_the_plan_and_is_repaired": 2,
         "test_a_setup_killed_at_any_request_is_finished_by_the_next": 6,
         "test_a_kill_at_any_step_loses_and_doubles_nothing": 4,
         "test_few_windows_without_drift_ring": 2,
