@@ -33,10 +33,11 @@ logger = logging.getLogger("mlserver.matcha")
 
 @dataclass(frozen=True)
 class Result:
-    """`error` is empty when the deployment answers as wanted."""
+    """`error` is empty when the deployment answers as wanted; `away`: the tracker did not."""
 
     name: str
     error: str = ""
+    away: bool = False
 
 
 class Registry(MultiModelRegistry):
@@ -50,20 +51,19 @@ class Registry(MultiModelRegistry):
 
 
 class Deployments:
-    """`environment` is this process's own; empty for the main server, which forwards for the others."""
+    """`process` is the name of this one; empty for the main server, which forwards for the others."""
 
-    def __init__(self, copies: Copies, shared: Shared, peers: Peers, environment: str) -> None:
+    def __init__(self, copies: Copies, shared: Shared, peers: Peers, process: str) -> None:
         self.registry = Registry(model_initialiser=self._make)
         self._copies = copies
         self._shared = shared
         self._peers = peers
-        self._environment = environment
+        self._process = process
         self._changing = asyncio.Lock()
         self._downloading = asyncio.Semaphore(DOWNLOADS)
         self._wanted: dict[str, Deployment] = {}
         self._serving: dict[str, tuple[Deployment, str]] = {}
         self._errors: dict[str, str] = {}
-        self.applied = 0  # how often a list was
 
     async def apply(
         self, entries: Sequence[Any], *, unload: bool = True, failed: Mapping[str, str] = NOTHING
@@ -80,16 +80,18 @@ class Deployments:
             if unload:
                 await self._unload(set(results))
             self._errors = {r.name: r.error for r in results.values() if r.error}
-            self.applied += 1
             return list(results.values())
 
-    async def read_file(self, path: Path) -> list[Result]:
-        """The list as a file holds it; a missing one is an empty list, an unreadable one changes nothing."""
+    def read(self, path: Path) -> list[Any] | None:
+        """The list as a file holds it; None where there is none."""
         try:
-            entries = entries_of(json.loads(path.read_bytes())) if path.exists() else []
+            return entries_of(json.loads(path.read_bytes())) if path.exists() else None
         except (OSError, ValueError, Malformed) as error:
             logger.error("The list of deployments cannot be read: %s", plain.error(error))
-            return []
+            return None
+
+    async def take(self, entries: Sequence[Any]) -> list[Result]:
+        """`apply`, where nobody waits for the results."""
         results = await self.apply(entries)
         for result in results:
             if result.error:
@@ -131,7 +133,7 @@ class Deployments:
                 if name in results:
                     raise Malformed("named twice")
                 found = parse(entry)
-                if self._environment in ("", found.environment):
+                if self._process in ("", found.process):
                     results[name] = Result(name)
                     wanted[name] = found
             except Malformed as error:
@@ -147,14 +149,14 @@ class Deployments:
             return Result(name, str(error))
         except Exception as error:  # noqa: BLE001 - whatever a model raises is its own failure
             logger.error("%s could not be loaded:\n%s", name, plain.trace(error))
-            return self._kept(name, plain.error(error))
+            return self._kept(name, plain.error(error), away=isinstance(error, ConnectionError))
         return Result(name)
 
-    def _kept(self, name: str, error: str) -> Result:
+    def _kept(self, name: str, error: str, *, away: bool = False) -> Result:
         """Says what goes on answering. Only the main server does: it is the one that people ask."""
-        if name not in self._serving or self._environment:
-            return Result(name, error)
-        return Result(name, f"{error} (version {self._serving[name][0].version} goes on answering)")
+        if name in self._serving and not self._process:
+            error = f"{error} (version {self._serving[name][0].version} goes on answering)"
+        return Result(name, error, away)
 
     async def _load(self, deployment: Deployment) -> None:
         forwarded = self._forwarded(deployment)
@@ -178,7 +180,7 @@ class Deployments:
             code.drop_path(folder)
 
     def _forwarded(self, deployment: Deployment) -> bool:
-        return deployment.environment != self._environment
+        return deployment.process != self._process
 
     async def _fetch(self, deployment: Deployment) -> Path:
         async with self._downloading:
@@ -201,7 +203,7 @@ class Deployments:
         if not self._forwarded(deployment):
             return ModelRuntime(settings, deployment, self._shared)
         if not deployment.forward:
-            raise Malformed("no process serves its environment")
+            raise Malformed(f"there is no process {deployment.process}")
         return ForwardRuntime(settings, deployment, self._shared, self._peers)
 
     async def _unload(self, listed: set[str]) -> None:
