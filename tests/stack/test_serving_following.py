@@ -1,17 +1,15 @@
-"""A replica comes to the list of its file by itself, says when it takes requests, and leaves without failing one."""
+"""A replica comes to the list of its file by itself, and says when it takes requests."""
 
 from __future__ import annotations
 
 import json
-import os
-import signal
 import time
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from serving_bench import Bench, Load, Make, body, credit, free_ports, tensor
+from serving_bench import Bench, Load, Make, body, credit, free_ports
 from serving_malformed import good
 
 from support.matcha import until

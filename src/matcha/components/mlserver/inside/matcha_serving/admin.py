@@ -1,7 +1,7 @@
 """The list of deployments over HTTP, for the holder of the token only.
 
-    PUT /matcha/deployments   {"deployments": [...], "unload": true, "failed": {name: why}}
-                              -> [{"name": ..., "error": ""}, ...]
+    PUT /matcha/deployments   {"deployments": [...], "unload": true, "failed": {name: why},
+                              "back": {name: why}} -> [{"name": ..., "error": "", "changed": true}, ...]
     GET /matcha/deployments   what is served now -> [{"name", "uri", "version", "error", "refused"}, ...];
                               the header `x-matcha-ready` says what /matcha/ready does
     POST /matcha/flush        hand on what was captured -> {"flushed": true}, false where that takes too long
@@ -35,7 +35,7 @@ from starlette.requests import Request
 from .answers import error
 from .capture import Capture
 from .deployment import Malformed
-from .deployments import Deployments, entries_of, failed_of
+from .deployments import Deployments, entries_of, reasons_of
 from .following import Following
 from .leaving import Leaving
 
@@ -72,14 +72,15 @@ class Admin:
             return _refused()
         try:
             body = json.loads(await request.body())
-            entries, failed = entries_of(body), failed_of(body)
+            entries = entries_of(body)
+            failed, back = (reasons_of(body, key) for key in ("failed", "back"))
         except (ValueError, RecursionError, Malformed) as found:
             return error(400, str(found))
         unload = body.get("unload") is not False
         self._following.told(entries)
-        results = await self._deployments.apply(entries, unload=unload, failed=failed)
+        results = await self._deployments.apply(entries, unload=unload, failed=failed, back=back)
         self._following.ready = True
-        return JSONResponse([{"name": r.name, "error": r.error} for r in results])
+        return JSONResponse([{"name": r.name, "error": r.error, "changed": r.changed} for r in results])
 
     async def get(self, request: Request) -> JSONResponse:
         if not self._may(request):

@@ -1,8 +1,8 @@
 """The end of a process that others replace: who asks on a kept connection is answered, and sent elsewhere.
 
-A client that keeps its connection may send its next request at any moment, and a connection that is closed by
-surprise fails it. So every answer says `Connection: close` from now on, and idle connections get the time that
-they have anyway.
+A client that keeps its connection may send its next request at any moment, and a connection that is closed
+by surprise fails it. So every answer says `Connection: close` from now on, and idle connections get the time
+that they have anyway.
 """
 
 from __future__ import annotations
