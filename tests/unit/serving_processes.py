@@ -14,8 +14,8 @@ from matcha.errors import NotProvisioned
 
 
 class Process:
-    """Stands for a serving process: remembers what it was told, answers, once `before` has returned, with `errors`
-    by name, which it adds to those that it is told of, and shows `shown`.
+    """Stands for a serving process: remembers what it was told, answers with `errors` by name, once `before`
+    returned, which it adds to those that it is told of, and shows `shown`.
     """
 
     def __init__(
