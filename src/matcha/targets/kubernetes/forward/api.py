@@ -70,6 +70,11 @@ class Api:
             raise refusal(response.status_code, response.content)
         return response.content
 
+    async def close(self) -> None:
+        if self._client is not None:
+            await self._client.aclose()
+            self._client = None
+
     def forget(self) -> bool:
         """After a 401: whether a client made anew may do better, which is so once in a few seconds."""
         if time.monotonic() - self._built < _AGAIN:
