@@ -102,13 +102,19 @@ def numbers(stack: SmallStack, api_server: Path) -> Iterator[Callable[[], list[i
 def test_between_two_numbers_the_autoscaler_says_how_many(api_server: Path, stack: SmallStack) -> None:
     stack.provision()
     made = autoscaler(stack, api_server)
-    assert made and made.spec and (made.spec.minReplicas, made.spec.maxReplicas) == (2, 5)
+    assert made and made.spec is not None
+    assert (made.spec.minReplicas, made.spec.maxReplicas) == (2, 5)
     assert number(stack, api_server) == 2
     assert not stack.provision().changed
     scaled(stack, api_server, 4)
-    until(lambda: cluster(api_server, stack.namespace).get(Deployment, "front").status.readyReplicas == 4, 60)  # type: ignore[union-attr]
+    admin = cluster(api_server, stack.namespace).client
+    until(lambda: admin.get(Deployment.Status, "front").status.readyReplicas == 4, 60)  # type: ignore[union-attr]
     assert stack.plan().steps == () and not stack.provision().changed
     assert set(stack.details().values()) == {""}
+    state = stack.target().store().read()
+    assert state is not None
+    [shown] = [s for s in stack.target().status(state) if s.name == "front"]
+    assert (shown.condition, shown.replicas) == ("running", (4, 4))
     with numbers(stack, api_server) as told:
         stack.services = (front(2, 5, NEW="1"),)
         stack.provision()
@@ -183,7 +189,7 @@ def test_what_others_change_of_it_is_theirs_no_more_but_for_the_number(
     assert step.reason == "HorizontalPodAutoscaler front was changed by kubectl-edit: spec.maxReplicas"
     stack.provision()
     made = autoscaler(stack, api_server)
-    assert made and made.spec and made.spec.maxReplicas == 5
+    assert made and made.spec is not None and made.spec.maxReplicas == 5
     other.delete(HorizontalPodAutoscaler, "front")
     [step] = stack.plan().steps
     assert step.reason == "HorizontalPodAutoscaler front is missing"
