@@ -189,7 +189,7 @@ def test_what_others_change_of_it_is_theirs_no_more_but_for_the_number(
     assert step.reason == "HorizontalPodAutoscaler front was changed by kubectl-edit: spec.maxReplicas"
     stack.provision()
     made = autoscaler(stack, api_server)
-    assert made and made.spec is not None and made.spec.maxReplicas == 5
+    assert made and made.spec.maxReplicas == 5
     other.delete(HorizontalPodAutoscaler, "front")
     [step] = stack.plan().steps
     assert step.reason == "HorizontalPodAutoscaler front is missing"

@@ -171,11 +171,12 @@ class _Together:
         read: Reads = {}
         found: Pod | None = pod
         try:
-            while found is not None and not is_leaving(found) and not self._over.is_set():
+            while found is not None and not self._over.is_set():
                 for line in _further(self._cluster, found, lines, read):
                     self._say((pod, line))
                 time.sleep(AGAIN)
-                found = self._cluster.get(Pod, _meta(pod).name)
+                there = _pods(self._cluster, self._name)
+                found = next((p for p in there if _meta(p).uid == _meta(pod).uid), None)
         except Exception as error:  # noqa: BLE001 - it is raised where somebody sees it
             self._say(error)
         self._heard.pop(str(_meta(pod).uid), None)

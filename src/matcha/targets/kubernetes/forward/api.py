@@ -62,10 +62,10 @@ class Api:
             self._client, self._seen, self._built = self._connect(), seen, time.monotonic()
         return self._client
 
-    async def get(self, path: str, params: dict[str, str]) -> bytes:
-        response = await self.client().get(path, params=params, timeout=TIMEOUT)
+    async def get(self, path: str, params: dict[str, str], timeout: httpx2.Timeout = TIMEOUT) -> bytes:
+        response = await self.client().get(path, params=params, timeout=timeout)
         if response.status_code == 401 and self.forget():
-            response = await self.client().get(path, params=params, timeout=TIMEOUT)
+            response = await self.client().get(path, params=params, timeout=timeout)
         if response.status_code >= 400:
             raise refusal(response.status_code, response.content)
         return response.content

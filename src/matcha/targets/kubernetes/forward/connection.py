@@ -84,6 +84,15 @@ class Connection:
             pause = min(2 * pause, 2.0)
 
     async def _connect_to(self, api: Api, namespace: str, pod: str) -> None:
+        """Once more where a connection to the cluster that was kept open turns out to be closed."""
+        try:
+            await self._connect_once(api, namespace, pod)
+        except httpx2.HTTPError:
+            if self._said is None:
+                raise
+            await self._connect_once(api, namespace, pod)
+
+    async def _connect_once(self, api: Api, namespace: str, pod: str) -> None:
         async with opened(api, namespace, pod, self._forward.port) as tunnel:
             await self._carry(tunnel, _never())
 

@@ -10,6 +10,8 @@ import threading
 from collections.abc import Coroutine, Iterator
 from typing import Any, TypeVar
 
+import httpx2
+
 from matcha.host.ports import HOST
 from matcha.targets.kubernetes.forward import local
 from matcha.targets.kubernetes.forward.api import Api
@@ -22,7 +24,7 @@ from matcha.targets.kubernetes.names import selector
 from matcha.targets.kubernetes.options import KubernetesOptions
 from matcha.targets.kubernetes.refusals import ClusterError
 
-LOOK = 4.0  # seconds in which the cluster says which pods there are
+LOOK = 3.0  # seconds in which the cluster answers, and says which pods there are
 SIGN_IN = 10.0  # seconds more where a program has to say who the user is
 GOODBYE = 2.0
 T = TypeVar("T")
@@ -76,11 +78,11 @@ class _Each:
 
     async def _pods(self) -> list[Pod]:
         user = load_config(self._options).user
-        look = LOOK + (SIGN_IN if user is not None and user.exec else 0.0)
+        signing = SIGN_IN if user is not None and user.exec else 0.0
         try:
-            found = await asyncio.wait_for(self._listed(), look)
-        except asyncio.TimeoutError:
-            raise self._unknown(f"it did not answer within {look:.0f} s") from None
+            found = await asyncio.wait_for(self._listed(), 2 * LOOK + signing)
+        except (asyncio.TimeoutError, httpx2.TimeoutException):
+            raise self._unknown("It did not answer in time.") from None
         except Exception as error:
             raise self._unknown(told(error)) from error
         return sorted((pod for pod in found if pod.is_running), key=lambda pod: pod.name)
@@ -88,7 +90,7 @@ class _Each:
     async def _listed(self) -> list[Pod]:
         labels = ",".join(f"{key}={value}" for key, value in selector(self._service).items())
         path = f"/api/v1/namespaces/{self._namespace}/pods"
-        return listed(await self._api.get(path, {"labelSelector": labels}))
+        return listed(await self._api.get(path, {"labelSelector": labels}, httpx2.Timeout(LOOK)))
 
     def _unknown(self, why: str) -> ClusterError:
         return ClusterError(f"The cluster does not say which pods of {self._service} run.", details=why)
