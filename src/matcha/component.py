@@ -27,9 +27,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
+from typing import Annotated, Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import msgspec
+
+from matcha.errors import Unfit
 
 # JSON never matches: a name would stand in quotes.
 PLACEHOLDER = re.compile(r"\{([a-z][a-z0-9-]*)(?::([A-Za-z0-9_./-]*))?\}")
@@ -93,6 +95,11 @@ class Resources(msgspec.Struct, frozen=True, kw_only=True):
     memory: int = 256
 
 
+Replicas = Annotated[int, msgspec.Meta(ge=1, le=100)]
+Cores = Annotated[float, msgspec.Meta(ge=0.01, le=128)]
+Mebibytes = Annotated[int, msgspec.Meta(ge=100, le=2_000_000)]
+
+
 class Scale(msgspec.Struct, frozen=True, kw_only=True):
     """How many replicas of a service run at once, where the target can run more than one.
 
@@ -102,6 +109,12 @@ class Scale(msgspec.Struct, frozen=True, kw_only=True):
     min: int = 1
     max: int = 1
     cpu: int = 70
+
+
+def check_replicas(least: int | None, most: int | None) -> None:
+    """Of options that say both. Raises Unfit."""
+    if least is not None and most is not None and most < least:
+        raise Unfit("max-replicas", f"max-replicas has to be {least} (min-replicas) or more, found {most}")
 
 
 class Service(msgspec.Struct, frozen=True, kw_only=True):
@@ -160,6 +173,7 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
 
     `asked` is the URI as typed, `uri` the exact version it meant then (`models:/movie/3`). `environment` is
     empty where the model fits the serving environment, otherwise the digest of the lock it brought.
+    `dedicated`: a process serves it and no other model.
     `signature` is MLflow's own JSON; `reference` the artifact path, under the run, of the reference sample,
     which is of the training data where `given` is null.
     """
@@ -172,6 +186,7 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
     run_id: str = ""
     environment: str = ""
     python: str = ""
+    dedicated: bool = False
     signature: dict[str, Any] = msgspec.field(default_factory=dict)
     reference: str = ""
     given: GivenReference | None = None

@@ -132,7 +132,7 @@ def _resources(
             yield _setup_resource(component, digest, by_role)
     deployer = next((s for s in services if s.role == "model-deployer"), None)
     if deployer:
-        needs = tuple(f"service/{s.name}" for s in services if s.live or s.role.startswith("serving-"))
+        needs = tuple(f"service/{s.name}" for s in services if s.live)
         yield Resource(
             key="deployments",
             digest=digest_of([d.digest for d in wanted.deployments]),

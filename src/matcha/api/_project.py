@@ -104,13 +104,17 @@ class Project:
     def deployments(self, state: State | None) -> tuple[Deployment, ...]:
         """Deployments of the record, with the settings that `models:` writes for them on top."""
         recorded = state.deployments.values() if state else ()
-        return tuple(self._with_settings(d) for d in recorded)
+        return tuple(self.with_settings(d) for d in recorded)
 
-    def _with_settings(self, deployment: Deployment) -> Deployment:
+    def with_settings(self, deployment: Deployment) -> Deployment:
         chosen = self.stack.models.get(deployment.name)
         if chosen is None:
             return deployment
-        return msgspec.structs.replace(deployment, settings={**deployment.settings, **chosen.written()})
+        return msgspec.structs.replace(
+            deployment,
+            settings={**deployment.settings, **chosen.written()},
+            dedicated=deployment.dedicated or chosen.dedicated,
+        )
 
     def _model_environments(
         self, state: State | None, deployments: Sequence[Deployment]

@@ -40,7 +40,7 @@ def asking(opened: Project, state: State | None) -> Callable[[], tuple[ModelStat
         access = opened.target.access(state)
     except NotProvisioned:
         return tuple
-    return _asking(access, servers[0], tuple(state.deployments.values()))
+    return _asking(access, servers[0], opened.deployments(state))
 
 
 def _asking(
@@ -59,4 +59,10 @@ def _asking(
 
 
 def _status(deployment: Deployment, error: str) -> ModelStatus:
-    return ModelStatus(name=deployment.name, uri=deployment.uri, healthy=not error, detail=error)
+    return ModelStatus(
+        name=deployment.name,
+        uri=deployment.uri,
+        healthy=not error,
+        dedicated=deployment.dedicated,
+        detail=error,
+    )

@@ -79,6 +79,7 @@ def _component_status(
         (f for f in facts if f.detail), facts[0]
     )
     memory = [f.memory for f in facts if f.memory >= 0]
+    scaled = [f.replicas for f in facts if f.replicas is not None]
     return ComponentStatus(
         role=component.role,
         flavor=component.flavor,
@@ -90,6 +91,7 @@ def _component_status(
         memory=sum(memory) if memory else -1,
         uptime=facts[0].uptime,
         restarts=sum(f.restarts for f in facts),
+        replicas=(sum(r for r, _ in scaled), sum(n for _, n in scaled)) if scaled else None,
         detail=worst.detail,
         resolution=worst.resolution,
     )

@@ -30,6 +30,7 @@ class Provisioned(msgspec.Struct, frozen=True, kw_only=True):
 class ComponentStatus(msgspec.Struct, frozen=True, kw_only=True):
     """One component. Memory in bytes (proportional set size), -1 unknown; uptime in seconds.
 
+    `replicas`: how many are ready and how many there should be, of all its services that may have several.
     `resolution`: as of a foundation.
     """
 
@@ -43,16 +44,20 @@ class ComponentStatus(msgspec.Struct, frozen=True, kw_only=True):
     memory: int = -1
     uptime: float = 0.0
     restarts: int = 0
+    replicas: tuple[int, int] | None = None
     detail: str = ""
     resolution: str = ""
 
 
 class ModelStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """One deployed model: whether it answers, and otherwise why not (`detail`)."""
+    """One deployed model: whether it answers, and otherwise why not (`detail`). `dedicated`: a process serves
+    it and no other.
+    """
 
     name: str
     uri: str
     healthy: bool
+    dedicated: bool = False
     detail: str = ""
 
 

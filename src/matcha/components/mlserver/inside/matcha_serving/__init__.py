@@ -6,10 +6,12 @@ gate        what may reach the HTTP server at all: Host, Origin, size
 answers     every refusal and failure over HTTP is JSON with an `error`
 rpc         the same over gRPC
 admin       PUT /matcha/deployments: serve exactly this list
+following   the same list as a file, for replicas that nobody told
+leaving     the end, without failing a request
 deployments the list, and making it so without failing a request
 copies      local copies of models, so that a restart needs no tracking server
 runtime     one served model: guard -> (batcher) -> model -> capture
-forward     one model served by a process of another environment
+forward     one model served by another process
 columns     guard of column signatures: V2 inputs -> DataFrame
 tensors     guard of tensor signatures: V2 inputs -> array or arrays
 outputs     what a model returned -> V2 outputs

@@ -13,7 +13,7 @@ SECRETS = ("MATCHA_SERVING_TOKEN", "MATCHA_CAPTURE_TOKEN")
 
 @dataclass(frozen=True)
 class Config:
-    """Port 0: that server is left out. `environment` is empty for the main server.
+    """Port 0: that server is left out. `process`: its name in the list; empty for the main server.
 
     `token` guards the list of deployments; without one nobody may change it. No `capture_url`: no capture.
     """
@@ -25,7 +25,7 @@ class Config:
     hosts: tuple[str, ...]
     models: Path
     deployments: Path | None
-    environment: str = ""
+    process: str = ""
     token: str = ""
     capture_url: str = ""
     capture_token: str = ""
@@ -45,7 +45,7 @@ def read(arguments: Sequence[str], env: Mapping[str, str], secrets: Mapping[str,
         hosts=_split(env.get("MATCHA_HOSTS", "127.0.0.1,localhost")),
         models=Path(env["MATCHA_MODELS_DIR"]),
         deployments=Path(listed) if listed else None,
-        environment=env.get("MATCHA_ENVIRONMENT", ""),
+        process=env.get("MATCHA_PROCESS", ""),
         token=token,
         capture_url=env.get("MATCHA_CAPTURE_URL", "").rstrip("/"),
         capture_token=capture_token,

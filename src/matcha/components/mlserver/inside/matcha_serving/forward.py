@@ -1,5 +1,6 @@
 # mypy: disable-error-code="import-not-found"
-"""A model that another process serves, in an environment of its own, behind this server's address.
+"""A model that another process serves, behind this server's address: one of another environment, or one that
+has a process for itself.
 
 Guard and capture happen here; the other process guards again, for those who ask it directly.
 """
@@ -86,7 +87,7 @@ class ForwardRuntime(Served):
         self._describe(signature)
         serving = await self._version()
         if serving and self.deployment.version and serving != self.deployment.version:
-            raise RuntimeError(f"the process of its environment still serves version {serving}")
+            raise RuntimeError(f"its own process still serves version {serving}")
         self.wrap()
         return True
 
@@ -103,22 +104,22 @@ class ForwardRuntime(Served):
         try:
             shown = await self._peers.index(self.deployment.forward)
         except UNREACHABLE:
-            return "the process of its environment does not answer"
+            return "its own process does not answer"
         found = next((entry for entry in shown if entry["name"] == self.deployment.name), None)
         if found is None:
-            return "the process of its environment has not loaded it yet"
+            return "its own process has not loaded it yet"
         if found["state"] != "READY" or (found.get("version") or "") != self.deployment.version:
-            return found.get("reason") or f"its process serves version {found.get('version')}"
+            return found.get("reason") or f"its own process serves version {found.get('version')}"
         return ""
 
     async def answer(self, payload: InferenceRequest, reading: Reading) -> InferenceResponse:
         try:
             status, body = await self._peers.post(f"{self._url}/infer", encoded(payload, self._guard.binary))
         except asyncio.TimeoutError as error:  # first: the built-in one, which it may be, is an OSError
-            raise MLServerError("The process of this model's own environment took too long.", 504) from error
+            raise MLServerError("This model's own process took too long.", 504) from error
         except (aiohttp.ClientError, OSError) as error:
             raise MLServerError(
-                "The process of this model's own environment does not answer; it is being restarted.", 503
+                "This model's own process does not answer; it is being restarted.", 503
             ) from error
         if status != 200:
             raise MLServerError(_reason(body), status if 400 <= status < 600 else 502)
@@ -129,9 +130,7 @@ def _reason(body: bytes) -> str:
     try:
         return str(orjson.loads(body)["error"])
     except (ValueError, KeyError, TypeError):
-        return (
-            f"the process of its environment answered: {plain.text_of(body[:200].decode(errors='replace'))}"
-        )
+        return f"its own process answered: {plain.text_of(body[:200].decode(errors='replace'))}"
 
 
 def encoded(request: InferenceRequest, binary: Set[str]) -> bytes:

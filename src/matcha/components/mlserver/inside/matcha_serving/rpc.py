@@ -24,7 +24,7 @@ from mlserver.types import InferenceRequest
 
 from . import outputs, plain
 
-GRACE_SECONDS = 8
+GRACE_SECONDS = 12  # for requests under way at the end
 STATUS_CODE_MAPPING.update(  # of MLServer's own, which know four
     {
         403: grpc.StatusCode.PERMISSION_DENIED,

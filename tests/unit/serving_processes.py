@@ -1,0 +1,106 @@
+"""What stands for serving processes, and for the access to them, where what is told is looked at."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from matcha.component import PLACEHOLDER
+from matcha.errors import NotProvisioned
+
+
+class Process:
+    """Stands for a serving process: remembers what it was told, answers with `errors` by name, once `before`
+    returned, which it adds to those that it is told of, and shows `shown`.
+    """
+
+    def __init__(
+        self,
+        log: list[tuple[str, dict[str, Any]]],
+        name: str,
+        errors: dict[str, str],
+        status: int = 200,
+        shown: Any = (),
+        port: int = 0,
+        ready: str = "yes",
+        before: Callable[[], Any] = lambda: None,
+    ):
+        class Handler(BaseHTTPRequestHandler):
+            def do_PUT(self) -> None:
+                told = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                log.append(
+                    (name, {**told, "authorization": self.headers["Authorization"], "path": self.path})
+                )
+                names = [d["name"] for d in told["deployments"] if name != "child" or d["environment"]]
+                known = {**errors, **told.get("failed", {}), **told.get("back", {})}
+                before()
+                self.answer(
+                    [{"name": n, "error": known.get(n, ""), "changed": n not in known} for n in names]
+                )
+
+            def do_GET(self) -> None:
+                log.append((name, {"authorization": self.headers["Authorization"], "path": self.path}))
+                self.answer(shown)
+
+            def do_POST(self) -> None:
+                log.append((name, {"authorization": self.headers["Authorization"], "path": self.path}))
+                self.answer({"flushed": True})
+
+            def answer(self, content: Any) -> None:
+                text = json.dumps(content).encode()
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(text)))
+                self.send_header("X-Matcha-Ready", ready)
+                self.end_headers()
+                self.wfile.write(text)
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+        self.thread = threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True)
+        self.thread.start()
+
+    def close(self) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+        self.thread.join(5)
+
+
+class Reach:
+    """The part of `Access` that publishing needs."""
+
+    def __init__(self, **urls: str) -> None:
+        self.urls = {role.replace("_", "-"): url for role, url in urls.items()}
+
+    def url(self, role: str) -> str:
+        if role not in self.urls:
+            raise NotProvisioned(f"The {role} is not running yet.")
+        return self.urls[role]
+
+    def secret(self, name: str) -> str:
+        return f"the {name}"
+
+    def inside(self, template: str) -> str:
+        return PLACEHOLDER.sub(lambda found: self.urls.get(found[2], "http://nowhere"), template)
+
+
+class Spread(Reach):
+    """Where a role's service runs as several replicas: a `ReplicatedAccess`. `listed` counts the listings."""
+
+    def __init__(self, **running: Mapping[str, str]) -> None:
+        super().__init__(**{role: next(iter(urls.values())) for role, urls in running.items()})
+        self.running = {role.replace("_", "-"): dict(urls) for role, urls in running.items()}
+        self.listed = 0
+
+    @contextlib.contextmanager
+    def replicas(self, role: str) -> Iterator[Mapping[str, str]]:
+        if role not in self.running:
+            raise NotProvisioned(f"The {role} is not running yet.")
+        self.listed += 1
+        yield dict(self.running[role])
