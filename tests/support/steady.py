@@ -1,4 +1,4 @@
-"""An application in a namespace of its own that asks a stack's model again and again, and checks every answer.
+"""An application in a namespace of its own that asks a stack's model on and on, and checks every answer.
 
 It asks through the Service, from inside of the cluster, as applications do: half of its threads keep their
 connection, the other half make one for each request. What it counts stands in its log: a line of JSON a
