@@ -1,6 +1,6 @@
-"""One model in a cluster, asked through its Service from within: served by Matcha with every request captured,
-and by a bare MLServer in a Deployment of its own. Both have one pod, the same environment, laid out by the same init
-container, and the same requests of CPU and memory; each is idle while the other is asked.
+"""A model in a cluster, asked through its Service from within: served by Matcha, every request captured,
+and by a bare MLServer in a Deployment of its own. Both have one pod, the same environment, laid out by the
+same init container, and the same requests of CPU and memory; each is idle while the other is asked.
 
 Then how long another replica takes, from the number that is asked for to its being ready.
 """
