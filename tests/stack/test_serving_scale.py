@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -165,6 +168,32 @@ def test_a_client_that_pauses_is_answered_while_its_server_leaves(pair: Spread) 
     began = time.monotonic()
     assert first.running.wait(30) == 0
     assert time.monotonic() - began < 4, "nobody is waited for any more"
+
+
+def test_a_grpc_client_goes_to_another_replica_without_a_failed_call(
+    pair: Spread, serving_python: Path, tmp_path: Path
+) -> None:
+    """On one channel, whose calls all go to the first while it takes them."""
+    first, second = pair.benches["model-deployer"]
+    over, addresses = tmp_path / "over", f"127.0.0.1:{first.grpc_port},127.0.0.1:{second.grpc_port}"
+    script = Path(__file__).with_name("serving_grpc_steady.py")
+    asking = subprocess.Popen(
+        [str(serving_python), str(script), addresses, str(over)], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        until(lambda: grpc_calls(first) > 50, 60)
+        first.stop()
+        until(lambda: grpc_calls(second) > 50, 60)
+    finally:
+        over.touch()
+        said, _ = asking.communicate(timeout=60)
+    assert json.loads(said)["failures"] == []
+
+
+def grpc_calls(bench: Bench) -> float:
+    text = httpx.get(f"http://127.0.0.1:{bench.metrics_port}/metrics", timeout=10).text
+    found = re.findall(r'^model_infer_request_success_total\{model="credit".*\} (\S+)$', text, re.MULTILINE)
+    return sum(map(float, found))
 
 
 def test_what_replicas_serve_is_captured_once_each(make_server: Make, tmp_path: Path) -> None:
