@@ -179,7 +179,7 @@ def _of_service(wanted: Setting | None, name: str, seen: Seen) -> Sequence[Any]:
 def _of_pods(service: Service, objects: Sequence[Any], seen: Seen, ports: Mapping[str, int]) -> ServiceStatus:
     """As `_status`; with how many of its replicas are ready, where it may have several."""
     workload = seen.found.workload(service.name)
-    if not scaling.may_be_several(service) or workload is None:
+    if not scaling.may_be_several(service) or workload is None or workload.spec.replicas == 0:
         return _status(service.name, objects, seen, ports)
     found = _status(service.name, objects, seen, ports, scale=scaling.bounds(service))
     return msgspec.structs.replace(found, replicas=several.replicas(workload))
