@@ -131,7 +131,7 @@ class _Together:
         self._said: queue.Queue[tuple[Pod, str] | Exception | None] = queue.Queue(maxsize=1000)
         self._over = threading.Event()
         self._known: set[str] = set()
-        self._heard: dict[str, str] = {}  # pods that are listened to now
+        self._heard: set[str] = set()  # pods that are listened to now
 
     def followed(self) -> Iterator[str]:
         """Never ends by itself. Raises ClusterError."""
@@ -147,7 +147,7 @@ class _Together:
             uid = str(_meta(pod).uid)
             if uid not in self._known:
                 self._known.add(uid)
-                self._heard[uid] = _short(pod)
+                self._heard.add(uid)
                 threading.Thread(target=self._listen, args=(pod, self._lines), daemon=True).start()
         self._lines = None  # of those that come later all is new
 
@@ -179,7 +179,7 @@ class _Together:
                 found = next((p for p in there if _meta(p).uid == _meta(pod).uid), None)
         except Exception as error:  # noqa: BLE001 - it is raised where somebody sees it
             self._say(error)
-        self._heard.pop(str(_meta(pod).uid), None)
+        self._heard.discard(str(_meta(pod).uid))
         self._say(None)
 
     def _say(self, what: tuple[Pod, str] | Exception | None) -> None:
