@@ -30,6 +30,7 @@ SAMPLE = (
     "test_a_changed_description_replaces_that_service_and_keeps_its_data",
     "test_live_files_change_under_the_running_process",
     "test_a_killed_provision_is_finished_by_the_next[6.0]",
+    "test_a_steady_load_through_whatever_happens[75]",
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,7 @@ def test_shared_records_get_the_port_that_is_the_same_everywhere(tmp_path: Path)
         Secrets(Cluster(options)),
         lambda: {"mlflow/http": 6002},
         tmp_path.joinpath,
+        lambda _: nullcontext({}),
     )
     assert isinstance(access, SharedAccess)
     assert access.url("experiment-tracker") == "http://127.0.0.1:6002"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from matcha.component import Output, Service
 from matcha.errors import NotProvisioned
 from matcha.host.ports import HOST
+from matcha.targets.kubernetes import scaling
 from matcha.targets.kubernetes.names import STORE
 from matcha.targets.kubernetes.resolve import base_url, port_number, resolve
 from matcha.targets.kubernetes.secrets import Secrets
@@ -47,10 +49,11 @@ class _Shared:
 
 
 class ClusterAccess(_Shared):
-    """`matcha.component.Access` and `SharedAccess`.
+    """`matcha.component.Access`, `SharedAccess` and `ReplicatedAccess`.
 
     `ports` gives the loopback port of every `service/port`, and has the forwards running; it is asked only
-    where an address is. `folder` makes the folder of a name.
+    where an address is. `folder` makes the folder of a name. `each` gives host:port of the first HTTP port of
+    every pod of a service, by the pod's name, while inside.
     """
 
     def __init__(
@@ -60,11 +63,13 @@ class ClusterAccess(_Shared):
         secrets: Secrets,
         ports: Callable[[], Mapping[str, int]],
         folder: Callable[[str], Path],
+        each: Callable[[Service], AbstractContextManager[Mapping[str, str]]],
     ) -> None:
         super().__init__(setting, secrets)
         self._roles = roles
         self._ports = ports
         self._folder = folder
+        self._each = each
 
     def url(self, role: str) -> str:
         ports = self._of(role)
@@ -78,6 +83,17 @@ class ClusterAccess(_Shared):
                 preferred = {port.name: port.preferred for port in service.ports}
                 return f"http://{HOST}:{preferred.get('http') or next(iter(preferred.values()))}"
         raise NotProvisioned(f"The {role} is not running yet.")
+
+    @contextmanager
+    def replicas(self, role: str) -> Iterator[Mapping[str, str]]:
+        """`matcha.component.ReplicatedAccess`. What runs once is reached as always."""
+        name = self._roles.get(role, "")
+        service = next((s for s in self._setting.services if s.name == name), None)
+        if service is None or not scaling.may_be_several(service):
+            yield {name: self.url(role)}
+            return
+        with self._each(service) as found:
+            yield {pod: f"http://{address}" for pod, address in found.items()}
 
     def address(self, role: str, port: str) -> str:
         ports = self._of(role)

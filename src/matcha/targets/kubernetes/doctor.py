@@ -25,6 +25,7 @@ from matcha.targets.kubernetes import (
     going,
     here,
     look,
+    measuring,
     ownership,
     passwords,
     permissions,
@@ -204,6 +205,7 @@ def _quotas(patient: Patient) -> Iterator[Finding]:
         yield Finding(check="quotas", ok=False, message=message, fix=fix)
     if not ways:
         full = f" Nearly used up: {', '.join(found.nearly)}." if found.nearly else ""
+        full += f" With all its replicas it would need {', '.join(found.tight)}." if found.tight else ""
         yield Finding(
             check="quotas", ok=True, message=f"The namespace's quotas have room for the stack.{full}"
         )
@@ -337,6 +339,7 @@ CHECKS: dict[str, Callable[[Patient], Iterator[Finding]]] = {
     "permissions": _permissions,
     "names": _names,
     "quotas": _quotas,
+    "metrics": lambda patient: measuring.findings(patient.cluster, patient.wanted()),
     "storage": _storage,
     "secrets": _secrets,
     "passwords": _passwords,

@@ -31,6 +31,7 @@ RULES = (
     Rule("", ("persistentvolumeclaims",), _ALL, "the stack's volumes"),
     Rule("apps", ("deployments", "statefulsets"), _ALL, "what runs services"),
     Rule("apps", ("replicasets",), ("get", "list", "watch", "delete"), "proving that nothing is left"),
+    Rule("autoscaling", ("horizontalpodautoscalers",), _ALL, "how many replicas run"),
     Rule("batch", ("jobs", "cronjobs"), _ALL, "building environments, dumping databases"),
     Rule("networking.k8s.io", ("networkpolicies",), _ALL, "who may talk to whom"),
     Rule("policy", ("poddisruptionbudgets",), _ALL, "moving one pod at a time"),

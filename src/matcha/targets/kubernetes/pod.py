@@ -27,6 +27,7 @@ from lightkube.models.core_v1 import (
     SeccompProfile,
     SecretKeySelector,
     SecurityContext,
+    TopologySpreadConstraint,
     Volume,
     VolumeMount,
     VolumeResourceRequirements,
@@ -68,6 +69,7 @@ def template(
     restart: str = "Always",
     nodes: Mapping[str, str] | None = None,
     version: str = "",
+    spread: Sequence[TopologySpreadConstraint] = (),
 ) -> PodTemplateSpec:
     """A pod that satisfies the Pod Security level `restricted`. `grace` in seconds; `nodes`: their labels."""
     secret = setting.options.pull_secret
@@ -86,6 +88,7 @@ def template(
             imagePullSecrets=[LocalObjectReference(name=secret)] if secret else None,
             restartPolicy=restart,
             nodeSelector={OS: "linux", **(nodes or {})},
+            topologySpreadConstraints=list(spread) or None,
             terminationGracePeriodSeconds=grace,
             securityContext=_runs_as(None if setting.options.run_as == "cluster" else user),
         ),

@@ -19,6 +19,7 @@ from matcha.targets.kubernetes import (
     given,
     keys,
     leaving,
+    measuring,
     ownership,
     space,
     volumes,
@@ -74,6 +75,9 @@ def notes(
     if missing := [e.name for e in _unbuilt(environments, known.snapshot)]:
         yield f"Environments built in the cluster, once: {', '.join(missing)}."
     yield from given.notes(cluster, options)
+    planned = (o for step in desired.steps(known.setting).values() for o in step)
+    if unmeasured := measuring.lack(cluster, planned):
+        yield unmeasured
     if not known.loose and (secure := space.security_note(cluster)):
         yield secure
 

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from lightkube.resources.apps_v1 import Deployment, ReplicaSet, StatefulSet
+from lightkube.resources.autoscaling_v2 import HorizontalPodAutoscaler
 from lightkube.resources.batch_v1 import CronJob, Job
 from lightkube.resources.coordination_v1 import Lease
 from lightkube.resources.core_v1 import (
@@ -45,6 +46,7 @@ from matcha.targets.kubernetes.setting import Setting
 ORDER: tuple[type[Any], ...] = (
     CronJob,
     Job,
+    HorizontalPodAutoscaler,
     Deployment,
     StatefulSet,
     ReplicaSet,
@@ -60,6 +62,7 @@ ORDER: tuple[type[Any], ...] = (
 )
 PRUNED: tuple[type[Any], ...] = (
     CronJob,
+    HorizontalPodAutoscaler,
     Deployment,
     StatefulSet,
     PodDisruptionBudget,
@@ -118,7 +121,9 @@ def _is_no_part(obj: Any) -> bool:
 
 
 def scale_down(cluster: Cluster, emit: Emit, fence: Callable[[], None]) -> None:
-    """No pod runs afterwards; all data stays. Jobs that are not done go: what needs them makes them anew."""
+    """No pod runs afterwards; all data stays. Jobs that are not done go: what needs them makes them anew. An
+    autoscaler leaves alone what has no replicas.
+    """
     writing = Fenced(cluster, fence)
     for cron in cluster.found(CronJob):
         writing.patch(CronJob, cron.metadata.name, {"spec": {"suspend": True}})

@@ -34,6 +34,7 @@ from matcha.targets.kubernetes import (
     proof,
     removal,
     rotation,
+    scaling,
     space,
     statuses,
     unrecorded,
@@ -292,11 +293,16 @@ class KubernetesTarget:
     def start(self, service: Service, environment: Environment, emit: Emit) -> dict[str, int]:
         going.refuse(self._cluster, [service.name])
         found = with_service(with_environment(self._known(), environment), service)
-        raiser = self._raiser()
+        raiser, name = self._raiser(), service.name
         objects = list(desired.unique(desired.of_service(found, service)))
-        raiser.apply(self._marked(objects))
-        kind = type(objects[-1])
-        raiser.wait(service.name, f"service/{service.name}", kind, workloads.start_seconds(service), emit)
+        if scaling.is_autoscaled(service):
+            raiser.apply(self._marked(objects))
+            raiser.keep_within(service)
+        else:
+            raiser.end_autoscaler(name)  # or it would set another number at once
+            raiser.apply(self._marked(objects))
+        kind, seconds, scale = type(objects[-1]), workloads.ready_seconds(service), scaling.bounds(service)
+        raiser.wait(name, f"service/{name}", kind, seconds, emit, scale)
         return {p.name: p.preferred for p in service.ports}
 
     def _marked(self, objects: Sequence[Any]) -> Sequence[Any]:

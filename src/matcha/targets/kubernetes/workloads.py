@@ -1,7 +1,7 @@
 """A service -> the objects that run it. Pure.
 
 A service with volumes is a StatefulSet of one pod, which never runs twice; others are Deployments, replaced
-at once where they own a database and one pod after the other where not.
+at once where they own a database and one pod after the other where not. How many pods: `scaling`.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from lightkube.resources.core_v1 import Service as ServiceObject
 from lightkube.resources.policy_v1 import PodDisruptionBudget
 
 from matcha.component import Service, digest_of, service_digest
-from matcha.targets.kubernetes import archives, code
+from matcha.targets.kubernetes import archives, code, scaling
 from matcha.targets.kubernetes.names import DIGEST, FILES_DIGEST, labels, selector
 from matcha.targets.kubernetes.pod import (
     DISK,
@@ -91,6 +91,8 @@ def objects(setting: Setting, service: Service) -> Objects:
         yield claim(setting, f"{service.name}-{volume}", service.name, service.role, size)
     yield reachable(service.name, service.role, {p.name: (p.preferred, p.protocol) for p in service.ports})
     yield disruption(service.name, service.role)
+    if scaling.is_autoscaled(service):
+        yield scaling.autoscaler(service)
     yield workload(setting, service)
 
 
@@ -151,9 +153,9 @@ def workload(setting: Setting, service: Service) -> Deployment | StatefulSet:
     return Deployment(
         metadata=metadata,
         spec=DeploymentSpec(
-            replicas=1,
+            replicas=scaling.replicas(service),
             revisionHistoryLimit=2,
-            progressDeadlineSeconds=int(start_seconds(service)) + 600,
+            progressDeadlineSeconds=int(ready_seconds(service)) + 600,
             strategy=_strategy(service),
             selector=LabelSelector(matchLabels=selector(service.name)),
             template=pods,
@@ -202,6 +204,7 @@ def _pods(setting: Setting, service: Service) -> PodTemplateSpec:
         annotations={FILES_DIGEST: digest_of(_texts(setting, service))} if service.files else {},
         grace=service.stop_seconds + DRAIN_SECONDS + 5,
         version=archives.version(environment),
+        spread=scaling.spread(service),
     )
 
 
@@ -222,7 +225,7 @@ def _container(setting: Setting, service: Service) -> Container:
         ports=[ContainerPort(name=p.name, containerPort=p.preferred, protocol="TCP") for p in service.ports],
         resources=resources(service.resources, disk=archives.UNPACKED if archived else DISK),
         startupProbe=_probe(service, health.path, failures=max(1, round(start_seconds(service) / PERIOD))),
-        readinessProbe=_probe(service, health.path, failures=2),
+        readinessProbe=_probe(service, health.ready or health.path, failures=2),
         livenessProbe=_probe(service, health.alive or health.path, failures=health.failures, period=10),
         lifecycle=Lifecycle(preStop=LifecycleHandler(exec=ExecAction(command=["sleep", str(DRAIN_SECONDS)]))),
         volumeMounts=[SCRATCH[1], *mounts, *_mounts(service), *archives.trust_mounts(setting)],
@@ -265,6 +268,11 @@ def start_seconds(service: Service) -> float:
     find half a database for ever.
     """
     return service.health.start_timeout + (MIGRATION_SECONDS if service.databases else 0.0)
+
+
+def ready_seconds(service: Service) -> float:
+    """Until one pod of it may be sent requests."""
+    return start_seconds(service) + (service.health.ready_timeout if service.health.ready else 0.0)
 
 
 def _probe(service: Service, path: str, *, failures: int, period: int = PERIOD) -> Probe:
