@@ -69,7 +69,8 @@ class Here:
         """Raises MatchaError for a stopped stack: nothing is there to be reached."""
         if state.phase == "stopped":
             raise MatchaError("The stack is stopped.", resolution="matcha start")
-        wanted = {f"{s.name}/{p.name}": p.preferred for s in found.services for p in s.ports}
+        reached = [s for s in found.services if not s.apart]
+        wanted = {f"{s.name}/{p.name}": p.preferred for s in reached for p in s.ports}
         if found.storage.own:
             wanted[f"{STORE}/http"] = STORE_PORT
         return dict(self._links(state).ensure(wanted))
