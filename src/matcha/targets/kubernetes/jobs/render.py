@@ -52,8 +52,8 @@ from matcha.targets.kubernetes.setting import Setting
 
 ROOT = "/matcha/project"
 FETCHER = "code"  # the init container that lays the project out
-# Runs beside the command. Its node's agent ends it once the command has ended, whichever way, and that is what
-# its exit code says: of a machine that was lost it says something else, or nothing.
+# Runs beside the command. The node's kubelet ends it once the command has ended, whichever way, and its exit
+# code says so. Where the machine was lost it has another.
 WITNESS, ORDERLY = "witness", 86
 WITNESSING = f'trap "exit {ORDERLY}" TERM; sleep infinity & wait'
 GPU = "nvidia.com/gpu"
