@@ -1,6 +1,6 @@
 """Jobs whose machine goes without a word, and comes back: soon, or after it was given up.
 
-Only for the node that is made here (`tests/e2e/cluster`): its machine is ended by `lose`, and back by `again`.
+Only for the node that is made by `tests/e2e/cluster`: its machine is ended by `lose`, and back by `again`.
 """
 
 from __future__ import annotations

@@ -390,7 +390,7 @@ NO_FILE = 'exec: "nosuch": executable file not found in $PATH: unknown'
             [pod(ended(255, "Unknown"))],
             "failed",
             -1,
-            "lost in the middle of it, again and again",
+            "its node was lost in the middle",
         ),
         (job(FAILED), [pod(ended(137, "ContainerStatusUnknown"))], "failed", -1, "its node was lost"),
         (job(FAILED, **{render.CANCELLED: "you@there"}), [], "cancelled", -1, "cancelled by you@there"),
