@@ -88,7 +88,8 @@ def test_a_window_is_made_and_its_pod_has_no_right_and_reserves_little(served: C
 
 def test_without_its_pod_nothing_is_lost_and_it_is_said(served: ClusterMatcha) -> None:
     served.kubectl("scale", "deployment", WORK, "--replicas=0")
-    served.kubectl("wait", "--for=delete", "pod", f"--selector=app.kubernetes.io/name={WORK}")
+    gone = ("--for=delete", "pod", f"--selector=app.kubernetes.io/name={WORK}")
+    served.kubectl("wait", *gone, "--timeout=170s")
     ask(served, 200)
     refused = served("monitor", "movie", code=1)
     assert f"does not answer at http://{WORK}:8091" in refused.stderr
