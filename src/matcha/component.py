@@ -89,10 +89,13 @@ class Probe(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Resources(msgspec.Struct, frozen=True, kw_only=True):
-    """What the service asks for: CPU in cores, memory in MiB (limit = twice the request)."""
+    """What the service asks for: CPU in cores, memory in MiB. `most`: memory that it may use, where that is
+    not twice what it asks for.
+    """
 
     cpu: float = 0.1
     memory: int = 256
+    most: int = 0
 
 
 Replicas = Annotated[int, msgspec.Meta(ge=1, le=100)]
@@ -129,7 +132,9 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     `needs` are roles that must be healthy before this starts; `talks_to` those it only calls; `called_by`
     those that call it without being described anew for it. `for_applications` are
     names of ports that may be opened to what is no part of the stack. `caches` are directories whose loss
-    costs nothing but time.
+    costs nothing but time. One that is `apart` does for another service what now and then takes much memory,
+    where targets bound the memory of each (`matcha.target.Bounding`); elsewhere it is left out, `{url:ROLE}`
+    of it is empty, and the other does that work itself. Nobody outside of the stack reaches it.
     """
 
     name: str
@@ -156,6 +161,7 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     resources: Resources = Resources()
     scale: Scale | None = None
     stop_seconds: int = 15
+    apart: bool = False
 
 
 class GivenReference(msgspec.Struct, frozen=True, kw_only=True):
@@ -342,6 +348,13 @@ class Component:
         before: built-in ones are asked always, and find nothing where they never were.
         """
         return ()
+
+
+def services_of(
+    component: Component, deployments: Sequence[Deployment], *, apart: bool
+) -> tuple[Service, ...]:
+    """`apart`: also those that are."""
+    return tuple(s for s in component.services(deployments) if apart or not s.apart)
 
 
 class ModelVersion(msgspec.Struct, frozen=True, kw_only=True):

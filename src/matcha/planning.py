@@ -7,7 +7,15 @@ from typing import Literal
 
 import msgspec
 
-from matcha.component import Component, Deployment, Environment, Service, digest_of, service_digest
+from matcha.component import (
+    Component,
+    Deployment,
+    Environment,
+    Service,
+    digest_of,
+    service_digest,
+    services_of,
+)
 from matcha.errors import COMPONENT, MatchaError
 from matcha.state import State
 from matcha.target import Foundation, Seen, Snapshot
@@ -74,11 +82,13 @@ def want(
     foundations: Callable[
         [Sequence[Service], Sequence[Environment]], Sequence[Foundation]
     ] = lambda _services, _environments: (),
+    *,
+    apart: bool = True,
 ) -> Wanted:
     """What `components` and `deployments` need. `extra` are environments of models that brought their own;
-    `foundations` says what the target needs for services.
+    `foundations` says what the target needs for services; `apart`: whether it runs those that are.
     """
-    services = tuple(s for c in components for s in c.services(deployments))
+    services = tuple(s for c in components for s in services_of(c, deployments, apart=apart))
     used = {s.environment for s in services}
     environments = tuple(
         e for e in (*(e for c in components for e in c.environments()), *extra) if e.name in used

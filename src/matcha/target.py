@@ -291,6 +291,13 @@ class OnePython(Protocol):
 
 
 @runtime_checkable
+class Bounding(Protocol):
+    """A target that ends what uses more memory than it may: services that are `apart` run there."""
+
+    bounds_memory: ClassVar[bool]
+
+
+@runtime_checkable
 class Doctor(Protocol):
     """A target that can find out what is wrong with the machine it runs on."""
 

@@ -128,8 +128,21 @@ def test_its_folder_explains_it(cls: type[Component]) -> None:
 
 def test_roles_that_are_needed_exist() -> None:
     for cls in COMPONENTS:
-        for role in (*cls.requires, *(r for s in made(cls).services(()) for r in (*s.needs, *s.talks_to))):
-            assert role in CATALOGUE, f"{cls.role} needs {role}"
+        services = made(cls).services(())
+        own = {s.role for s in services}
+        for role in (*cls.requires, *(r for s in services for r in (*s.needs, *s.talks_to))):
+            assert role in {*CATALOGUE, *own}, f"{cls.role} needs {role}"
+
+
+@each
+def test_what_runs_apart_can_be_done_without(cls: type[Component]) -> None:
+    """Nobody may need it, nor ask for more of it than an address that may be empty."""
+    services = made(cls).services(())
+    apart = {s.role for s in services if s.apart}
+    for service in services:
+        assert not apart & {service.role, *service.needs} or service.apart
+        texts = (*service.command, *service.env.values(), *service.files.values())
+        assert not [t for t in texts for role in apart if f"{{address:{role}" in t]
 
 
 def test_the_default_stack_has_an_order() -> None:

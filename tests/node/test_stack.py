@@ -23,7 +23,7 @@ from support.matcha import until
 from support.pages import marked
 
 BACK = 300.0  # seconds for a pod to come back on a busy machine
-SERVICES = {"mlflow", "zenml", "mlserver", "monitoring"}
+SERVICES = {"mlflow", "zenml", "mlserver", "monitoring", "monitoring-work"}
 
 DVC = """
 import os, subprocess, sys

@@ -89,10 +89,12 @@ def make_fixture(python: Path, tmp_path: Path) -> Iterator[Make]:
         store: str = "",
         secret: str = SECRET_KEY,
         trust: str = "",
+        apart: str = "",
+        kind: type[Bench] = Bench,
         **rules: Any,
     ) -> Bench:
         folder = tmp_path / f"monitoring{len(made)}"
-        made.append(Bench(python, folder, mlflow, deployments, store, secret, trust))
+        made.append(kind(python, folder, mlflow, deployments, store, secret, trust, apart))
         made[-1].start(**rules)
         return made[-1]
 

@@ -182,7 +182,7 @@ class Life:
         return self.outputs(), self.variables()
 
     def is_taken_out(self) -> None:
-        own = {s.name for s in self.cls(self.cls.Options()).services(())}
+        own = {s.name for s in self.opened.services_of(self.cls(self.cls.Options()), ())}
         self._write(
             {role: flavor for role, flavor in with_required(self.cls).items() if role != self.cls.role}
         )

@@ -75,7 +75,8 @@ def test_a_message_in_the_cases_is_one_that_is_said(message: str) -> None:
 @functools.cache
 def _texts() -> list[str]:
     """Every string of the code, without what is put into it."""
-    files = [*(ROOT / "src/matcha/targets/kubernetes").glob("*.py"), *(ROOT / "src/matcha/api").glob("*.py")]
+    folders = ("targets/kubernetes", "api", "components/monitoring/inside/matcha_monitoring")
+    files = [file for folder in folders for file in (ROOT / "src/matcha" / folder).glob("*.py")]
     trees = [
         ast.parse(file.read_text(encoding="utf-8")) for file in (*files, ROOT / "src/matcha/host/leases.py")
     ]

@@ -215,7 +215,8 @@ def test_a_job_is_valid_and_holds_no_secret(stack: Setting, environment: Environ
     assert variables["KEY"].valueFrom.secretKeyRef.name == "echo-x1"  # type: ignore[union-attr]
     assert variables["PLAIN"].value == "$$(X)"
     assert container.command is not None and container.command[-1] == "$$(HOME)"
-    assert [c.name for c in pod.initContainers or ()] == (["environment"] if own else []) + ["code"]
+    before = ["environment", "code"] if own else ["code"]
+    assert [c.name for c in pod.initContainers or ()] == [*before, "witness"]
     assert ("PATH" in variables) is own
     assert container.image == ("python:3.12.13-slim-bookworm" if own else "team/torch:2")
 
@@ -238,8 +239,8 @@ def test_the_command_has_one_try_and_a_lost_node_is_none(stack: Setting, environ
     assert job.spec and job.spec.podFailurePolicy
     lost, ended, *before = job.spec.podFailurePolicy.rules
     assert (lost.action, lost.onPodConditions[0].type) == ("Ignore", "DisruptionTarget")  # type: ignore[index]
-    assert ended.onExitCodes and (ended.action, ended.onExitCodes.containerName) == ("FailJob", "job")
-    assert (ended.onExitCodes.operator, ended.onExitCodes.values) == ("NotIn", [0])
+    assert ended.onExitCodes and (ended.action, ended.onExitCodes.containerName) == ("FailJob", "witness")
+    assert (ended.onExitCodes.operator, ended.onExitCodes.values) == ("In", [86])
     assert [r.onExitCodes.containerName for r in before if r.onExitCodes] == ["environment", "code"]
 
 
@@ -383,6 +384,15 @@ NO_FILE = 'exec: "nosuch": executable file not found in $PATH: unknown'
         (job(FAILED), [pod(ended(3))], "failed", 3, "exit code 3"),
         (job(FAILED), [pod(ended(137, "OOMKilled"))], "failed", 137, "needed more memory than 1Gi"),
         (job(FAILED), [pod(ended(128, "StartError", NO_FILE))], "failed", 127, "executable file not found"),
+        (job(), [pod(ended(255, "Unknown"))], "running", -1, "its node was lost; it starts again"),
+        (
+            job(FAILED),
+            [pod(ended(255, "Unknown"))],
+            "failed",
+            -1,
+            "its node was lost in the middle",
+        ),
+        (job(FAILED), [pod(ended(137, "ContainerStatusUnknown"))], "failed", -1, "its node was lost"),
         (job(FAILED, **{render.CANCELLED: "you@there"}), [], "cancelled", -1, "cancelled by you@there"),
         (job(), [pod(RUNNING, leaving=True)], "running", -1, "kubectl delete node n1"),
     ],

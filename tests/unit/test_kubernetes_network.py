@@ -226,7 +226,7 @@ def out(clients: set[str], *ports: int) -> set[Flow]:
 
 def of_jobs(found: Setting) -> set[Flow]:
     """To the stack's servers, as their users reach them."""
-    return {(JOB, s.name, p.preferred) for s in found.services for p in s.ports}
+    return {(JOB, s.name, p.preferred) for s in found.services if not s.apart for p in s.ports}
 
 
 def others_than_jobs(flows: set[Flow]) -> set[Flow]:

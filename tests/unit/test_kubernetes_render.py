@@ -227,7 +227,12 @@ def test_no_service_mesh_puts_anything_into_a_pod(name: str) -> None:
 
 
 def test_pods_ask_for_the_disk_that_environments_take() -> None:
-    archived = {"environment-builder": "4Gi", "mlserver": "3Gi", "monitoring": "3Gi"}
+    archived = {
+        "environment-builder": "4Gi",
+        "mlserver": "3Gi",
+        "monitoring": "3Gi",
+        "monitoring-work": "3Gi",
+    }
     for document in documents("defaults"):
         for template in templates(document):
             name = template["metadata"]["labels"]["app.kubernetes.io/name"]

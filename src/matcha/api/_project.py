@@ -21,10 +21,12 @@ from matcha.component import (
     ModelRegistry,
     ModelServer,
     Monitor,
+    Service,
+    services_of,
 )
 from matcha.errors import BadInput, MatchaError, NotProvisioned
 from matcha.state import State
-from matcha.target import StateStore, Target
+from matcha.target import Bounding, StateStore, Target
 
 Folder = Path | str
 MOST_LISTED = 12
@@ -99,7 +101,17 @@ class Project:
     def wanted(self, state: State | None) -> planning.Wanted:
         deployments = self.deployments(state)
         environments = self._model_environments(state, deployments)
-        return planning.want(self.components, deployments, environments, self.target.foundations)
+        return planning.want(
+            self.components, deployments, environments, self.target.foundations, apart=self._apart
+        )
+
+    def services_of(self, component: Component, deployments: Sequence[Deployment]) -> tuple[Service, ...]:
+        """Those of a component that run on this target."""
+        return services_of(component, deployments, apart=self._apart)
+
+    @property
+    def _apart(self) -> bool:
+        return isinstance(self.target, Bounding)
 
     def deployments(self, state: State | None) -> tuple[Deployment, ...]:
         """Deployments of the record, with the settings that `models:` writes for them on top."""

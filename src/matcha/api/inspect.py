@@ -26,7 +26,8 @@ def status(project: Folder = ".", *, target: str | None = None) -> StackStatus:
     deployments = opened.deployments(state)
     facts = opened.target.status(state, *_described(opened, state, deployments))
     services = {s.name: s for s in facts}
-    components = [_component_status(c, state, c.services(deployments), services) for c in opened.components]
+    wanted = [(c, opened.services_of(c, deployments)) for c in opened.components]
+    components = [_component_status(c, state, needed, services) for c, needed in wanted]
     lock = None
     try:
         lock = opened.store.lock()
@@ -57,7 +58,7 @@ def _described(
     """
     if not isinstance(opened.target, Contested) or opened.by_record:
         return [], []
-    services = [s for c in opened.components for s in c.services(deployments)]
+    services = [s for c in opened.components for s in opened.services_of(c, deployments)]
     environments = [e for c in opened.components for e in c.environments()]
     if any(isinstance(c, ModelServer) for c in opened.components):
         environments += [opened.model_environment(state, d) for d in deployments if d.environment]
@@ -177,7 +178,8 @@ def logs(
 
 def _services_of(opened: Project, component: str | None) -> list[str]:
     state = opened.state()
-    found = {c.role: [s.name for s in c.services(opened.deployments(state))] for c in opened.components}
+    deployments = opened.deployments(state)
+    found = {c.role: [s.name for s in opened.services_of(c, deployments)] for c in opened.components}
     if component is None:
         return [name for names in found.values() for name in names]
     by_service = {name: [name] for names in found.values() for name in names}

@@ -38,14 +38,15 @@ class _Shared:
     def database(self, name: str) -> Path | None:
         return None
 
-    def _where(self) -> dict[str, str]:
-        """Of the object store, as pods reach it."""
+    def _where(self) -> dict[str, Output]:
+        """Of the object store, as pods reach it: what of it is said."""
         storage = self._setting.storage
-        return {
+        found = {
             "AWS_ENDPOINT_URL": storage.endpoint,
             "AWS_REGION": storage.region,
             "AWS_DEFAULT_REGION": storage.region,
         }
+        return {name: Output(value) for name, value in found.items() if value}
 
 
 class ClusterAccess(_Shared):
@@ -113,9 +114,9 @@ class ClusterAccess(_Shared):
         """Of Matcha's own store, by its forward; a store of the user's asks for the user's own keys."""
         storage, where = self._setting.storage, self._where()
         if not storage.own:
-            return {n: Output(v) for n, v in where.items() if v}
+            return where
         return {
-            **{n: Output(v) for n, v in where.items()},
+            **where,
             "AWS_ENDPOINT_URL": Output(f"http://{HOST}:{self._ports()[f'{STORE}/http']}"),
             "AWS_ACCESS_KEY_ID": Output(self.secret(storage.access_key), sensitive=True),
             "AWS_SECRET_ACCESS_KEY": Output(self.secret(storage.secret_key), sensitive=True),
@@ -154,9 +155,9 @@ class InsideAccess(_Shared):
         return found
 
     def store_env(self) -> Mapping[str, Output]:
-        storage, where = self._setting.storage, self._where()
+        storage = self._setting.storage
         return {
-            **{n: Output(v) for n, v in where.items() if v},
+            **self._where(),
             "AWS_ACCESS_KEY_ID": Output(self._key(storage.access_key), sensitive=True),
             "AWS_SECRET_ACCESS_KEY": Output(self._key(storage.secret_key), sensitive=True),
         }

@@ -79,7 +79,8 @@ class Here:
     def _forwards(self, state: State, found: Setting) -> dict[str, int]:
         """Raises MatchaError for a stopped stack: nothing is there to be reached."""
         _refuse_stopped(state)
-        wanted = {f"{s.name}/{p.name}": p.preferred for s in found.services for p in s.ports}
+        reached = [s for s in found.services if not s.apart]
+        wanted = {f"{s.name}/{p.name}": p.preferred for s in reached for p in s.ports}
         if found.storage.own:
             wanted[f"{STORE}/http"] = STORE_PORT
         return dict(self._links(state).ensure(wanted))

@@ -61,7 +61,8 @@ def _jobs(setting: Setting) -> Iterator[Flow]:
     yield Flow(JOB, EVERYWHERE, 0)
     yield from _storage(setting, JOB)
     for service in setting.services:
-        yield from (Flow(JOB, service.name, port.preferred) for port in service.ports)
+        if not service.apart:
+            yield from (Flow(JOB, service.name, port.preferred) for port in service.ports)
 
 
 def _of(setting: Setting, service: Service) -> Iterator[Flow]:

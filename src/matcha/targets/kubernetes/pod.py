@@ -181,7 +181,10 @@ def resources(
     """
     return ResourceRequirements(
         requests={"cpu": cores(asked.cpu), "memory": f"{asked.memory}Mi", "ephemeral-storage": disk},
-        limits={"memory": f"{memory_limit or 2 * asked.memory}Mi", "ephemeral-storage": disk_limit},
+        limits={
+            "memory": f"{memory_limit or asked.most or 2 * asked.memory}Mi",
+            "ephemeral-storage": disk_limit,
+        },
     )
 
 

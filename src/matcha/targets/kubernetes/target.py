@@ -86,6 +86,7 @@ class KubernetesTarget:
 
     name: ClassVar[str] = "kubernetes"
     keeps_data: ClassVar[bool] = True
+    bounds_memory: ClassVar[bool] = True
     leads: ClassVar[tuple[str, ...]] = ("context", "kubeconfig", "namespace")
     Options: ClassVar[type[KubernetesOptions]] = KubernetesOptions
 

@@ -78,7 +78,8 @@ def _room(node: Node, demand: Demand) -> Room | None:
         return None
     if labels.get(OS, "linux") != "linux":
         return None
-    found, gpus = _allocatable(node), offered(node)
+    found = _allocatable(node)
+    gpus = _gpus(found)
     return Room(
         name=(node.metadata.name if node.metadata else None) or "",
         gpu=gpus,
@@ -95,7 +96,11 @@ def _allocatable(node: Node) -> dict[str, str]:
 
 def offered(node: Node) -> int:
     """GPUs that pods get there."""
-    return int(amount(_allocatable(node).get(GPU, 0)) or 0)
+    return _gpus(_allocatable(node))
+
+
+def _gpus(allocatable: Mapping[str, str]) -> int:
+    return int(amount(allocatable.get(GPU, 0)) or 0)
 
 
 def says(node: Node) -> list[Label]:

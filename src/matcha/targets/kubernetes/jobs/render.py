@@ -52,6 +52,10 @@ from matcha.targets.kubernetes.setting import Setting
 
 ROOT = "/matcha/project"
 FETCHER = "code"  # the init container that lays the project out
+# Runs beside the command. The node's kubelet ends it once the command has ended, whichever way, and its exit
+# code says so. Where the machine was lost it has another.
+WITNESS, ORDERLY = "witness", 86
+WITNESSING = f'trap "exit {ORDERLY}" TERM; sleep infinity & wait'
 GPU = "nvidia.com/gpu"
 # Taints that keep others off nodes with GPUs: Azure's by convention, and Google's.
 TOLERATED = (("sku", "gpu"), (GPU, ""))
@@ -126,7 +130,8 @@ def job(setting: Setting, made: Made) -> Job:
 
 def _rules(made: Made) -> list[PodFailurePolicyRule]:
     """What its node loses starts again and is no try; what the command ends with is its end. What comes
-    before it is tried again unless the same would fail again.
+    before it is tried again unless the same would fail again, and so is a machine that was lost and came back
+    before anybody missed it: the exit codes of its containers are made up then.
     """
     lost = PodFailurePolicyRule(
         action="Ignore",
@@ -135,7 +140,7 @@ def _rules(made: Made) -> list[PodFailurePolicyRule]:
     before = [FETCHER] if made.job.environment is None else [archives.UNPACKER, FETCHER]
     return [
         lost,
-        _fails(JOB, "NotIn", [0]),
+        _fails(WITNESS, "In", [ORDERLY]),
         *(_fails(name, "In", sorted(FINAL)) for name in before),
     ]
 
@@ -152,7 +157,11 @@ def _pod(setting: Setting, made: Made) -> PodTemplateSpec:
         JOB,
         MANAGER,
         [_container(setting, made)],
-        init=[*([archives.unpacker(setting, environment)] if environment else []), _fetcher(setting, made)],
+        init=[
+            *([archives.unpacker(setting, environment)] if environment else []),
+            _fetcher(setting, made),
+            _witness(setting),
+        ],
         volumes=[
             *(archives.volumes(setting) if environment else _pod_code(setting)),
             empty("project", DISK_LIMIT),
@@ -278,5 +287,17 @@ def _fetcher(setting: Setting, made: Made) -> Container:
             *archives.trust_mounts(setting),
         ],
         terminationMessagePolicy="FallbackToLogsOnError",
+        securityContext=LOCKED,
+    )
+
+
+def _witness(setting: Setting) -> Container:
+    """Asks for nothing: what a job asks for is all that its node must have."""
+    return Container(
+        name=WITNESS,
+        image=setting.base_image,
+        command=["sh", "-c", WITNESSING],
+        restartPolicy="Always",
+        resources=resources(Resources(cpu=0, memory=0), memory_limit=64, disk="0"),
         securityContext=LOCKED,
     )

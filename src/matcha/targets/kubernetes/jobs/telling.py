@@ -22,6 +22,8 @@ OOM = "OOMKilled"
 NOT_FOUND, NOT_EXECUTABLE = 127, 126  # of a shell, for what cannot be started
 # What the scheduler says of ways that no job takes.
 _ENDLESS = re.compile(r"\.? (?:no new claims to deallocate|preemption: )")
+# What a node says of a container that was gone when it came back: its exit code is none.
+_LOST = ("Unknown", "ContainerStatusUnknown")
 _UNSTARTED = ("StartError", "ContainerCannotRun")
 
 
@@ -90,7 +92,7 @@ def _condition(
         return ("failed", *_failure(job, pods, verdict, ended))
     pod = newest(pods)
     if has_begun(pod):
-        return "running", _stuck(pods), ""
+        return "running", _stuck(pods) or _coming_back(ended), ""
     if pod is None or not (pod.spec and pod.spec.nodeName):
         return "queued", _stuck(pods) or _ENDLESS.split(verdict.detail)[0], ""
     return "starting", verdict.detail, ""
@@ -109,6 +111,8 @@ def _failure(
         return f"it needed more memory than {limit}, and was ended", f"matcha run --memory {twice} -- ..."
     if ended.reason in _UNSTARTED:
         return f"its command could not be started: {_plain(ended.message or '')}", ""
+    if ended.reason in _LOST:
+        return "its node was lost in the middle of it, again and again", ""
     if evicted := next((p.status.message for p in pods if p.status and p.status.reason == "Evicted"), None):
         return f"its node ended it: {evicted}", ""
     return f"its command ended with exit code {ended.exitCode}", ""
@@ -122,6 +126,8 @@ def _plain(said: str) -> str:
 def _code(ended: ContainerStateTerminated) -> int:
     if ended.reason in _UNSTARTED:
         return NOT_EXECUTABLE if "permission denied" in (ended.message or "") else NOT_FOUND
+    if ended.reason in _LOST:
+        return -1
     return ended.exitCode
 
 
@@ -132,6 +138,11 @@ def _stuck(pods: Sequence[Pod]) -> str:
         return ""
     node = (leaving[-1].spec.nodeName if leaving[-1].spec else None) or "its node"
     return f"waiting for {node} to let go of it; if that is gone for good: kubectl delete node {node}"
+
+
+def _coming_back(ended: ContainerStateTerminated | None) -> str:
+    """Its node came back before it was missed, and another pod is made soon."""
+    return "its node was lost; it starts again" if ended and ended.reason in _LOST else ""
 
 
 def _asked(job: Job) -> dict[str, str]:

@@ -193,6 +193,8 @@ class Service:
             "mlflow": self.settings.mlflow,
             "store": self.settings.store,
             "dropped": self.ledger.dropped,
+            "apart": self.settings.apart,
+            "token": self.settings.token if self.settings.apart else "",
         }
 
     # by itself
