@@ -192,9 +192,10 @@ def made(environment: Environment | None, **changes: Any) -> render.Made:
         project=Path("/nowhere"),
         env={"PLAIN": Output("$(X)"), "KEY": Output("s3cr3t", sensitive=True)},
         environment=environment,
+        code="s3://matcha/jobs/code-1.tar.gz",
         **changes,
     )
-    return render.Made(name="echo-x1", job=job, code="s3://matcha/jobs/code-1.tar.gz", owner="me@here")
+    return render.Made(name="echo-x1", job=job, owner="me@here")
 
 
 @pytest.mark.parametrize("own", [True, False])

@@ -15,7 +15,7 @@ from lightkube.resources.core_v1 import Event, Pod
 from matcha.job import OVER, JobCondition, JobStatus
 from matcha.targets.kubernetes import why
 from matcha.targets.kubernetes.compare import amount
-from matcha.targets.kubernetes.jobs.render import CANCELLED, COMMAND, GPU, MEMORY_LIMIT, OWNER
+from matcha.targets.kubernetes.jobs.render import CANCELLED, COMMAND, GPU, MEMORY_LIMIT, OWNER, PIPELINE, STEP
 from matcha.targets.kubernetes.names import JOB
 
 OOM = "OOMKilled"
@@ -48,6 +48,8 @@ def status(job: Job, pods: Sequence[Pod], events: Sequence[Event] = ()) -> JobSt
         node=(pod.spec.nodeName or "") if pod and pod.spec else "",
         owner=notes.get(OWNER, ""),
         resolution=resolution,
+        pipeline=notes.get(PIPELINE, ""),
+        step=notes.get(STEP, ""),
     )
 
 
