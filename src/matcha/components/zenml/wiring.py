@@ -28,6 +28,7 @@ STEPS = {
     "type": "orchestrator",
     "source": "matcha_steps.flavor.StepsFlavor",
     "config_schema": {"type": "object", "properties": {}},
+    "integration": None,
     "is_custom": True,
 }
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
