@@ -100,7 +100,10 @@ class _Steps(_steps.Doing):
                 with self._saying:
                     self._say(f"[{step.step}] {line}")
         found = self._queue.job(name)
-        then = f" {found.resolution}" if found.resolution else ""
+        then = f". {found.resolution}" if found.resolution else ""
+        if found.condition == "failed":
+            said = f"Step {step.step} failed: {found.detail}{then}. Its log: matcha jobs logs {name}"
+            self._emit(Event(f"job/{name}", "note", said))
         return _steps.Over(
             job=name, over=found.condition, detail=f"{found.detail}{then}", exit_code=found.exit_code
         )

@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 from zenml.client import Client
 from zenml.enums import ExecutionMode, ExecutionStatus
+from zenml.exceptions import RunMonitoringError
 from zenml.orchestrators import BaseOrchestrator, SubmissionResult, publish_utils
 from zenml.utils import source_utils
 
@@ -23,11 +24,8 @@ PROJECT = "MATCHA_PROJECT"
 logger = logging.getLogger("zenml.matcha")
 
 
-class Ended(KeyboardInterrupt):
-    """ZenML writes into its arguments that the pipeline goes on."""
-
-    def __str__(self) -> str:
-        return "The steps that ran were ended, and the run is stopped."
+class Ended(Exception):
+    """By Ctrl-C."""
 
 
 class StepsOrchestrator(BaseOrchestrator):
@@ -46,6 +44,16 @@ class StepsOrchestrator(BaseOrchestrator):
             "Dynamic pipelines are not supported with --pipeline: which steps there are is known only while "
             "they run. Without it the whole pipeline is one job: matcha run -- ..."
         )
+
+    def run(self, snapshot: Any, stack: Any, placeholder_run: Any = None) -> None:
+        """As ZenML, which tells whoever interrupts it that the pipeline goes on."""
+        try:
+            super().run(snapshot, stack, placeholder_run)
+        except RunMonitoringError as error:
+            if not isinstance(error.original_exception, Ended):
+                raise
+            said = KeyboardInterrupt("The steps that ran were ended, and the run is stopped.")
+            raise RunMonitoringError(said) from None
 
     def submit_pipeline(
         self,
