@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 
+from matcha import worker
 from matcha.api import _steps, queued
 from matcha.api._project import Project
 from matcha.component import Output, StepRunner
@@ -20,6 +22,7 @@ from matcha.job import Demand, Job, JobQueue, RemoteJob
 
 ADDRESS = "MATCHA_STEPS"  # variable of the leader: where it asks for jobs
 BESIDE = f"{queued.BESIDE}/steps"
+CLOCKS = 60.0  # seconds by which the clock of this machine may be before those of the others
 GRACE = 60.0  # seconds that the leader has after Ctrl-C: the jobs of its steps end first
 
 
@@ -46,7 +49,9 @@ def lead(opened: Project, queue: JobQueue, job: Job, shown: RemoteJob, *, emit: 
 
 
 def _like(shown: RemoteJob, queue: JobQueue, code: Path, extra: dict[str, Output]) -> RemoteJob:
-    env = {**shown.env, **extra}
+    # All steps may log to one run of the tracker, whose training data the step samples that has it.
+    began = Output(str(int((time.time() - CLOCKS) * 1000)))
+    env = {**shown.env, **extra, worker.BEGAN: began}
     env["PYTHONPATH"] = Output(os.pathsep.join([shown.env["PYTHONPATH"].value, f"{queue.root}/{BESIDE}"]))
     return msgspec.structs.replace(shown, env=env, beside={**shown.beside, BESIDE: code})
 

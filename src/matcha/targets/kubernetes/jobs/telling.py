@@ -107,13 +107,19 @@ def _failure(
         return (words[-1] if words else verdict.detail), ""
     if ended.reason == OOM:
         limit = _limits(job).get("memory") or MEMORY_LIMIT
-        twice = f"{2 * (amount(limit) or 0) / 2**30:g}Gi"
-        return f"it needed more memory than {limit}, and was ended", f"matcha run --memory {twice} -- ..."
+        return f"it needed more memory than {limit}, and was ended", _more(job, 2 * (amount(limit) or 0))
     if ended.reason in _UNSTARTED:
         return f"its command could not be started: {_plain(ended.message or '')}", ""
     if evicted := next((p.status.message for p in pods if p.status and p.status.reason == "Evicted"), None):
         return f"its node ended it: {evicted}", ""
     return f"its command ended with exit code {ended.exitCode}", ""
+
+
+def _more(job: Job, memory: float) -> str:
+    """How its user asks for so many bytes."""
+    if STEP in ((job.metadata.annotations if job.metadata else None) or {}):
+        return f'ResourceSettings(memory="{memory / 2**20:.0f}MiB")'  # ZenML takes whole numbers
+    return f"matcha run --memory {memory / 2**30:g}Gi -- ..."
 
 
 def _plain(said: str) -> str:
