@@ -92,7 +92,8 @@ def jobs(team: ClusterMatcha) -> dict[str, dict[str, Any]]:
 
 def newest_run(team: ClusterMatcha) -> str:
     """Its status, as ZenML has it."""
-    url, user, password = (team.url("pipeline", f"server-{name}") for name in ("url", "username", "password"))
+    shown = team.json("get", "pipeline", "--show-sensitive")["pipeline"]
+    url, user, password = (shown[f"server-{name}"] for name in ("url", "username", "password"))
     with httpx.Client(base_url=f"{url}/api/v1", trust_env=False, timeout=60) as server:
         token = server.post("/login", data={"username": user, "password": password}).json()["access_token"]
         server.headers["Authorization"] = f"Bearer {token}"
