@@ -316,10 +316,12 @@ def test_one_that_is_gone_without_a_word_is_made_anew_as_well(bed: Bed, monkeypa
     assert bed.newest() == ("completed", {"load": "completed", "waits": "completed"})
 
 
-def test_ctrl_c_stops_the_run_and_ends_its_jobs(bed: Bed) -> None:
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGHUP])
+def test_ctrl_c_stops_the_run_and_ends_its_jobs(bed: Bed, how: signal.Signals) -> None:
+    """And so does a terminal that is closed."""
     with _steps.answering(bed.jobs) as address, bed.lead("forever", "waiting", address) as leader:
         until((bed.project / "sub" / "began").exists, COMES_UP)
-        leader.send_signal(signal.SIGINT)
+        leader.send_signal(how)
         said, _ = leader.communicate(timeout=100)
     assert leader.returncode == -signal.SIGINT, said
     assert "The steps that ran were ended, and the run is stopped." in said

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
+import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
@@ -124,8 +126,10 @@ class Leader:
         self._ending = False
 
     def lead(self) -> None:
-        """To the end of every step. Raises RuntimeError naming those that failed, Ended after Ctrl-C."""
-        with ThreadPoolExecutor(order.AT_ONCE, thread_name_prefix="step") as pool:
+        """To the end of every step. Raises RuntimeError naming those that failed, Ended after Ctrl-C, and
+        where it is told to end or its terminal is closed.
+        """
+        with as_interrupts(), ThreadPoolExecutor(order.AT_ONCE, thread_name_prefix="step") as pool:
             try:
                 self._go(pool)
             except KeyboardInterrupt:
@@ -135,6 +139,9 @@ class Leader:
                 self._close()
                 self._note_stopping()
                 raise Ended from None
+            except ConnectionError:  # nobody ends the jobs that run, so each says what becomes of its step
+                publish_utils.publish_failed_pipeline_run(self._run)
+                raise
             except BaseException:
                 self._hang_up()
                 pool.shutdown()
@@ -174,16 +181,17 @@ class Leader:
                 return f"Step `{step}` was ended with the others."
             detail = over.get("detail") or over["over"]
             failure = f"Step `{step}` failed: {detail}. Its log: matcha jobs logs {over['job']}"
-            if not self._settle(step):
+            again = self._settle(step)
+            if not again or over["over"] == "cancelled":
                 return failure
             logger.info("%s. It is tried again.", failure)
 
     def _job(self, step: str) -> dict[str, Any]:
         with line.dial() as connection:
+            connection.say(self._asked[step])
             self._lines[step] = connection
             if self._ending:
                 connection.hang_up()
-            connection.say(self._asked[step])
             return list(connection.answers())[-1]
 
     def _settle(self, step: str) -> bool:
@@ -220,6 +228,24 @@ class Leader:
             publish_utils.publish_pipeline_run_status_update(
                 self._run, ExecutionStatus.STOPPING, status_reason="Ended with its matcha run."
             )
+
+
+@contextlib.contextmanager
+def as_interrupts() -> Iterator[None]:
+    """Where signals can be had: a pipeline may be led by another thread than the first."""
+
+    def interrupt(*_: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def step_runs(run: Any, step: str) -> Iterator[Any]:
