@@ -114,6 +114,9 @@ def test_a_step_that_no_node_can_take_is_refused_before_any_runs(team: ClusterMa
     assert "Step train: No machine of the cluster can ever run this job: 1 GPU asked for" in refused.stderr
     assert team.json("jobs", "list") == []
     assert newest_run(team) == "failed"
+    for option in (("--detach",), ("--image", "python:3.11-slim-bookworm")):
+        said = team("run", "--pipeline", *option, "--", "python", "pipelines.py", code=2).stderr
+        assert "A pipeline is led from this terminal" in said
 
 
 def test_each_step_is_a_job_of_its_own_size(team: ClusterMatcha) -> None:
