@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -78,17 +78,13 @@ class Ended:
             then()
 
 
-class Doing:
-    """What is asked for. Each raises MatchaError, which is the answer then; `run` may be called from several
-    threads.
-    """
+class Doing(Protocol):
+    """What is asked for. Each raises MatchaError, which is the answer then."""
 
-    def check(self, steps: tuple[Sized, ...]) -> None:
-        raise NotImplementedError
+    def check(self, steps: tuple[Sized, ...]) -> None: ...
 
     def run(self, step: Step, queued: Callable[[str], None], ended: Ended) -> Over:
-        """To its end; `queued` gets the job's name."""
-        raise NotImplementedError
+        """To its end; `queued` gets the job's name. Called from a thread for each step."""
 
 
 @contextlib.contextmanager
