@@ -62,18 +62,18 @@ class Ended:
     def __init__(self) -> None:
         self._mutex = threading.Lock()
         self._then: Callable[[], None] | None = None
-        self._is_set = False
+        self.happened = False
 
     def set(self) -> None:
         with self._mutex:
-            self._is_set, then = True, self._then
+            self.happened, then = True, self._then
         if then:
             then()
 
     def calls(self, then: Callable[[], None]) -> None:
         """At once where it has happened already."""
         with self._mutex:
-            self._then, happened = then, self._is_set
+            self._then, happened = then, self.happened
         if happened:
             then()
 

@@ -95,6 +95,8 @@ class _Steps(_steps.Doing):
             step=step.step,
         )
         with self._queueing:
+            if ended.happened:
+                return _steps.Over(job="", over="cancelled")
             name = self._queue.submit(job, self._emit)
         queued_as(name)
         self._emit(Event(f"job/{name}", "note", f"Step {step.step} is queued as {name}."))
