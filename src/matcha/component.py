@@ -449,6 +449,22 @@ class Monitor(Protocol):
         """The verdict that stands of one deployment, or of all: `matcha.api.types.Report`."""
 
 
+@runtime_checkable
+class StepRunner(Protocol):
+    """A component that runs pipelines, of which each step may be a job of its own."""
+
+    def steps_env(self, access: Access) -> Mapping[str, Output]:
+        """Variables, on top of `client_env`, of whoever leads such a pipeline, and of the jobs of its steps.
+
+        `access` is theirs. Raises NotProvisioned before the first `setup`.
+        """
+
+    def steps_code(self) -> Path:
+        """A folder for PYTHONPATH of both. What is in it asks for jobs by the socket that MATCHA_STEPS names:
+        see `matcha.api.pipelines`.
+        """
+
+
 def service_digest(service: Service, environment: Environment) -> str:
     """Digest of everything whose change means another process; `live` files do not.
 

@@ -71,7 +71,8 @@ class RemoteJob(msgspec.Struct, frozen=True, kw_only=True):
     `command` is what runs there, `shown` what its user typed. The files of `project` are packed, less what
     its .gitignore files leave out, and `beside` them these folders (name there -> folder here). `folder`
     is where it runs, relative to the project. Of `env`, what is sensitive reaches the job apart from its
-    description. It runs in `environment`; None: in what `image` has.
+    description. It runs in `environment`; None: in what `image` has. `code`: what `JobQueue.bring` answered,
+    where that was asked before. `step` of `pipeline` is what it runs, if it is one.
     """
 
     command: tuple[str, ...]
@@ -83,12 +84,16 @@ class RemoteJob(msgspec.Struct, frozen=True, kw_only=True):
     beside: dict[str, Path] = msgspec.field(default_factory=dict)
     environment: Environment | None = None
     image: str = ""
+    code: str = ""
+    pipeline: str = ""
+    step: str = ""
 
 
 class JobStatus(msgspec.Struct, frozen=True, kw_only=True):
     """One job. Times are Unix seconds, 0 where there is none yet; `exit_code` is -1 until it ended by itself.
 
-    `detail`: what it waits for, or why it failed. `owner`: who started it, `user@machine`.
+    `detail`: what it waits for, or why it failed. `owner`: who started it, `user@machine`. `step` of
+    `pipeline` is what it runs, if it is one.
     """
 
     name: str
@@ -105,6 +110,8 @@ class JobStatus(msgspec.Struct, frozen=True, kw_only=True):
     node: str = ""
     owner: str = ""
     resolution: str = ""
+    pipeline: str = ""
+    step: str = ""
 
 
 @runtime_checkable
@@ -143,8 +150,11 @@ class JobQueue(Jobs, Protocol):
     def inside(self, state: State) -> Access:
         """How a job reaches the stack."""
 
+    def bring(self, job: RemoteJob, emit: Emit) -> str:
+        """Bring its code there, for several jobs to run: `RemoteJob.code`."""
+
     def submit(self, job: RemoteJob, emit: Emit) -> str:
-        """Bring its environment about and its code there, then queue it; its name."""
+        """Bring its environment about, and its code there, then queue it; its name."""
 
     def job(self, name: str) -> JobStatus:
         """Raises NotFound."""

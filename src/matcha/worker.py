@@ -4,8 +4,9 @@ Runs in the job's own environment, by the standard library alone:
 
     python -m matcha.worker [--after MODULE] -- COMMAND...
 
-What runs after it gets `--experiment-since` and the moment of the start in Unix milliseconds; whatever comes
-of it, the exit code is the command's, as a shell has it.
+What runs after it gets `--experiment-since` and the moment of the start in Unix milliseconds, which is that
+of MATCHA_JOB_BEGAN for a job that goes on with what others began; whatever comes of it, the exit code is the
+command's, as a shell has it.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ NOT_FOUND, NOT_EXECUTABLE = 127, 126
 
 def main(arguments: Sequence[str]) -> int:
     before, command = _split(list(arguments))
-    began = int(time.time() * 1000)
+    began = int(os.environ.get(BEGAN) or time.time() * 1000)
     told: list[int] = []
     sampler = before[1] if before[:1] == ["--after"] else ""
     os.environ.update({BEGAN: str(began), SAMPLER: sampler})

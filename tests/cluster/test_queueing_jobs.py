@@ -14,6 +14,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from lightkube import Client
 from lightkube.models.core_v1 import LimitRangeItem, LimitRangeSpec
@@ -98,7 +99,11 @@ def training(
 
 
 def submitted(target: KubernetesTarget, folder: Path, demand: Demand | None = None) -> str:
-    job = RemoteJob(
+    return target.submit(described(folder, demand), silent)
+
+
+def described(folder: Path, demand: Demand | None = None) -> RemoteJob:
+    return RemoteJob(
         command=("python", "train.py"),
         shown=("python", "train.py"),
         project=folder / "code",
@@ -106,7 +111,6 @@ def submitted(target: KubernetesTarget, folder: Path, demand: Demand | None = No
         env={"PLAIN": Output("1"), "KEY": Output("hunter2-hunter2", sensitive=True)},
         image="team/torch:2",
     )
-    return target.submit(job, silent)
 
 
 def uploaded(store: ObjectStore) -> list[str]:
@@ -130,6 +134,27 @@ def test_a_job_is_queued_with_what_it_needs_alone(
     target = training.target()
     assert [j.name for j in target.jobs()] in ([name, other], [other, name])
     until(lambda: {j.condition for j in target.jobs()} == {"running"}, 30)
+
+
+def test_steps_of_a_pipeline_run_the_same_code_and_say_what_they_are(
+    training: SmallStack, store: ObjectStore, client: Client, tmp_path: Path
+) -> None:
+    target = training.target()
+    like = described(tmp_path)
+    like = msgspec.structs.replace(like, code=target.bring(like, silent), pipeline="movies")
+    (tmp_path / "code" / "train.py").write_text("print('changed while it runs')\n")
+    sizes = {"load": Demand(cpu=0.2), "train_model": Demand(memory="2Gi")}
+    names = {
+        step: target.submit(msgspec.structs.replace(like, step=step, demand=demand), silent)
+        for step, demand in sizes.items()
+    }
+    assert names["train_model"].startswith("train-model-")
+    assert uploaded(store) == [like.code.rpartition("/")[2]]
+    found = {job.step: job for job in target.jobs()}
+    assert {(job.pipeline, job.command) for job in found.values()} == {("movies", ("python", "train.py"))}
+    assert (found["load"].cpu, found["train_model"].memory) == (0.2, "2Gi")
+    assert target.job(names["load"]).step == "load"
+    assert "matcha-ml/step" not in (client.get(Job, submitted(target, tmp_path)).metadata.annotations or {})  # type: ignore[union-attr]
 
 
 def test_who_has_the_documented_role_runs_lists_and_ends_jobs(

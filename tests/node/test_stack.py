@@ -490,6 +490,20 @@ def test_the_example_runs_as_jobs_unchanged(stack: ClusterMatcha) -> None:
     assert ended == {"succeeded"}
 
 
+def test_the_example_runs_as_a_pipeline_of_jobs(stack: ClusterMatcha) -> None:
+    """Each step is a pod of its own, and the last one deploys."""
+    example = stack.project / "recommendation"
+    led = stack("run", "--pipeline", "--", "python", "run.py", where=example)
+    assert "asks to deploy models:/movie@champion as movie" in led.stderr
+    assert "rmse_of_movie_mean" in led.stdout
+    assert "[deploy] Endpoint: " in led.stdout
+    newest = {job["step"]: job for job in reversed(stack.json("jobs", "list"))}
+    steps = {name: (job["pipeline"], job["condition"]) for name, job in newest.items() if name}
+    assert steps == dict.fromkeys(
+        ("load", "train", "evaluate", "register", "deploy"), ("recommendation", "succeeded")
+    )
+
+
 def test_destroy_keeps_data_unless_told_and_then_leaves_nothing(stack: ClusterMatcha) -> None:
     before, captured = held(stack), client(stack, CAPTURED)
     said = stack("destroy", "--yes").stdout

@@ -43,6 +43,9 @@ from matcha.targets.kubernetes.inside.matcha_pod import ending
 from matcha.targets.kubernetes.jobs import capacity, packing, render, telling
 from matcha.targets.kubernetes.options import Pool
 from matcha.targets.kubernetes.setting import Setting, setting
+from matcha.views.jobs import jobs_lines
+from matcha.views.text import Paper
+from matcha.views.text import render as shown
 from support.matcha import until
 
 GIB = 2**30
@@ -192,9 +195,10 @@ def made(environment: Environment | None, **changes: Any) -> render.Made:
         project=Path("/nowhere"),
         env={"PLAIN": Output("$(X)"), "KEY": Output("s3cr3t", sensitive=True)},
         environment=environment,
+        code="s3://matcha/jobs/code-1.tar.gz",
         **changes,
     )
-    return render.Made(name="echo-x1", job=job, code="s3://matcha/jobs/code-1.tar.gz", owner="me@here")
+    return render.Made(name="echo-x1", job=job, owner="me@here")
 
 
 @pytest.mark.parametrize("own", [True, False])
@@ -415,7 +419,23 @@ def test_who_needs_more_memory_is_told_how_to_ask() -> None:
     assert found.resolution == "matcha run --memory 2Gi -- ..."
 
 
+def test_a_step_is_told_as_one() -> None:
+    notes = {render.PIPELINE: "movies", render.STEP: "train"}
+    found = telling.status(job(FAILED, **notes), [pod(ended(137, "OOMKilled"))])
+    assert (found.pipeline, found.step) == ("movies", "train")
+    assert found.resolution == 'ResourceSettings(memory="2048MiB")'
+    assert "step train of movies" in shown(jobs_lines([found], Paper(), now=0.0), Paper())
+    assert "python t.py" in shown(jobs_lines([telling.status(job(), [])], Paper(), now=0.0), Paper())
+
+
 # -- the first process of a job -----------------------------------------------------------------------------
+
+
+def test_a_job_may_go_on_with_what_others_began(tmp_path: Path) -> None:
+    (tmp_path / "after.py").write_text("import sys; open('since', 'w').write(sys.argv[2])")
+    env = {**os.environ, "PYTHONPATH": str(tmp_path), "MATCHA_JOB_BEGAN": "17"}
+    work("--after", "after", "--", sys.executable, "-c", "", env=env, cwd=tmp_path)
+    assert (tmp_path / "since").read_text() == "17"
 
 
 def work(*arguments: str, **changes: Any) -> subprocess.CompletedProcess[str]:

@@ -55,7 +55,7 @@ def job_logs(
     opened.state()
     queue = _queue(opened)
     if follow:
-        yield from _followed(opened, queue, name, target, emit, lines=lines)
+        yield from followed(opened, queue, name, target, emit, lines=lines)
         emit(Event(f"job/{name}", "note", f"{name} {_said(queue.job(name))}."))
         return
     ours, said = _addresses(opened), queue.job_log(name, lines=lines)
@@ -83,7 +83,7 @@ def run_remote(
     """
     for note in queue.check_remote(demand):
         emit(Event("job", "note", note))
-    name = queue.submit(_described(opened, queue, command, demand, where, image, emit), emit)
+    name = queue.submit(described(opened, queue, command, demand, where, image, emit), emit)
     if detach:
         say(name)
         emit(Event(f"job/{name}", "note", f"Queued. Its log: matcha jobs logs {name} --follow"))
@@ -91,10 +91,8 @@ def run_remote(
     emit(Event(f"job/{name}", "note", f"{name} is queued, and goes on without this terminal."))
     try:
         # Closed before Ctrl-C is heeded: nothing is deployed for a job that is being ended.
-        with contextlib.closing(
-            _followed(opened, queue, name, opened.target.name, emit, lines=-1)
-        ) as followed:
-            for line in followed:
+        with contextlib.closing(followed(opened, queue, name, opened.target.name, emit, lines=-1)) as lines:
+            for line in lines:
                 say(line)
     except KeyboardInterrupt:
         emit(Event(f"job/{name}", "note", f"Ending {name}."))
@@ -108,10 +106,10 @@ def run_remote(
     return _ended(queue.job(name), emit)
 
 
-def _followed(
+def followed(
     opened: Project, queue: JobQueue, name: str, target: str | None, emit: Emit, *, lines: int
 ) -> Generator[str, None, None]:
-    """Its log, doing what it asks for meanwhile."""
+    """A job's log, doing what it asks for meanwhile."""
     ours = _addresses(opened)
     with _relayed.answering(queue, name, _deploying(opened, target, emit), emit):
         for line in queue.follow(name, emit, lines=lines):
@@ -170,7 +168,7 @@ def _said(found: JobStatus) -> str:
     return f"{found.condition}: {found.detail}" if found.detail else found.condition
 
 
-def _described(
+def described(
     opened: Project,
     queue: JobQueue,
     command: Sequence[str],
@@ -179,6 +177,7 @@ def _described(
     image: str,
     emit: Emit,
 ) -> RemoteJob:
+    """The job that runs `command` in the project's environment, or in `image`."""
     folder = where.relative_to(opened.root).as_posix()
     env, root = _env(opened, queue), queue.root
     if image:

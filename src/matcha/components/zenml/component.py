@@ -143,6 +143,16 @@ class ZenML(Component):
             "ZENML_AUTO_OPEN_DASHBOARD": Output("false"),
         }
 
+    def steps_env(self, access: Access) -> Mapping[str, Output]:
+        """`matcha.component.StepRunner`: the active stack is one whose steps are jobs."""
+        with Server(reachable(access).url(self.role)) as server:
+            server.login(password=access.secret(wiring.KEY))
+            stack = wiring.ensure_twin(server, access.url(TRACKER), steps=True)
+        return {"ZENML_ACTIVE_STACK_ID": Output(stack)}
+
+    def steps_code(self) -> Path:
+        return HERE / "orchestrator" / "inside"
+
     def _twin(self, access: Access, tracker: str) -> str:
         """Id of the ZenML stack for machines that reach MLflow at `tracker`; made where there is none."""
         with Server(reachable(access).url(self.role)) as server:

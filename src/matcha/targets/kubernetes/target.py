@@ -333,6 +333,12 @@ class KubernetesTarget:
         found = self._setting or self._remembered(state)
         return InsideAccess(found, self._secrets, self._here.access(state, found, self._secrets))
 
+    def bring(self, job: RemoteJob, emit: Emit) -> str:
+        state = self._store.read()
+        if state is None:
+            raise NotProvisioned
+        return self._queue.bring(self._known(), self.access(state), job, emit)
+
     def submit(self, job: RemoteJob, emit: Emit) -> str:
         state = self._store.read()
         if state is None:

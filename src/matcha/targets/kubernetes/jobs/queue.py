@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import msgspec
 from lightkube.resources.batch_v1 import Job
 from lightkube.resources.core_v1 import Event as ClusterEvent
 from lightkube.resources.core_v1 import Node, Pod, Secret, ServiceAccount
@@ -56,6 +57,17 @@ class Queue:
             return capacity.Place(frozenset(), (said,))
         return capacity.place(demand, nodes, setting.options.pools)
 
+    def bring(self, setting: Setting, access: Access, job: RemoteJob, emit: Emit) -> str:
+        """Where its code lies then."""
+        self._refuse_unready()
+        return self._bring(Delivery(self._cluster, setting, access), job, emit)
+
+    def _bring(self, delivery: Delivery, job: RemoteJob, emit: Emit) -> str:
+        with tempfile.TemporaryDirectory(prefix="matcha-") as folder:
+            packed = packing.pack(job.project, job.beside, Path(folder) / "code.tar.gz")
+            emit(Event(JOB, "note", _told(packed)))
+            return delivery.put_code(packed.file, packed.digest, emit)
+
     def submit(self, setting: Setting, access: Access, job: RemoteJob, place: str, emit: Emit) -> str:
         """`place`: of the object store (`facts.place`). Raises MatchaError where the stack goes meanwhile:
         then nothing is left of the job.
@@ -65,16 +77,13 @@ class Queue:
         where = self.place(setting, job.demand)
         machine = _one(where.machines)
         delivery = Delivery(self._cluster, setting, access)
-        with tempfile.TemporaryDirectory(prefix="matcha-") as folder:
-            packed = packing.pack(job.project, job.beside, Path(folder) / "code.tar.gz")
-            emit(Event(JOB, "note", _told(packed)))
-            if job.environment:
-                self._ensure_environment(setting, job.environment, machine, delivery, place, emit)
-            code = delivery.put_code(packed.file, packed.digest, emit)
+        if not job.code:
+            job = msgspec.structs.replace(job, code=self._bring(delivery, job, emit))
+        if job.environment:
+            self._ensure_environment(setting, job.environment, machine, delivery, place, emit)
         made = render.Made(
-            name=render.new_name(job.shown),
+            name=render.new_name((job.step,) if job.step else job.shown),
             job=job,
-            code=code,
             owner=person(),
             machine=machine,
             priority=priority.ensure(self._cluster),

@@ -69,17 +69,17 @@ THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "LOKY_M
 COMMAND = "matcha-ml/command"  # annotation: what the user typed, as JSON
 OWNER = "matcha-ml/submitted-by"  # annotation
 CODE = "matcha-ml/code"  # annotation: where the archive of the project lies
+PIPELINE, STEP = "matcha-ml/pipeline", "matcha-ml/step"  # annotations, of a job that is a pipeline's step
 CANCELLED = "matcha-ml/cancelled-by"  # annotation
 
 
 class Made(msgspec.Struct, frozen=True, kw_only=True):
-    """A job as its objects are made. `code`: address of the project's archive; `machine`: the kind of node
-    that its environment is built for, empty for any; `priority`: a PriorityClass, empty for none.
+    """A job as its objects are made; its code is there already. `machine`: the kind of node that its
+    environment is built for, empty for any; `priority`: a PriorityClass, empty for none.
     """
 
     name: str
     job: RemoteJob
-    code: str
     owner: str
     machine: str = ""
     priority: str = ""
@@ -115,7 +115,8 @@ def job(setting: Setting, made: Made) -> Job:
     notes = {
         COMMAND: msgspec.json.encode(made.job.shown).decode(),
         OWNER: made.owner,
-        CODE: made.code,
+        CODE: made.job.code,
+        **({PIPELINE: made.job.pipeline, STEP: made.job.step} if made.job.step else {}),
     }
     return Job(
         metadata=ObjectMeta(name=made.name, labels=labels(JOB, MANAGER), annotations=notes),
@@ -277,7 +278,7 @@ def _fetcher(setting: Setting, made: Made) -> Container:
         name=FETCHER,
         image=setting.base_image,
         command=["python", "-m", "matcha_pod", "extract"],
-        args=["--from", made.code, "--path", ROOT],
+        args=["--from", made.job.code, "--path", ROOT],
         env=archives.variables(setting),
         resources=resources(Resources(cpu=0.1, memory=64), memory_limit=256, disk=DISK),
         volumeMounts=[

@@ -15,7 +15,7 @@ from lightkube.resources.core_v1 import Event, Pod
 from matcha.job import OVER, JobCondition, JobStatus
 from matcha.targets.kubernetes import why
 from matcha.targets.kubernetes.compare import amount
-from matcha.targets.kubernetes.jobs.render import CANCELLED, COMMAND, GPU, MEMORY_LIMIT, OWNER
+from matcha.targets.kubernetes.jobs.render import CANCELLED, COMMAND, GPU, MEMORY_LIMIT, OWNER, PIPELINE, STEP
 from matcha.targets.kubernetes.names import JOB
 
 OOM = "OOMKilled"
@@ -50,6 +50,8 @@ def status(job: Job, pods: Sequence[Pod], events: Sequence[Event] = ()) -> JobSt
         node=(pod.spec.nodeName or "") if pod and pod.spec else "",
         owner=notes.get(OWNER, ""),
         resolution=resolution,
+        pipeline=notes.get(PIPELINE, ""),
+        step=notes.get(STEP, ""),
     )
 
 
@@ -107,8 +109,7 @@ def _failure(
         return (words[-1] if words else verdict.detail), ""
     if ended.reason == OOM:
         limit = _limits(job).get("memory") or MEMORY_LIMIT
-        twice = f"{2 * (amount(limit) or 0) / 2**30:g}Gi"
-        return f"it needed more memory than {limit}, and was ended", f"matcha run --memory {twice} -- ..."
+        return f"it needed more memory than {limit}, and was ended", _more(job, 2 * (amount(limit) or 0))
     if ended.reason in _UNSTARTED:
         return f"its command could not be started: {_plain(ended.message or '')}", ""
     if ended.reason in _LOST:
@@ -116,6 +117,13 @@ def _failure(
     if evicted := next((p.status.message for p in pods if p.status and p.status.reason == "Evicted"), None):
         return f"its node ended it: {evicted}", ""
     return f"its command ended with exit code {ended.exitCode}", ""
+
+
+def _more(job: Job, memory: float) -> str:
+    """How its user asks for so many bytes."""
+    if STEP in ((job.metadata.annotations if job.metadata else None) or {}):
+        return f'ResourceSettings(memory="{memory / 2**20:.0f}MiB")'  # ZenML takes whole numbers
+    return f"matcha run --memory {memory / 2**30:g}Gi -- ..."
 
 
 def _plain(said: str) -> str:
