@@ -14,6 +14,10 @@ placeholders, which the target resolves where it runs the service:
     {database:NAME}    SQLAlchemy URL of a database of the service
     {files}            directory of the service's `files`
     {live}             directory of the service's `live` files
+    {outside:PART}     of the service's `outside` port, where the target exposes it: `port`, the number (0
+                       where it does not); `hosts`, comma-separated Host headers; `tokens`, the file of the
+                       stack's `Tokens`; `rate`, the requests a second that each token may make. Empty where
+                       the target does not expose it, but for `port`
 
 Secrets have no placeholder: they reach a service as the environment variables that `Service.secrets` names,
 or in a pipe.
@@ -33,7 +37,20 @@ import msgspec
 
 # JSON never matches: a name would stand in quotes.
 PLACEHOLDER = re.compile(r"\{([a-z][a-z0-9-]*)(?::([A-Za-z0-9_./-]*))?\}")
-PLACEHOLDERS = ("port", "bind", "url", "address", "hosts", "volume", "store", "database", "files", "live")
+PLACEHOLDERS = (
+    "port",
+    "bind",
+    "url",
+    "address",
+    "hosts",
+    "volume",
+    "store",
+    "database",
+    "files",
+    "live",
+    "outside",
+)
+OUTSIDE = {"port": "0", "hosts": "", "tokens": "", "rate": ""}  # {outside:PART} where nothing is exposed
 
 
 class Environment(msgspec.Struct, frozen=True, kw_only=True):
@@ -115,8 +132,9 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     PYTHONPATH.
     `needs` are roles that must be healthy before this starts; `talks_to` those it only calls; `called_by`
     those that call it without being described anew for it. `for_applications` are
-    names of ports that may be opened to what is no part of the stack. `caches` are directories whose loss
-    costs nothing but time.
+    names of ports that may be opened to what is no part of the stack. `outside` is a port for applications
+    outside of everything, which asks each for a token: it is there only where the target exposes it. `caches`
+    are directories whose loss costs nothing but time.
     """
 
     name: str
@@ -140,6 +158,7 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     talks_to: tuple[str, ...] = ()
     called_by: tuple[str, ...] = ()
     for_applications: tuple[str, ...] = ()
+    outside: Port | None = None
     resources: Resources = Resources()
     scale: Scale | None = None
     stop_seconds: int = 15
@@ -247,6 +266,16 @@ class ReplicatedAccess(Protocol):
 
 
 @runtime_checkable
+class ExposedAccess(Protocol):
+    """An `Access` to a stack that may be exposed to applications outside."""
+
+    def public_url(self, role: str) -> str:
+        """Base URL of the `outside` port of the role's service as applications outside reach it; empty where
+        it is not exposed.
+        """
+
+
+@runtime_checkable
 class InsideAccess(Protocol):
     """An `Access` as what runs inside of the stack has it: its addresses mean nothing on this machine."""
 
@@ -266,6 +295,11 @@ def replicas(access: Access, role: str) -> Iterator[Mapping[str, str]]:
             yield found
     else:
         yield {role: access.url(role)}
+
+
+def public_url(access: Access, role: str) -> str:
+    """Where applications outside reach the role's service; empty where they do not."""
+    return access.public_url(role) if isinstance(access, ExposedAccess) else ""
 
 
 def shared_url(access: Access, role: str) -> str:
@@ -355,6 +389,28 @@ class RegisteredModel(msgspec.Struct, frozen=True, kw_only=True):
     aliases: dict[str, str] = msgspec.field(default_factory=dict)
 
 
+class Token(msgspec.Struct, frozen=True, kw_only=True):
+    """What the stack keeps of an application's bearer token `matcha_<id>_<secret>`.
+
+    `digest` is the SHA-256 of the whole token, in hex. `models`: deployments that it may ask; none for all of
+    them. Times are Unix seconds; `expires` 0: never.
+    """
+
+    id: str
+    name: str
+    digest: str
+    models: tuple[str, ...] = ()
+    created: float
+    expires: float = 0.0
+
+
+class Tokens(msgspec.Struct, frozen=True, kw_only=True):
+    """The tokens that are good. `serial` rises with every change: the newest list is the one that counts."""
+
+    serial: int = 0
+    tokens: tuple[Token, ...] = ()
+
+
 class LoadResult(msgspec.Struct, frozen=True):
     """How serving a deployment went; `error` is empty when the model answers."""
 
@@ -411,6 +467,16 @@ class ModelServer(Protocol):
         """Have everything captured so far reach the monitor, as far as both are up."""
 
     def predict_url(self, access: Access, name: str) -> str: ...
+
+
+@runtime_checkable
+class TokenServer(Protocol):
+    """A component with an `outside` port."""
+
+    def take_tokens(self, access: Access, tokens: Tokens) -> Sequence[str]:
+        """Have every replica go by these at once; the names of those that did not answer, which read the list
+        by themselves soon. Never raises.
+        """
 
 
 @runtime_checkable

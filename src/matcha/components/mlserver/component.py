@@ -22,6 +22,8 @@ from matcha.component import (
     Probe,
     Resources,
     Service,
+    Tokens,
+    public_url,
 )
 from matcha.components.mlserver import fitting, publishing
 
@@ -32,6 +34,9 @@ TRACKER = "experiment-tracker"
 MONITOR = "monitoring"
 SECRETS = {"MATCHA_SERVING_TOKEN": publishing.TOKEN, "MATCHA_CAPTURE_TOKEN": "capture-token"}
 COMMAND = ("-m", "matcha_serving", "--bind", "{bind}", "--http-port", "{port:http}")
+OUTSIDE = {
+    f"MATCHA_APPLICATIONS_{part.upper()}": f"{{outside:{part}}}" for part in ("hosts", "tokens", "rate")
+}
 QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
 
 
@@ -78,18 +83,20 @@ class MLServer(Component):
         return (self._main(live), *(self._child(digest, live) for digest in digests))
 
     def _main(self, live: dict[str, str]) -> Service:
-        more = ("--grpc-port", "{port:grpc}", "--metrics-port", "{port:metrics}")
+        numbers = {"grpc": "{port:grpc}", "metrics": "{port:metrics}", "applications": "{outside:port}"}
+        more = [part for name, number in numbers.items() for part in (f"--{name}-port", number)]
         return _service(
             name="mlserver",
             role=self.role,
             environment="mlserver",
             command=(*COMMAND, *more),
             ports=(Port("http", 8080), Port("grpc", 8081, "grpc"), Port("metrics", 8082)),
-            env={**self._env(), "MATCHA_CAPTURE_URL": f"{{url:{MONITOR}}}"},
+            env={**self._env(), **OUTSIDE, "MATCHA_CAPTURE_URL": f"{{url:{MONITOR}}}"},
             secrets=SECRETS,
             live=live,
             talks_to=(TRACKER, MONITOR),
             for_applications=("http", "grpc"),
+            outside=Port("applications", 8083),
         )
 
     def _child(self, digest: str, live: dict[str, str]) -> Service:
@@ -121,11 +128,13 @@ class MLServer(Component):
         }
 
     def outputs(self, access: Access) -> Mapping[str, Output]:
+        public = public_url(access, self.role)
         return {
             "flavor": Output(self.flavor),
             "base-url": Output(access.url(self.role)),
             "grpc-url": Output(access.address(self.role, "grpc")),
             "metrics-url": Output(f"http://{access.address(self.role, 'metrics')}/metrics"),
+            **({"public-url": Output(public)} if public else {}),
         }
 
     def client_env(self, access: Access) -> Mapping[str, Output]:
@@ -143,6 +152,9 @@ class MLServer(Component):
 
     def flush(self, access: Access) -> None:
         publishing.flush(access, access.url(self.role))
+
+    def take_tokens(self, access: Access, tokens: Tokens) -> Sequence[str]:
+        return publishing.take_tokens(access, self.role, tokens)
 
     def predict_url(self, access: Access, name: str) -> str:
         return f"{access.url(self.role)}/v2/models/{quote(name, safe='')}/infer"

@@ -14,12 +14,14 @@ from typing import Any
 import msgspec
 
 from matcha import plainhttp
-from matcha.component import PLACEHOLDER, Access, Deployment, LoadResult
+from matcha.component import PLACEHOLDER, Access, Deployment, LoadResult, Tokens, replicas
 from matcha.errors import ComponentFailed, MatchaError, NotProvisioned
 
 TOKEN = "serving-token"  # noqa: S105 - the name of a secret
 PATH = "/matcha/deployments"
 FLUSH_PATH = "/matcha/flush"
+TOKENS_PATH = "/matcha/tokens"
+TELL_SECONDS = 5.0
 SECONDS = 1800.0  # a model may be gigabytes; the server itself limits how long one loads
 RETRIES = 8  # of a connection, in a minute: a server that ended is started again
 ASK_SECONDS = 2.0
@@ -113,6 +115,28 @@ def flush(access: Access, url: str) -> None:
     headers = _authorized(access)
     with contextlib.suppress(httpx.HTTPError):
         httpx.post(f"{url}{FLUSH_PATH}", headers=headers, timeout=10, trust_env=False)
+
+
+def take_tokens(access: Access, role: str, tokens: Tokens) -> tuple[str, ...]:
+    """Names of replicas that did not take them; the role where none could be asked."""
+    try:
+        with replicas(access, role) as found:
+            return tuple(name for name, url in found.items() if not _told(access, url, tokens))
+    except (MatchaError, OSError):
+        return (role,)
+
+
+def _told(access: Access, url: str, tokens: Tokens) -> bool:
+    import httpx  # noqa: PLC0415
+
+    address, body = f"{url}{TOKENS_PATH}", msgspec.json.encode(tokens)
+    try:
+        answer = httpx.put(
+            address, content=body, headers=_authorized(access), timeout=TELL_SECONDS, trust_env=False
+        )
+    except httpx.HTTPError:
+        return False
+    return answer.is_success
 
 
 def _ask_child(

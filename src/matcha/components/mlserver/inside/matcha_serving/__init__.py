@@ -6,6 +6,8 @@ gate        what may reach the HTTP server at all: Host, Origin, size
 answers     every refusal and failure over HTTP is JSON with an `error`
 rpc         the same over gRPC
 admin       PUT /matcha/deployments: serve exactly this list
+applications  the server for applications outside, which asks for a token
+tokens      which tokens there are, whether one is right, how often it may ask
 deployments the list, and making it so without failing a request
 copies      local copies of models, so that a restart needs no tracking server
 runtime     one served model: guard -> (batcher) -> model -> capture

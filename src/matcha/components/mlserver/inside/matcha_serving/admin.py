@@ -3,6 +3,7 @@
     PUT /matcha/deployments   {"deployments": [...], "unload": true, "failed": {name: why}}
                               -> [{"name": ..., "error": ""}, ...]
     GET /matcha/deployments   what is served now -> [{"name", "uri", "version", "error", "refused"}, ...]
+    PUT /matcha/tokens        those of applications outside, where there is a server for them (`applications`)
     POST /matcha/flush        hand on what was captured -> {"flushed": true}, false where that takes too long
 
 MLServer's own load and unload are refused: what they change would be gone after a restart.
@@ -32,10 +33,12 @@ from .answers import error
 from .capture import Capture
 from .deployment import Malformed
 from .deployments import Deployments, entries_of, failed_of
+from .tokens import Tokens, Unreadable, listed
 
 PATH = "/matcha/deployments"
 FLUSH_PATH = "/matcha/flush"
 FLUSH_SECONDS = 5.0
+TOKENS_PATH = "/matcha/tokens"
 
 
 class Admin:
@@ -48,6 +51,18 @@ class Admin:
         app.add_api_route(PATH, self.put, methods=["PUT"], response_model=None)
         app.add_api_route(PATH, self.get, methods=["GET"], response_model=None)
         app.add_api_route(FLUSH_PATH, self.flush, methods=["POST"], response_model=None)
+
+    def install_tokens(self, app: FastAPI, tokens: Tokens) -> None:
+        async def put(request: Request) -> JSONResponse:
+            if not self._may(request):
+                return _refused()
+            try:
+                tokens.take(listed(await request.body()))
+            except Unreadable as found:
+                return error(400, str(found))
+            return JSONResponse({"serial": tokens.serial})
+
+        app.add_api_route(TOKENS_PATH, put, methods=["PUT"], response_model=None)
 
     async def put(self, request: Request) -> JSONResponse:
         if not self._may(request):

@@ -14,6 +14,7 @@ import re
 import signal
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -28,16 +29,17 @@ from mlserver.settings import Settings
 from mlserver.types import InferenceRequest, InferenceResponse
 from prometheus_client import Gauge
 
-from . import answers
+from . import answers, applications
 from .admin import Admin, Repository
 from .capture import Capture
-from .config import Config
+from .config import Config, Door
 from .copies import Copies
 from .deployments import Deployments, Registry
 from .forward import Peers
 from .gate import Gate
 from .rpc import GRACE_SECONDS, Rpc
 from .runtime import Shared
+from .tokens import Tokens
 
 LAST_RESORT = 13.0  # seconds after SIGTERM; below the 15 that the supervisor waits
 FLUSH_SECONDS = 2.0
@@ -97,7 +99,15 @@ class Serving:
         registry = self._deployments.registry
         plane = Plane(DataPlane(settings, registry), registry)
         repository = Repository(self._deployments)
-        self._web = [_web(_application(settings, plane, repository, self._admin()), config.http_port, config)]
+        admin = self._admin()
+        app = _application(settings, plane, repository, admin)
+        self._web = [_web(app, config.http_port, config)]
+        self._door: tuple[Path, Tokens] | None = None
+        if config.door is not None:
+            outside = applications.Applications(app, config.door, config.max_body)
+            admin.install_tokens(app, outside.tokens)
+            self._web.append(_outside(outside, config.door, config))
+            self._door = config.door.file, outside.tokens
         if config.metrics_port:
             self._web.append(_web(_metrics(settings), config.metrics_port, config))
         self._rpc = Rpc(settings, plane, repository) if config.grpc_port else None
@@ -113,9 +123,12 @@ class Serving:
         servers = [server.serve() for server in self._web]
         if self._rpc is not None:
             servers.append(self._rpc.start())
-        loading = asyncio.create_task(self._load())
+        beside = [asyncio.create_task(self._load())]
+        if self._door is not None:
+            beside.append(asyncio.create_task(applications.follow(*self._door)))
         await asyncio.gather(*servers)
-        loading.cancel()
+        for task in beside:
+            task.cancel()
         await self._peers.close()
         if self._capture is not None:
             await asyncio.to_thread(self._capture.close, FLUSH_SECONDS)
@@ -183,9 +196,25 @@ def _metrics(settings: Settings) -> FastAPI:
 
 
 def _web(app: FastAPI, port: int, config: Config) -> Quiet:
+    return _quiet(Gate(app, config.hosts, config.max_body), port, config)
+
+
+def _outside(app: applications.Applications, door: Door, config: Config) -> Quiet:
+    return _quiet(
+        app,
+        door.port,
+        config,
+        http="h11",  # whose requests have a largest size
+        ws="none",
+        h11_max_incomplete_event_size=applications.HEADERS,
+        limit_concurrency=applications.MOST_CONNECTIONS,
+    )
+
+
+def _quiet(app: Any, port: int, config: Config, **more: Any) -> Quiet:
     return Quiet(
         uvicorn.Config(
-            Gate(app, config.hosts, config.max_body),
+            app,
             host=config.bind,
             port=port,
             lifespan="off",
@@ -193,5 +222,6 @@ def _web(app: FastAPI, port: int, config: Config) -> Quiet:
             server_header=False,
             proxy_headers=False,  # nobody stands in front, so nobody may say who asks
             timeout_graceful_shutdown=GRACE_SECONDS,
+            **more,
         )
     )
