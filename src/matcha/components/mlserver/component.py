@@ -35,7 +35,9 @@ MONITOR = "monitoring"
 SECRETS = {"MATCHA_SERVING_TOKEN": publishing.TOKEN, "MATCHA_CAPTURE_TOKEN": "capture-token"}
 COMMAND = ("-m", "matcha_serving", "--bind", "{bind}", "--http-port", "{port:http}")
 OUTSIDE = {
-    f"MATCHA_APPLICATIONS_{part.upper()}": f"{{outside:{part}}}" for part in ("hosts", "tokens", "rate")
+    "MATCHA_APPLICATIONS_FILE": "{outside:tokens}",
+    "MATCHA_APPLICATIONS_HOSTS": "{outside:hosts}",
+    "MATCHA_APPLICATIONS_RATE": "{outside:rate}",
 }
 QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
 

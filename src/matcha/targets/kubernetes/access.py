@@ -79,6 +79,11 @@ class ClusterAccess(_Shared):
                 return f"http://{HOST}:{preferred.get('http') or next(iter(preferred.values()))}"
         raise NotProvisioned(f"The {role} is not running yet.")
 
+    def public_url(self, role: str) -> str:
+        """`matcha.component.ExposedAccess`."""
+        expose, service = self._setting.options.expose, self._setting.around.peers.get(role)
+        return f"https://{expose.models}" if expose and service and service.outside else ""
+
     def address(self, role: str, port: str) -> str:
         ports = self._of(role)
         if port not in ports:

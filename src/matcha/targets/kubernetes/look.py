@@ -42,6 +42,7 @@ from matcha.targets.kubernetes import (
 from matcha.targets.kubernetes.archives import has_image
 from matcha.targets.kubernetes.cluster import Cluster, ClusterError
 from matcha.targets.kubernetes.compare import last_editor
+from matcha.targets.kubernetes.exposed.kinds import OPTIONAL
 from matcha.targets.kubernetes.names import (
     BUCKET_CHECK,
     DATABASE,
@@ -70,6 +71,7 @@ KINDS: tuple[type[Any], ...] = (
     PodDisruptionBudget,
     CronJob,
     Job,
+    *OPTIONAL,
 )
 
 

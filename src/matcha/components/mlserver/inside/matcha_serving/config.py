@@ -73,7 +73,7 @@ def _door(port: int, env: Mapping[str, str]) -> Door | None:
     return Door(
         port=port,
         hosts=_split(env["MATCHA_APPLICATIONS_HOSTS"]),
-        file=Path(env["MATCHA_APPLICATIONS_TOKENS"]),
+        file=Path(env["MATCHA_APPLICATIONS_FILE"]),
         rate=float(env["MATCHA_APPLICATIONS_RATE"]),
     )
 
