@@ -17,11 +17,14 @@ from matcha.api.types import (
     Destroyed,
     Finding,
     JobStatus,
+    NewToken,
     Prediction,
     Provisioned,
     Report,
+    RevokedToken,
     ServedModel,
     StackStatus,
+    TokenInfo,
 )
 from matcha.component import Output
 from matcha.errors import MatchaError
@@ -118,6 +121,9 @@ SCHEMAS: dict[str, Any] = {
     "schema": list[str],
     "start": ProvisionedDocument,
     "status": StackStatus,
+    "tokens create": NewToken,
+    "tokens list": list[TokenInfo],
+    "tokens revoke": RevokedToken,
     "stop": DoneDocument,
     "undeploy": DoneDocument,
 }
