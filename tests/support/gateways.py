@@ -81,6 +81,7 @@ def installed(kubeconfig: Path, definitions: Sequence[dict[str, Any]]) -> Iterat
     try:
         yield
     finally:
+        admin = cluster(kubeconfig, "default")  # tests close the connections of before
         for each in made:
             admin.delete(CustomResourceDefinition, each.metadata.name)
         for each in made:
