@@ -256,7 +256,7 @@ def _kept(new: Any, old: Any) -> Any:
             return old
         return {key: _kept(value, old.get(key)) for key, value in new.items()}
     if isinstance(new, list) and isinstance(old, list) and len(new) == len(old):
-        return [_kept(*pair) for pair in zip(new, old)]  # noqa: B905 - Python 3.9 knows no `strict`
+        return [_kept(*pair) for pair in zip(new, old, strict=True)]
     return new
 
 
