@@ -121,10 +121,10 @@ SCHEMAS: dict[str, Any] = {
     "schema": list[str],
     "start": ProvisionedDocument,
     "status": StackStatus,
+    "stop": DoneDocument,
     "tokens create": NewToken,
     "tokens list": list[TokenInfo],
     "tokens revoke": RevokedToken,
-    "stop": DoneDocument,
     "undeploy": DoneDocument,
 }
 
