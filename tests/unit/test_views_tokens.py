@@ -45,7 +45,7 @@ def test_a_token_of_a_stack_without_models_has_no_call() -> None:
 
 def test_tokens_are_listed_with_what_they_are_for_and_when_they_end() -> None:
     assert text(tokens_lines([OLD, SHOP], PAPER)) == (
-        "name  id            models         created     expires\n"
+        "NAME  ID            MODELS         CREATED     EXPIRES\n"
         "old   ffffffffffff  all            2026-09-21  2026-11-18 (over)\n"
         "shop  0a1b2c3d4e5f  movie, credit  2027-01-15  never\n"
     )
