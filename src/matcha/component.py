@@ -14,6 +14,10 @@ placeholders, which the target resolves where it runs the service:
     {database:NAME}    SQLAlchemy URL of a database of the service
     {files}            directory of the service's `files`
     {live}             directory of the service's `live` files
+    {outside:PART}     of the service's `outside` port, where the target exposes it: `port`, the number (0
+                       where it does not); `hosts`, comma-separated Host headers; `tokens`, the file of the
+                       stack's `Tokens`; `rate`, the requests a second that each token may make. Empty where
+                       the target does not expose it, but for `port`
 
 Secrets have no placeholder: they reach a service as the environment variables that `Service.secrets` names,
 or in a pipe.
@@ -35,7 +39,20 @@ from matcha.errors import Unfit
 
 # JSON never matches: a name would stand in quotes.
 PLACEHOLDER = re.compile(r"\{([a-z][a-z0-9-]*)(?::([A-Za-z0-9_./-]*))?\}")
-PLACEHOLDERS = ("port", "bind", "url", "address", "hosts", "volume", "store", "database", "files", "live")
+PLACEHOLDERS = (
+    "port",
+    "bind",
+    "url",
+    "address",
+    "hosts",
+    "volume",
+    "store",
+    "database",
+    "files",
+    "live",
+    "outside",
+)
+OUTSIDE = {"port": "0", "hosts": "", "tokens": "", "rate": ""}  # {outside:PART} where nothing is exposed
 
 
 class Environment(msgspec.Struct, frozen=True, kw_only=True):
@@ -131,10 +148,12 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     PYTHONPATH.
     `needs` are roles that must be healthy before this starts; `talks_to` those it only calls; `called_by`
     those that call it without being described anew for it. `for_applications` are
-    names of ports that may be opened to what is no part of the stack. `caches` are directories whose loss
-    costs nothing but time. One that is `apart` does for another service what now and then takes much memory,
-    where targets bound the memory of each (`matcha.target.Bounding`); elsewhere it is left out, `{url:ROLE}`
-    of it is empty, and the other does that work itself. Nobody outside of the stack reaches it.
+    names of ports that may be opened to what is no part of the stack. `outside` is a port for applications
+    outside of everything, which asks each for a token: it is there only where the target exposes it. `caches`
+    are directories whose loss costs nothing but time. One that is `apart` does for another service what now
+    and then takes much memory, where targets bound the memory of each (`matcha.target.Bounding`); elsewhere
+    it is left out, `{url:ROLE}` of it is empty, and the other does that work itself. Nobody outside of the
+    stack reaches it.
     """
 
     name: str
@@ -158,6 +177,7 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     talks_to: tuple[str, ...] = ()
     called_by: tuple[str, ...] = ()
     for_applications: tuple[str, ...] = ()
+    outside: Port | None = None
     resources: Resources = Resources()
     scale: Scale | None = None
     stop_seconds: int = 15
@@ -268,6 +288,16 @@ class ReplicatedAccess(Protocol):
 
 
 @runtime_checkable
+class ExposedAccess(Protocol):
+    """An `Access` to a stack that may be exposed to applications outside."""
+
+    def public_url(self, role: str) -> str:
+        """Base URL of the `outside` port of the role's service as applications outside reach it; empty where
+        it is not exposed.
+        """
+
+
+@runtime_checkable
 class InsideAccess(Protocol):
     """An `Access` as what runs inside of the stack has it: its addresses mean nothing on this machine."""
 
@@ -287,6 +317,11 @@ def replicas(access: Access, role: str) -> Iterator[Mapping[str, str]]:
             yield found
     else:
         yield {role: access.url(role)}
+
+
+def public_url(access: Access, role: str) -> str:
+    """Where applications outside reach the role's service; empty where they do not."""
+    return access.public_url(role) if isinstance(access, ExposedAccess) else ""
 
 
 def shared_url(access: Access, role: str) -> str:
@@ -383,6 +418,28 @@ class RegisteredModel(msgspec.Struct, frozen=True, kw_only=True):
     aliases: dict[str, str] = msgspec.field(default_factory=dict)
 
 
+class Token(msgspec.Struct, frozen=True, kw_only=True):
+    """What the stack keeps of an application's bearer token `matcha_<id>_<secret>`.
+
+    `digest` is the SHA-256 of the whole token, in hex. `models`: deployments that it may ask; none for all of
+    them. Times are Unix seconds; `expires` 0: never.
+    """
+
+    id: str
+    name: str
+    digest: str
+    models: tuple[str, ...] = ()
+    created: float
+    expires: float = 0.0
+
+
+class Tokens(msgspec.Struct, frozen=True, kw_only=True):
+    """The tokens that are good. `serial` rises with every change: the newest list is the one that counts."""
+
+    serial: int = 0
+    tokens: tuple[Token, ...] = ()
+
+
 class LoadResult(msgspec.Struct, frozen=True):
     """How serving a deployment went; `error` is empty when the model answers."""
 
@@ -439,6 +496,16 @@ class ModelServer(Protocol):
         """Have everything captured so far reach the monitor, as far as both are up."""
 
     def predict_url(self, access: Access, name: str) -> str: ...
+
+
+@runtime_checkable
+class TokenServer(Protocol):
+    """A component with an `outside` port."""
+
+    def take_tokens(self, access: Access, tokens: Tokens) -> Sequence[str]:
+        """Have every replica go by these at once; the names of those that did not answer, which read the list
+        by themselves soon. Never raises.
+        """
 
 
 @runtime_checkable

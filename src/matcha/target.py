@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import msgspec
 
-from matcha.component import Access, Environment, Service
+from matcha.component import Access, Environment, Service, Tokens
 from matcha.events import Emit
 from matcha.state import State
 
@@ -277,6 +277,22 @@ class Sharing(Protocol):
 
     def unshare(self, name: str) -> None:
         """Under the stack's lock."""
+
+
+@runtime_checkable
+class Exposing(Protocol):
+    """A target that can let applications outside of it reach the `outside` port of services."""
+
+    def exposed(self) -> str:
+        """The host by which they do; empty where the stack file exposes nothing."""
+
+    def tokens(self) -> Tokens:
+        """Those that are kept with the stack, also where nothing is exposed."""
+
+    def keep_tokens(self, tokens: Tokens) -> None:
+        """Under the stack's lock: replace what is kept, and have services find it soon. They go with the
+        stack. Raises MatchaError where it was not kept, or may not have been.
+        """
 
 
 @runtime_checkable

@@ -57,7 +57,21 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "storage-class": "fast",
         "image": "team/python:3.12",
     },
+    "exposed": {
+        "expose": {
+            "models": "models.example.org",
+            "gateway-class": "envoy",
+            "cluster-issuer": "letsencrypt",
+            "gateway-namespace": "envoy-gateway-system",
+            "gateway-addresses": ["10.8.0.0/16"],
+        },
+    },
 }
+OTHERS = (
+    "Gateway",
+    "HTTPRoute",
+    "Certificate",
+)  # whose schemas are not Kubernetes' own: tests/cluster has them
 
 
 def components() -> list[Component]:
@@ -135,7 +149,8 @@ def test_the_manifests_as_shown_are_the_manifests(name: str) -> None:
 @pytest.mark.parametrize("name", OPTIONS)
 def test_manifests_fit_the_schemas_of_kubernetes(name: str, version: str) -> None:
     for document in documents(name):
-        kubernetes_validate.validate(document, version, strict=True)
+        if document["kind"] not in OTHERS:
+            kubernetes_validate.validate(document, version, strict=True)
 
 
 @pytest.mark.parametrize("name", OPTIONS)

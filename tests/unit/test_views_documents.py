@@ -18,11 +18,14 @@ from matcha.api.types import (
     Destroyed,
     Finding,
     ModelStatus,
+    NewToken,
     Prediction,
     Provisioned,
     Report,
+    RevokedToken,
     ServedModel,
     StackStatus,
+    TokenInfo,
     Window,
 )
 from matcha.cli.commands import PANELS
@@ -64,6 +67,8 @@ STATUS = StackStatus(
 )
 PROVISIONED = documents.provisioned(Provisioned(plan=PLAN, outputs=OUTPUTS, seconds=1.23456))
 
+TOKEN = TokenInfo(name="shop", id="a", models=("movie",), created=1.0)
+
 DOCUMENTS: dict[str, Any] = {
     "deploy": DeployResult(deployment=MOVIE, url="http://x", python="", curl="", notes=("a",)),
     "destroy": Destroyed(removed=("a",)),
@@ -89,6 +94,9 @@ DOCUMENTS: dict[str, Any] = {
     "start": PROVISIONED,
     "status": STATUS,
     "stop": documents.DoneDocument("stop"),
+    "tokens create": NewToken(token=TOKEN, bearer="matcha_a_b", url="https://x", notes=("a",)),
+    "tokens list": [TOKEN],
+    "tokens revoke": RevokedToken(token=TOKEN),
     "undeploy": documents.DoneDocument("undeploy", "movie"),
 }
 

@@ -124,6 +124,38 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True):
     id: str = ""
 
 
+class TokenInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """A bearer token of an application. `models`: deployments that it may ask; none for all of them. Times
+    are Unix seconds; `expires` is 0 for never.
+    """
+
+    name: str
+    id: str
+    models: tuple[str, ...] = ()
+    created: float
+    expires: float = 0.0
+    expired: bool = False
+
+
+class NewToken(msgspec.Struct, frozen=True, kw_only=True):
+    """`bearer` is the token itself, which is nowhere else. `url`: where models are. `curl` takes the token
+    from the variable MATCHA_TOKEN; empty where there is no model that it may ask.
+    """
+
+    token: TokenInfo
+    bearer: str
+    url: str
+    curl: str = ""
+    notes: tuple[str, ...] = ()
+
+
+class RevokedToken(msgspec.Struct, frozen=True, kw_only=True):
+    """`notes`: of servers that take it a little longer."""
+
+    token: TokenInfo
+    notes: tuple[str, ...] = ()
+
+
 class Window(msgspec.Struct, frozen=True, rename={"since": "from", "until": "to"}):
     """The traffic that was compared; ISO 8601, UTC."""
 

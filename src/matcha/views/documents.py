@@ -17,11 +17,14 @@ from matcha.api.types import (
     Destroyed,
     Finding,
     JobStatus,
+    NewToken,
     Prediction,
     Provisioned,
     Report,
+    RevokedToken,
     ServedModel,
     StackStatus,
+    TokenInfo,
 )
 from matcha.component import Output
 from matcha.errors import MatchaError
@@ -119,6 +122,9 @@ SCHEMAS: dict[str, Any] = {
     "start": ProvisionedDocument,
     "status": StackStatus,
     "stop": DoneDocument,
+    "tokens create": NewToken,
+    "tokens list": list[TokenInfo],
+    "tokens revoke": RevokedToken,
     "undeploy": DoneDocument,
 }
 

@@ -26,7 +26,9 @@ from matcha.component import (
     Resources,
     Scale,
     Service,
+    Tokens,
     check_replicas,
+    public_url,
 )
 from matcha.components.mlserver import fitting, publishing, replicas
 
@@ -38,6 +40,11 @@ MONITOR = "monitoring"
 SECRETS = {"MATCHA_SERVING_TOKEN": publishing.TOKEN, "MATCHA_CAPTURE_TOKEN": "capture-token"}
 COMMAND = ("-m", "matcha_serving", "--bind", "{bind}", "--http-port", "{port:http}")
 STOP_SECONDS = 25  # requests under way, and clients that keep their connection, get their answers first
+OUTSIDE = {
+    "MATCHA_APPLICATIONS_FILE": "{outside:tokens}",
+    "MATCHA_APPLICATIONS_HOSTS": "{outside:hosts}",
+    "MATCHA_APPLICATIONS_RATE": "{outside:rate}",
+}
 QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
 
 
@@ -96,7 +103,8 @@ class MLServer(Component):
         return (self._main(live), *(self._child(name, children[name], live) for name in sorted(children)))
 
     def _main(self, live: dict[str, str]) -> Service:
-        more = ("--grpc-port", "{port:grpc}", "--metrics-port", "{port:metrics}")
+        numbers = {"grpc": "{port:grpc}", "metrics": "{port:metrics}", "applications": "{outside:port}"}
+        more = [part for name, number in numbers.items() for part in (f"--{name}-port", number)]
         return self._service(
             {},
             name="mlserver",
@@ -104,11 +112,12 @@ class MLServer(Component):
             environment="mlserver",
             command=(*COMMAND, *more),
             ports=(Port("http", 8080), Port("grpc", 8081, "grpc"), Port("metrics", 8082)),
-            env={**self._env(), "MATCHA_CAPTURE_URL": f"{{url:{MONITOR}}}"},
+            env={**self._env(), **OUTSIDE, "MATCHA_CAPTURE_URL": f"{{url:{MONITOR}}}"},
             secrets=SECRETS,
             live=live,
             talks_to=(TRACKER, MONITOR),
             for_applications=("http", "grpc"),
+            outside=Port("applications", 8083),
         )
 
     def _child(self, name: str, deployment: Deployment, live: dict[str, str]) -> Service:
@@ -162,11 +171,13 @@ class MLServer(Component):
         }
 
     def outputs(self, access: Access) -> Mapping[str, Output]:
+        public = public_url(access, self.role)
         return {
             "flavor": Output(self.flavor),
             "base-url": Output(access.url(self.role)),
             "grpc-url": Output(access.address(self.role, "grpc")),
             "metrics-url": Output(f"http://{access.address(self.role, 'metrics')}/metrics"),
+            **({"public-url": Output(public)} if public else {}),
         }
 
     def client_env(self, access: Access) -> Mapping[str, Output]:
@@ -184,6 +195,9 @@ class MLServer(Component):
 
     def flush(self, access: Access) -> None:
         replicas.flush(access, self.role)
+
+    def take_tokens(self, access: Access, tokens: Tokens) -> Sequence[str]:
+        return replicas.take_tokens(access, self.role, tokens)
 
     def predict_url(self, access: Access, name: str) -> str:
         return f"{access.url(self.role)}/v2/models/{quote(name, safe='')}/infer"

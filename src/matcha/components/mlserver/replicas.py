@@ -16,12 +16,14 @@ from typing import Any, TypeVar
 import msgspec
 
 from matcha import plainhttp
-from matcha.component import Access, replicas
+from matcha.component import Access, Tokens, replicas
 from matcha.errors import ComponentFailed, MatchaError
 
 TOKEN = "serving-token"  # noqa: S105 - the name of a secret
 PATH = "/matcha/deployments"
 FLUSH_PATH = "/matcha/flush"
+TOKENS_PATH = "/matcha/tokens"
+TELL_SECONDS = 5.0
 READY_PATH = "/matcha/ready"
 SECONDS = 1800.0  # a model may be gigabytes; the server itself limits how long one loads
 START_SECONDS = 60.0  # until it answers: a server that ended is started again
@@ -218,6 +220,28 @@ def flush(access: Access, role: str) -> None:
 
     with contextlib.suppress(MatchaError, OSError), replicas(access, role) as found:
         _each(found, ask)
+
+
+def take_tokens(access: Access, role: str, tokens: Tokens) -> tuple[str, ...]:
+    """Names of replicas that did not take them; the role where none could be asked."""
+    import httpx  # noqa: PLC0415
+
+    headers, content = authorized(access), msgspec.json.encode(tokens)
+
+    def put(url: str) -> bool:
+        try:
+            answer = httpx.put(
+                f"{url}{TOKENS_PATH}", content=content, headers=headers, timeout=TELL_SECONDS, trust_env=False
+            )
+        except httpx.HTTPError:
+            return False
+        return answer.is_success
+
+    try:
+        with replicas(access, role) as found:
+            return tuple(name for name, took in _each(found, put).items() if not took)
+    except (MatchaError, OSError):
+        return (role,)
 
 
 def _each(found: Mapping[str, str], ask: Callable[[str], T]) -> dict[str, T]:

@@ -96,6 +96,11 @@ class ClusterAccess(_Shared):
         with self._each(service) as found:
             yield {pod: f"http://{address}" for pod, address in found.items()}
 
+    def public_url(self, role: str) -> str:
+        """`matcha.component.ExposedAccess`."""
+        expose, service = self._setting.options.expose, self._setting.around.peers.get(role)
+        return f"https://{expose.models}" if expose and service and service.outside else ""
+
     def address(self, role: str, port: str) -> str:
         ports = self._of(role)
         if port not in ports:

@@ -35,6 +35,7 @@ from matcha.targets.kubernetes import (
     unrecorded,
 )
 from matcha.targets.kubernetes.cluster import Cluster, ClusterError, Conflict, Forbidden
+from matcha.targets.kubernetes.exposed import checking
 from matcha.targets.kubernetes.jobs import gpus
 from matcha.targets.kubernetes.names import LOCK, NOTES, SECRETS, STATE
 from matcha.targets.kubernetes.options import KubernetesOptions
@@ -221,7 +222,8 @@ def _own_secret(cluster: Cluster) -> Iterator[Secret]:
 
 
 def _permissions(patient: Patient) -> Iterator[Finding]:
-    if lines := permissions.missing(patient.cluster):
+    exposes = patient.options.expose is not None
+    if lines := permissions.missing(patient.cluster, exposes=exposes):
         yield Finding(
             check="permissions",
             ok=False,
@@ -263,6 +265,16 @@ def _secrets(patient: Patient) -> Iterator[Finding]:
             ok=not lack,
             message=f"The Secret {each.name} ({each.option}) {lack or 'is there'}.",
             fix=each.fix(patient.cluster) if lack else "",
+        )
+
+
+def _exposed(patient: Patient) -> Iterator[Finding]:
+    """Whether the cluster has what exposing needs; the errors say what is missing."""
+    if patient.options.expose is not None:
+        checking.refuse(patient.cluster, patient.options)
+        host = patient.options.expose.models
+        yield Finding(
+            check="expose", ok=True, message=f"The cluster has what exposing models at {host} needs."
         )
 
 
@@ -341,6 +353,7 @@ CHECKS: dict[str, Callable[[Patient], Iterator[Finding]]] = {
     "quotas": _quotas,
     "metrics": lambda patient: measuring.findings(patient.cluster, patient.wanted()),
     "storage": _storage,
+    "expose": _exposed,
     "secrets": _secrets,
     "passwords": _passwords,
     "services": _services,

@@ -45,6 +45,8 @@ from matcha.targets.kubernetes import (
 from matcha.targets.kubernetes.archives import has_image
 from matcha.targets.kubernetes.cluster import Cluster, ClusterError
 from matcha.targets.kubernetes.compare import last_editor
+from matcha.targets.kubernetes.exposed.kinds import OPTIONAL
+from matcha.targets.kubernetes.exposed.objects import GATEWAY
 from matcha.targets.kubernetes.names import (
     BUCKET_CHECK,
     DATABASE,
@@ -74,6 +76,7 @@ KINDS: tuple[type[Any], ...] = (
     HorizontalPodAutoscaler,
     CronJob,
     Job,
+    *OPTIONAL,
 )
 
 
@@ -296,8 +299,11 @@ def _differing(
 
 
 def _unknown(found: Found, shown: Mapping[str, Seen]) -> dict[str, Seen]:
-    """Workloads of Matcha's that the stack no longer wants."""
+    """Workloads of Matcha's that the stack no longer wants, and what exposed its models."""
     extra: dict[str, Seen] = {}
+    gateway = f"foundation/{GATEWAY}"
+    if gateway not in shown and any(found.of(kind) for kind in OPTIONAL):
+        extra[gateway] = Seen("present")
     for kind in WORKLOADS:
         for obj in found.of(kind):
             name = obj.metadata.labels.get(NAME, obj.metadata.name)

@@ -42,17 +42,28 @@ RULES = (
     Rule("", ("events",), ("get", "list"), "why a pod is not made"),
     Rule("metrics.k8s.io", ("pods",), ("get", "list"), "memory in matcha status"),
 )
+EXPOSING = (
+    Rule("gateway.networking.k8s.io", ("gateways", "httproutes"), _ALL, "exposing models"),
+    Rule("cert-manager.io", ("certificates",), _ALL, "the certificate of exposed models"),
+)
 
 
 def role() -> Role:
     """For users who are no cluster admins; binds nobody."""
-    rules = [PolicyRule(apiGroups=[r.group], resources=list(r.resources), verbs=list(r.verbs)) for r in RULES]
+    rules = [
+        PolicyRule(apiGroups=[r.group], resources=list(r.resources), verbs=list(r.verbs))
+        for r in (*RULES, *EXPOSING)
+    ]
     return Role(metadata=ObjectMeta(name=NAME), rules=rules)
 
 
-def missing(cluster: Cluster) -> list[str]:
-    """Lines for a person: what this user may not do, and what it is for. Asks the cluster for each."""
-    asked = [(r, resource, verb) for r in RULES for resource in r.resources for verb in r.verbs]
+def missing(cluster: Cluster, *, exposes: bool = False) -> list[str]:
+    """Lines for a person: what this user may not do, and what it is for. Asks the cluster for each.
+
+    `exposes`: whether the stack does.
+    """
+    rules = (*RULES, *(EXPOSING if exposes else ()))
+    asked = [(r, resource, verb) for r in rules for resource in r.resources for verb in r.verbs]
     with ThreadPoolExecutor(8) as pool:
         allowed = list(pool.map(lambda each: may(cluster, each[0].group, each[1], each[2]), asked))
     refused: dict[tuple[str, str], list[str]] = {}

@@ -25,6 +25,7 @@ from matcha.targets.kubernetes import (
     volumes,
 )
 from matcha.targets.kubernetes.cluster import Cluster
+from matcha.targets.kubernetes.exposed import checking
 from matcha.targets.kubernetes.names import SECRETS
 from matcha.targets.kubernetes.secrets import values
 from matcha.targets.kubernetes.setting import Setting
@@ -49,6 +50,7 @@ def check(cluster: Cluster, known: Known, environments: Sequence[Environment]) -
     cluster without IPv4, for lost keys, and for environments that cannot be built.
     """
     doctor.refuse_addresses(cluster)
+    checking.refuse(cluster, known.setting.options)
     planned = [o for step in desired.steps(known.setting).values() for o in step]
     if known.reads_secrets:
         planned += filter(None, [desired.placeholders(planned, cluster.namespace)])
@@ -78,6 +80,7 @@ def notes(
     planned = (o for step in desired.steps(known.setting).values() for o in step)
     if unmeasured := measuring.lack(cluster, planned):
         yield unmeasured
+    yield from checking.notes(cluster, options)
     if not known.loose and (secure := space.security_note(cluster)):
         yield secure
 

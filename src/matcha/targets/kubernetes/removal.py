@@ -28,6 +28,7 @@ from matcha.errors import MatchaError
 from matcha.events import Emit, Event
 from matcha.targets.kubernetes import desired, space
 from matcha.targets.kubernetes.cluster import Cluster, Forbidden
+from matcha.targets.kubernetes.exposed.kinds import OPTIONAL
 from matcha.targets.kubernetes.fencing import Fenced
 from matcha.targets.kubernetes.names import (
     COPY_OF,
@@ -52,6 +53,7 @@ ORDER: tuple[type[Any], ...] = (
     ReplicaSet,
     Pod,
     PodDisruptionBudget,
+    *OPTIONAL,
     ServiceObject,
     NetworkPolicy,
     ServiceAccount,
@@ -66,6 +68,7 @@ PRUNED: tuple[type[Any], ...] = (
     Deployment,
     StatefulSet,
     PodDisruptionBudget,
+    *OPTIONAL,
     ServiceObject,
     NetworkPolicy,
     ServiceAccount,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
 from matcha.component import Environment, Service, digest_of
 from matcha.targets.kubernetes import checks, code
+from matcha.targets.kubernetes.exposed import mounted
+from matcha.targets.kubernetes.exposed.options import Expose
 from matcha.targets.kubernetes.names import SECRETS, STORE
 from matcha.targets.kubernetes.options import KubernetesOptions
 from matcha.targets.kubernetes.resolve import DATABASE_PORT, Server, Surroundings, surroundings
@@ -76,7 +78,9 @@ def setting(
         services=tuple(services),
         environments=tuple(environments),
         storage=found,
-        around=surroundings(options.namespace, services, found.url, _database(options)),
+        around=surroundings(
+            options.namespace, services, found.url, _database(options), _outside(options.expose)
+        ),
         trust=trust,
     )
 
@@ -115,6 +119,17 @@ def storage(options: KubernetesOptions) -> Storage:
         secret_key="secret-key",  # noqa: S106 - the name of a key
         own=False,
     )
+
+
+def _outside(expose: Expose | None) -> Mapping[str, str]:
+    """What `{outside:PART}` is of a service that is exposed, but for its port."""
+    if expose is None:
+        return {}
+    return {
+        "hosts": expose.models,
+        "tokens": f"{mounted.FOLDER}/{mounted.KEY}",
+        "rate": f"{expose.rate:g}",
+    }
 
 
 def _database(options: KubernetesOptions) -> Server | None:

@@ -35,6 +35,9 @@ from matcha.targets.kubernetes import (
 )
 from matcha.targets.kubernetes.cluster import Cluster, Forbidden
 from matcha.targets.kubernetes.compare import amount
+from matcha.targets.kubernetes.exposed import checking
+from matcha.targets.kubernetes.exposed.conditions import judge
+from matcha.targets.kubernetes.exposed.objects import GATEWAY
 from matcha.targets.kubernetes.foundations import NETWORK
 from matcha.targets.kubernetes.names import DATABASE, NAME, SECRETS
 from matcha.targets.kubernetes.network import DATABASE_DUMP
@@ -87,6 +90,7 @@ def statuses(
         for name, parts in laid
     ]
     foundations = [_loose(f) if seen.loose else f for f in foundations]
+    foundations = [_exposed(cluster, recorded, f) for f in foundations]
     services = [_keyless(s, keyless.get(s.name)) for s in services]
     foundations = [_keyless(f, lost if f.name == DATABASE else None) for f in foundations]
     told = [*services, *foundations, *_dumps(seen)]
@@ -118,6 +122,20 @@ def _loose(status: ServiceStatus) -> ServiceStatus:
     if status.name != NETWORK:
         return status
     return msgspec.structs.replace(status, detail="; ".join(filter(None, (status.detail, space.LOOSE))))
+
+
+def _exposed(cluster: Cluster, recorded: Setting, status: ServiceStatus) -> ServiceStatus:
+    """With what those say who run the Gateway."""
+    expose = recorded.options.expose
+    if status.name != GATEWAY or expose is None or status.condition != "present":
+        return status
+    found = judge(expose, checking.parts(cluster, expose))
+    return msgspec.structs.replace(
+        status,
+        condition=status.condition if found.reachable else "unhealthy",
+        detail="; ".join(filter(None, (status.detail, found.detail))),
+        resolution=found.resolution,
+    )
 
 
 def _keyless(status: ServiceStatus, lost: MatchaError | None) -> ServiceStatus:

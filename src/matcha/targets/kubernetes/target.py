@@ -12,7 +12,7 @@ import msgspec
 from lightkube.resources.apps_v1 import StatefulSet
 from lightkube.resources.core_v1 import ConfigMap, PersistentVolumeClaim
 
-from matcha.component import Access, Environment, Service
+from matcha.component import Access, Environment, Service, Tokens
 from matcha.errors import BadInput, NotProvisioned, StateUnreadable, Unfit
 from matcha.events import Emit, Event
 from matcha.host.ports import refuse_unknown
@@ -42,8 +42,10 @@ from matcha.targets.kubernetes import (
     workloads,
 )
 from matcha.targets.kubernetes.access import InsideAccess
-from matcha.targets.kubernetes.cluster import Cluster, Forbidden
+from matcha.targets.kubernetes.cluster import Cluster, ClusterError, Forbidden
 from matcha.targets.kubernetes.described import described, recorded
+from matcha.targets.kubernetes.exposed import objects as exposing
+from matcha.targets.kubernetes.exposed import tokens
 from matcha.targets.kubernetes.fencing import Fenced
 from matcha.targets.kubernetes.here import Here
 from matcha.targets.kubernetes.jobs import priority
@@ -242,6 +244,10 @@ class KubernetesTarget:
                 emit(Event(key, "note", refused))
             raiser.apply(desired.laid(found)[foundation])
             return
+        if foundation == exposing.GATEWAY:
+            raiser.apply(desired.laid(found)[foundation])
+            self._wait_for_gateway(found, emit)
+            return
         if foundation == BUCKET_CHECK:
             parts = [*desired.laid(found)[foundation], *desired.of_stack(found, outside.check(found))]
             made_from, where, advice = outside.digest(found), found.storage.url, outside.advice(found)
@@ -256,6 +262,28 @@ class KubernetesTarget:
             parts = desired.of_stack(found, foundations.database_setup(found))
             where = self._place(DATABASE)
             self._bring_about(facts.DATABASES, key, parts, foundations.setup_digest(found), where, emit)
+
+    def _wait_for_gateway(self, found: Setting, emit: Emit) -> None:
+        from matcha.targets.kubernetes.exposed import waiting  # noqa: PLC0415 - only where models are exposed
+
+        assert found.options.expose is not None
+        waiting.taken_up(self._cluster, found.options.expose, emit)
+
+    # -- applications outside --------------------------------------------------------------------------
+
+    def exposed(self) -> str:
+        """`matcha.target.Exposing`."""
+        return self._options.expose.models if self._options.expose else ""
+
+    def tokens(self) -> Tokens:
+        return tokens.read(self._cluster)
+
+    def keep_tokens(self, kept: Tokens) -> None:
+        """The pods are touched, as in `refresh`."""
+        tokens.keep(self._writing, kept)
+        for service, _ in exposing.doors(self._known()):
+            with contextlib.suppress(ClusterError):  # it is kept, and found within a minute
+                self._writing.touch(service.name, TOUCHED)
 
     def _bring_about(
         self,

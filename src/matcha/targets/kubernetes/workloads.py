@@ -37,8 +37,9 @@ from lightkube.resources.apps_v1 import Deployment, StatefulSet
 from lightkube.resources.core_v1 import Service as ServiceObject
 from lightkube.resources.policy_v1 import PodDisruptionBudget
 
-from matcha.component import Service, digest_of, service_digest
+from matcha.component import Port, Service, digest_of, service_digest
 from matcha.targets.kubernetes import archives, code, scaling
+from matcha.targets.kubernetes.exposed import mounted
 from matcha.targets.kubernetes.names import DIGEST, FILES_DIGEST, labels, selector
 from matcha.targets.kubernetes.pod import (
     DISK,
@@ -89,11 +90,22 @@ def objects(setting: Setting, service: Service) -> Objects:
     for volume in service.volumes:
         size = setting.options.volume_size
         yield claim(setting, f"{service.name}-{volume}", service.name, service.role, size)
-    yield reachable(service.name, service.role, {p.name: (p.preferred, p.protocol) for p in service.ports})
+    open_ports = _ports(setting, service)
+    yield reachable(service.name, service.role, {p.name: (p.preferred, p.protocol) for p in open_ports})
     yield disruption(service.name, service.role)
     if scaling.is_autoscaled(service):
         yield scaling.autoscaler(service)
     yield workload(setting, service)
+
+
+def _ports(setting: Setting, service: Service) -> list[Port]:
+    """With that for applications outside, where it is exposed."""
+    outside = [service.outside] if service.outside and is_exposed(setting, service) else []
+    return [*service.ports, *outside]
+
+
+def is_exposed(setting: Setting, service: Service) -> bool:
+    return service.outside is not None and setting.options.expose is not None
 
 
 def live_map(setting: Setting, service: Service) -> Any:
@@ -198,6 +210,7 @@ def _pods(setting: Setting, service: Service) -> PodTemplateSpec:
         init=[archives.unpacker(setting, environment)] if archived else [],
         volumes=[
             *_volumes(service),
+            *([mounted.volume()] if is_exposed(setting, service) else ()),
             *(archives.volumes(setting) if archived else archives.trust_volumes(setting)),
             *(archives.pod_code() if service.databases and not archived else ()),
         ],
@@ -213,6 +226,8 @@ def _container(setting: Setting, service: Service) -> Container:
     archived = has_archive(setting, service)
     mounts = [at(archives.UNPACKER, ENVIRONMENT)] if archived else []
     launch = []
+    if is_exposed(setting, service):
+        mounts.append(code.mount(mounted.VOLUME, mounted.FOLDER))
     if service.databases:
         mounts.append(code.mount("pod-code", archives.POD_CODE))
         launch = ["-I", f"{archives.POD_CODE}/matcha_pod/launch.py"]
@@ -222,7 +237,10 @@ def _container(setting: Setting, service: Service) -> Container:
         command=[f"{ENVIRONMENT}/bin/python" if archived else "python"],
         args=[*launch, *(literal(resolve(part, service, setting.around)) for part in service.command)],
         env=_env(setting, service),
-        ports=[ContainerPort(name=p.name, containerPort=p.preferred, protocol="TCP") for p in service.ports],
+        ports=[
+            ContainerPort(name=p.name, containerPort=p.preferred, protocol="TCP")
+            for p in _ports(setting, service)
+        ],
         resources=resources(service.resources, disk=archives.UNPACKED if archived else DISK),
         startupProbe=_probe(service, health.path, failures=max(1, round(start_seconds(service) / PERIOD))),
         readinessProbe=_probe(service, health.ready or health.path, failures=2),

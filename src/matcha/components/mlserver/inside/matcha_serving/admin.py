@@ -4,6 +4,7 @@
                               "back": {name: why}} -> [{"name": ..., "error": "", "changed": true}, ...]
     GET /matcha/deployments   what is served now -> [{"name", "uri", "version", "error", "refused"}, ...];
                               the header `x-matcha-ready` says what /matcha/ready does
+    PUT /matcha/tokens        those of applications outside, where there is a server for them (`applications`)
     POST /matcha/flush        hand on what was captured -> {"flushed": true}, false where that takes too long
 
 And for everybody who may ask at all:
@@ -38,12 +39,14 @@ from .deployment import Malformed
 from .deployments import Deployments, entries_of, reasons_of
 from .following import Following
 from .leaving import Leaving
+from .tokens import Tokens, Unreadable, listed
 
 PATH = "/matcha/deployments"
 READY_PATH = "/matcha/ready"
 READY = "x-matcha-ready"
 FLUSH_PATH = "/matcha/flush"
 FLUSH_SECONDS = 5.0
+TOKENS_PATH = "/matcha/tokens"
 
 
 class Admin:
@@ -66,6 +69,18 @@ class Admin:
         app.add_api_route(PATH, self.get, methods=["GET"], response_model=None)
         app.add_api_route(FLUSH_PATH, self.flush, methods=["POST"], response_model=None)
         app.add_api_route(READY_PATH, self.ready, methods=["GET"], response_model=None)
+
+    def install_tokens(self, app: FastAPI, tokens: Tokens) -> None:
+        async def put(request: Request) -> JSONResponse:
+            if not self._may(request):
+                return _refused()
+            try:
+                tokens.take(listed(await request.body()))
+            except Unreadable as found:
+                return error(400, str(found))
+            return JSONResponse({"serial": tokens.serial})
+
+        app.add_api_route(TOKENS_PATH, put, methods=["PUT"], response_model=None)
 
     async def put(self, request: Request) -> JSONResponse:
         if not self._may(request):

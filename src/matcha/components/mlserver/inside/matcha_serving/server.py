@@ -14,6 +14,7 @@ import re
 import signal
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -28,10 +29,10 @@ from mlserver.settings import Settings
 from mlserver.types import InferenceRequest, InferenceResponse
 from prometheus_client import Gauge
 
-from . import answers
+from . import answers, applications
 from .admin import Admin, Repository
 from .capture import Capture
-from .config import Config
+from .config import Config, Door
 from .copies import Copies
 from .deployments import Deployments, Registry
 from .following import Following
@@ -40,6 +41,7 @@ from .gate import Gate
 from .leaving import Leaving
 from .rpc import GRACE_SECONDS, Rpc
 from .runtime import Shared
+from .tokens import Tokens
 
 LAST_RESORT = 23.0  # seconds after SIGTERM; below the 25 that the component asks for
 FLUSH_SECONDS = 2.0
@@ -100,8 +102,16 @@ class Serving:
         registry = self._deployments.registry
         plane = Plane(DataPlane(settings, registry), registry)
         repository = Repository(self._deployments)
-        application = _application(settings, plane, repository, self._admin())
-        self._web = [_web(application, config.http_port, config, self._leaving)]
+        admin = self._admin()
+        app = _application(settings, plane, repository, admin)
+        self._web = [_web(app, config.http_port, config, self._leaving)]
+        self._door: tuple[Path, Tokens] | None = None
+        if config.door is not None:
+            outside = applications.Applications(app, config.door, config.max_body, leaving=self._leaving)
+            admin.install_tokens(app, outside.tokens)
+            self._web.append(_outside(outside, config.door, config))
+            self._door = config.door.file, outside.tokens
+        self._kept = tuple(self._web)  # whose clients keep connections
         if config.metrics_port:
             self._web.append(_web(_metrics(settings), config.metrics_port, config))
         self._rpc = Rpc(settings, plane, repository) if config.grpc_port else None
@@ -118,9 +128,12 @@ class Serving:
         servers = [server.serve() for server in self._web]
         if self._rpc is not None:
             servers.append(self._rpc.start())
-        following = asyncio.create_task(self._following.run())
+        beside = [asyncio.create_task(self._following.run())]
+        if self._door is not None:
+            beside.append(asyncio.create_task(applications.follow(*self._door)))
         await asyncio.gather(*servers)
-        following.cancel()
+        for task in beside:
+            task.cancel()
         await self._peers.close()
         if self._capture is not None:
             await asyncio.to_thread(self._capture.close, FLUSH_SECONDS)
@@ -135,7 +148,7 @@ class Serving:
             self._stopping.append(asyncio.ensure_future(self._rpc.stop()))
 
     async def _stop(self) -> None:
-        await self._leaving.linger(lambda: len(self._web[0].server_state.connections))
+        await self._leaving.linger(lambda: sum(len(web.server_state.connections) for web in self._kept))
         for server in self._web:
             server.should_exit = True
 
@@ -182,9 +195,25 @@ def _metrics(settings: Settings) -> FastAPI:
 
 
 def _web(app: FastAPI, port: int, config: Config, leaving: Leaving | None = None) -> Quiet:
+    return _quiet(Gate(app, config.hosts, config.max_body, leaving), port, config)
+
+
+def _outside(app: applications.Applications, door: Door, config: Config) -> Quiet:
+    return _quiet(
+        app,
+        door.port,
+        config,
+        http="h11",  # whose requests have a largest size
+        ws="none",
+        h11_max_incomplete_event_size=applications.HEADERS,
+        limit_concurrency=applications.MOST_CONNECTIONS,
+    )
+
+
+def _quiet(app: Any, port: int, config: Config, **more: Any) -> Quiet:
     return Quiet(
         uvicorn.Config(
-            Gate(app, config.hosts, config.max_body, leaving),
+            app,
             host=config.bind,
             port=port,
             lifespan="off",
@@ -192,5 +221,6 @@ def _web(app: FastAPI, port: int, config: Config, leaving: Leaving | None = None
             server_header=False,
             proxy_headers=False,  # nobody stands in front, so nobody may say who asks
             timeout_graceful_shutdown=GRACE_SECONDS,
+            **more,
         )
     )

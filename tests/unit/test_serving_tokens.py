@@ -1,0 +1,137 @@
+"""How a list of tokens reaches every replica of the model server, and which are said not to have it."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator, Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from matcha.component import OUTSIDE, Output, Token, Tokens, public_url
+from matcha.components.mlserver import MLServer
+from matcha.components.mlserver.component import Options
+from matcha.components.mlserver.inside.matcha_serving.tokens import listed
+from matcha.errors import NotProvisioned
+from support.access import FolderAccess
+
+TOKENS = Tokens(
+    serial=7, tokens=(Token(id="a" * 12, name="shop", digest="0" * 64, models=("credit",), created=1.0),)
+)
+
+
+class Replica:
+    """Takes what it is told, or refuses with `status`."""
+
+    def __init__(self, status: int = 200) -> None:
+        self.told: list[tuple[str, str, bytes]] = []
+        replica = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_PUT(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                replica.told.append((self.path, self.headers["Authorization"], body))
+                self.send_response(status)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+        self.thread = threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True)
+        self.thread.start()
+
+    def close(self) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+        self.thread.join(5)
+
+
+class Replicated(FolderAccess):
+    """`matcha.component.ReplicatedAccess`."""
+
+    found: Mapping[str, str] | None = None
+
+    @contextlib.contextmanager
+    def replicas(self, role: str) -> Iterator[Mapping[str, str]]:
+        if self.found is None:
+            raise NotProvisioned(f"The {role} has no service.")
+        yield self.found
+
+
+@pytest.fixture
+def two() -> Iterator[tuple[Replica, Replica]]:
+    made = Replica(), Replica(503)
+    yield made
+    for each in made:
+        each.close()
+
+
+@pytest.fixture
+def access(tmp_path: Path) -> Replicated:
+    made = Replicated(tmp_path)
+    made.keep_secret("serving-token", "of the stack")
+    return made
+
+
+def component() -> MLServer:
+    return MLServer(Options())
+
+
+def test_every_replica_is_told_and_those_that_did_not_take_it_are_named(
+    access: Replicated, two: tuple[Replica, Replica]
+) -> None:
+    well, ill = two
+    gone = Replica()
+    gone.close()
+    access.found = {"well": well.url, "ill": ill.url, "gone": gone.url}
+    assert component().take_tokens(access, TOKENS) == ("ill", "gone")
+    [(path, authorization, body)] = well.told
+    assert (path, authorization) == ("/matcha/tokens", "Bearer of the stack")
+    assert msgspec.json.decode(body, type=Tokens) == TOKENS
+
+
+def test_the_server_reads_what_matcha_writes() -> None:
+    found = listed(msgspec.json.encode(TOKENS))
+    assert found.serial == 7
+    assert found.tokens["a" * 12].may("credit") and not found.tokens["a" * 12].may("movie")
+    assert listed(msgspec.json.encode(Tokens())).tokens == {}
+
+
+def test_where_nobody_can_be_asked_the_role_is_named(access: Replicated) -> None:
+    assert component().take_tokens(access, TOKENS) == ("model-deployer",)
+    access.found = {}
+    assert component().take_tokens(access, TOKENS) == ()
+
+
+def test_a_target_without_replicas_has_one(tmp_path: Path, two: tuple[Replica, Replica]) -> None:
+    access = FolderAccess(tmp_path, {"model-deployer": two[0].url})
+    access.keep_secret("serving-token", "t")
+    assert component().take_tokens(access, TOKENS) == ()
+    assert len(two[0].told) == 1
+
+
+def test_the_main_server_alone_is_for_applications_outside() -> None:
+    [main] = component().services(())
+    assert main.outside is not None
+    assert main.outside not in main.ports
+    named = [text for text in (*main.command, *main.env.values()) if text.startswith("{outside:")]
+    assert sorted(named) == sorted(f"{{outside:{part}}}" for part in OUTSIDE)
+
+
+def test_where_it_is_public_is_shown_only_where_it_is(tmp_path: Path) -> None:
+    class Exposed(FolderAccess):
+        def public_url(self, role: str) -> str:
+            return "https://models.example.com" if role == "model-deployer" else ""
+
+    urls = {"model-deployer": "http://127.0.0.1:1"}
+    plain, exposed = FolderAccess(tmp_path / "a", urls), Exposed(tmp_path / "b", urls)
+    assert public_url(plain, "model-deployer") == ""
+    assert "public-url" not in component().outputs(plain)
+    assert component().outputs(exposed)["public-url"] == Output("https://models.example.com")
