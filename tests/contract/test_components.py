@@ -31,6 +31,7 @@ MODEL = Deployment(
     python="3.11",
     settings={"sample": 0.5},
 )
+ALONE = msgspec.structs.replace(MODEL, name="a" * 52, dedicated=True)
 each = pytest.mark.parametrize("cls", COMPONENTS, ids=lambda c: f"{c.role}-{c.flavor}")
 
 
@@ -52,7 +53,11 @@ def test_options_refuse_what_they_do_not_know(cls: type[Component]) -> None:
 
 
 @each
-@pytest.mark.parametrize("deployments", [(), (MODEL,)], ids=["no model", "a model of its own environment"])
+@pytest.mark.parametrize(
+    "deployments",
+    [(), (MODEL,), (ALONE,)],
+    ids=["no model", "a model of its own environment", "a dedicated model"],
+)
 def test_services_are_pure_and_whole(cls: type[Component], deployments: tuple[Deployment, ...]) -> None:
     component = made(cls)
     services = component.services(deployments)
@@ -61,6 +66,7 @@ def test_services_are_pure_and_whole(cls: type[Component], deployments: tuple[De
         assert any(p.name == service.health.port for p in service.ports)
         assert all(path.is_dir() for path in service.code)
         assert service.command
+        assert re.fullmatch(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?", service.name), "a cluster takes it"
         assert not any(secret in repr(service.env) for secret in service.secrets)
 
 
@@ -76,7 +82,7 @@ def test_live_files_do_not_change_the_process(cls: type[Component]) -> None:
 
 @each
 def test_every_placeholder_is_one_a_target_resolves(cls: type[Component]) -> None:
-    for service in made(cls).services((MODEL,)):
+    for service in made(cls).services((MODEL, ALONE)):
         texts = [*service.command, *service.env.values(), *service.files.values(), *service.live.values()]
         for text in texts:
             for match in PLACEHOLDER.finditer(text):

@@ -1,4 +1,4 @@
-"""Asks `credit` over gRPC on one channel, `serving_grpc_steady.py ADDRESS,ADDRESS FILE`, until the file is there."""
+"""Asks `credit` on one channel until a file is there: `serving_grpc_steady.py ADDRESS,ADDRESS FILE`."""
 
 from __future__ import annotations
 

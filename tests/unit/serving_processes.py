@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -43,7 +44,8 @@ class Process:
                 )
 
             def do_GET(self) -> None:
-                log.append((name, {"authorization": self.headers["Authorization"], "path": self.path}))
+                if self.path != "/matcha/ready":
+                    log.append((name, {"authorization": self.headers["Authorization"], "path": self.path}))
                 self.answer(shown)
 
             def do_POST(self) -> None:
@@ -104,3 +106,25 @@ class Spread(Reach):
             raise NotProvisioned(f"The {role} is not running yet.")
         self.listed += 1
         yield dict(self.running[role])
+
+
+@contextlib.contextmanager
+def ending() -> Iterator[str]:
+    """The address of what says that it takes requests, and hangs up on whoever tells it something."""
+    over = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0.1)
+
+        def serve() -> None:
+            while not over.is_set():
+                with contextlib.suppress(TimeoutError):
+                    peer, _ = server.accept()
+                    with peer:
+                        if peer.recv(65536).startswith(b"GET"):
+                            peer.sendall(b"HTTP/1.0 200 OK\r\nx-matcha-ready: yes\r\n\r\n[]")
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+        over.set()
+        thread.join()

@@ -238,7 +238,14 @@ def without_dns(flows: set[Flow]) -> set[Flow]:
     return {f for f in flows if f[1] not in (ANYWHERE, NEIGHBOUR) or f[2] not in DNS}
 
 
-@pytest.mark.parametrize("deployments", [(), (OWN_ENVIRONMENT,)], ids=["plain", "own environment"])
+DEDICATED = Deployment(name="alone", asked="models:/m/2", uri="models:/m/2", dedicated=True)
+
+
+@pytest.mark.parametrize(
+    "deployments",
+    [(), (OWN_ENVIRONMENT,), (DEDICATED, OWN_ENVIRONMENT)],
+    ids=["plain", "own environment", "dedicated"],
+)
 def test_pods_may_talk_to_whom_they_need_and_to_nobody_else(deployments: tuple[Deployment, ...]) -> None:
     found = stack({}, deployments)
     own = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from serving_processes import Process, Reach
+from serving_processes import Process, Reach, ending
 
 from matcha.component import PLACEHOLDER, Deployment
 from matcha.components.mlserver import MLServer, publishing, replicas
@@ -126,7 +125,7 @@ def test_a_child_that_is_down_fails_its_own_models_only(
 def test_a_main_server_that_is_down_is_a_failure(
     processes: dict[str, Process], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(replicas, "RETRIES", 1)
+    monkeypatch.setattr(replicas, "START_SECONDS", 1.0)
     url = processes["main"].url
     processes["main"].close()
     with pytest.raises(ComponentFailed, match="does not answer"):
@@ -149,16 +148,8 @@ def test_a_server_that_is_being_started_again_is_awaited(processes: dict[str, Pr
 
 
 def test_a_server_that_ends_while_it_loads_is_a_failure(log: list[Any]) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-
-        def end() -> None:
-            server.accept()[0].close()
-
-        ending = threading.Thread(target=end)
-        ending.start()
-        with pytest.raises(ComponentFailed, match="ended while it loaded"):
-            publish(Reach(model_deployer=f"http://127.0.0.1:{server.getsockname()[1]}"), HERE)
-        ending.join()
+    with ending() as url, pytest.raises(ComponentFailed, match="ended while it loaded"):
+        publish(Reach(model_deployer=url), HERE)
 
 
 def test_a_refusal_is_a_failure(log: list[Any]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from serving_processes import Process, Spread
+from serving_processes import Process, Spread, ending
 
 from matcha.component import Deployment, Scale
 from matcha.components.mlserver import MLServer, publishing, replicas
@@ -42,27 +42,10 @@ def start(log: Log) -> Iterator[Start]:
         process.close()
 
 
-@pytest.fixture
-def ending() -> Iterator[str]:
-    """The address of what hangs up on whoever tells it something."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        server.settimeout(0.1)
-        over = threading.Event()
-
-        def end() -> None:
-            while not over.is_set():
-                try:
-                    peer, _ = server.accept()
-                except TimeoutError:
-                    continue
-                with peer:
-                    peer.recv(65536)
-
-        thread = threading.Thread(target=end)
-        thread.start()
-        yield f"http://127.0.0.1:{server.getsockname()[1]}"
-        over.set()
-        thread.join()
+@pytest.fixture(name="ending")
+def _ending() -> Iterator[str]:
+    with ending() as url:
+        yield url
 
 
 def publish(access: Any, *deployments: Deployment) -> dict[str, str]:
@@ -152,7 +135,7 @@ def test_a_replica_that_ends_after_another_loaded_the_list_is_no_failure(
 def test_a_replica_that_does_not_answer_yet_is_not_waited_for_long(
     start: Start, log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(replicas, "FEW_RETRIES", 1)
+    monkeypatch.setattr(replicas, "SHORT_SECONDS", 0.5)
     closed = start("closed")
     url = closed.url
     closed.close()
@@ -162,7 +145,7 @@ def test_a_replica_that_does_not_answer_yet_is_not_waited_for_long(
 
 
 def test_where_no_replica_answers_that_is_the_failure(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(replicas, "RETRIES", 0)
+    monkeypatch.setattr(replicas, "START_SECONDS", 0.1)
     urls = []
     for name in ("a", "b"):
         process = start(name)

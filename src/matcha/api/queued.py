@@ -126,6 +126,7 @@ def _deploying(opened: Project, target: str | None, emit: Emit) -> _relayed.Do:
             wish.model,
             name=wish.name,
             sensitive=wish.sensitive,
+            dedicated=wish.dedicated,
             project=opened.root,
             target=target,
             emit=emit,

@@ -8,6 +8,7 @@ others remain: the one in its place reads the list from its file.
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -21,9 +22,11 @@ from matcha.errors import ComponentFailed, MatchaError
 TOKEN = "serving-token"  # noqa: S105 - the name of a secret
 PATH = "/matcha/deployments"
 FLUSH_PATH = "/matcha/flush"
+READY_PATH = "/matcha/ready"
 SECONDS = 1800.0  # a model may be gigabytes; the server itself limits how long one loads
-RETRIES = 8  # of a connection, in a minute: a server that ended is started again
-FEW_RETRIES = 4  # in some seconds, where another replica answers
+START_SECONDS = 60.0  # until it answers: a server that ended is started again
+SHORT_SECONDS = 8.0  # where another replica answers: one that starts reads its file
+POLL = 0.5
 ASK_SECONDS = 2.0
 SILENT = "The model server does not answer."
 ENDED = "The model server ended while it loaded models: out of memory, or by what a model does."
@@ -82,7 +85,7 @@ def tell(access: Access, role: str, text: str, how: Mapping[str, Any]) -> dict[s
         for name, each in all_.items() if some else ():
             back = {n: why for n, why in some.items() if n in each and each[n].changed}
             with contextlib.suppress(Lost):
-                list_.put(found[name], {**failed, **some}, back=back, retries=FEW_RETRIES)
+                list_.put(found[name], {**failed, **some}, back=back, wait=SHORT_SECONDS)
     return {name: failed.get(name) or some.get(name, "") for name in told}
 
 
@@ -106,7 +109,7 @@ def _first(
         name = next(iter(waiting))
         url = waiting.pop(name)
         try:
-            return name, list_.put(url, list_.failed, retries=RETRIES), waiting
+            return name, list_.put(url, list_.failed, wait=START_SECONDS), waiting
         except Lost as error:
             if error.ended and (not waiting or name in _names(access, role)):
                 raise error.failure from error  # it is there again, so the list ended it, and would others
@@ -129,7 +132,7 @@ def _ready_first(access: Access, found: Mapping[str, str]) -> dict[str, str]:
 def _told(list_: _List, url: str, failed: Mapping[str, str]) -> Told | None:
     """None of one that went, or does not answer yet."""
     try:
-        return list_.put(url, failed, retries=FEW_RETRIES)
+        return list_.put(url, failed, wait=SHORT_SECONDS)
     except Lost:
         return None
 
@@ -143,18 +146,21 @@ class _List:
         self.failed: Mapping[str, str] = how.get("failed", {})
 
     def put(
-        self, url: str, failed: Mapping[str, str], *, retries: int, back: Mapping[str, str] | None = None
+        self, url: str, failed: Mapping[str, str], *, wait: float, back: Mapping[str, str] | None = None
     ) -> Told:
-        """Waits until the models are loaded. Raises Lost, and ComponentFailed where it answers otherwise."""
+        """Waits `wait` seconds until it answers, and then until the models are loaded. Raises Lost, and
+        ComponentFailed where it answers otherwise.
+        """
         import httpx  # noqa: PLC0415 - 0.1 s that other commands need not pay
 
+        _await(url, wait)
         said = {name: value for name, value in {"failed": failed, "back": back}.items() if value}
         content = msgspec.json.encode({**self._content, **said})
-        transport = httpx.HTTPTransport(trust_env=False, retries=retries)
         timeout = httpx.Timeout(SECONDS, connect=10)
         try:
-            with httpx.Client(transport=transport, timeout=timeout, trust_env=False) as client:
-                answer = client.put(f"{url}{PATH}", content=content, headers=self._headers)
+            answer = httpx.put(
+                f"{url}{PATH}", content=content, headers=self._headers, timeout=timeout, trust_env=False
+            )
         except httpx.ReadTimeout as error:
             raise _failed(f"{url}: {error}", LATE) from error
         except (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError) as error:
@@ -164,6 +170,20 @@ class _List:
         if not answer.is_success:
             raise _failed(f"{url} answered {answer.status_code}: {answer.text[:300]}")
         return {loaded.name: loaded for loaded in msgspec.json.decode(answer.content, type=list[Loaded])}
+
+
+def _await(url: str, seconds: float) -> None:
+    """Until it answers anything: what is on the way takes connections that lead nowhere yet. Raises Lost."""
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            plainhttp.status(f"{url}{READY_PATH}", ASK_SECONDS)
+        except (OSError, ValueError) as error:
+            if time.monotonic() > end:
+                raise Lost(_failed(f"{url}: {error}"), ended=False) from error
+            time.sleep(POLL)
+        else:
+            return
 
 
 Look = tuple[bool, dict[str, Shown]]

@@ -7,7 +7,7 @@ answers     every refusal and failure over HTTP is JSON with an `error`
 rpc         the same over gRPC
 admin       PUT /matcha/deployments: serve exactly this list
 following   the same list as a file, for replicas that nobody told
-leaving     the end, without failing a request
+leaving     kept connections, and the end, without failing a request
 deployments the list, and making it so without failing a request
 copies      local copies of models, so that a restart needs no tracking server
 runtime     one served model: guard -> (batcher) -> model -> capture

@@ -1,0 +1,53 @@
+"""Which deployments have a process of their own: by the record, or by what `models:` says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from matcha import spec
+from matcha.api import _relayed
+from matcha.api._project import Project, open_project
+from matcha.component import Deployment
+from matcha.state import State, decode, encode
+
+MOVIE = Deployment(name="movie", asked="models:/movie/1", uri="models:/movie/1", version="1")
+EMPTY = State(stack_id="s", stack="default", target="fake")
+
+
+def opened(folder: Path, text: str) -> Project:
+    (folder / spec.FILE).write_text(f"target: fake\n{text}")
+    return open_project(folder, None)
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+@pytest.mark.parametrize("written", [True, False])
+def test_a_deployment_is_dedicated_where_the_record_or_the_file_says_so(
+    tmp_path: Path, recorded: bool, written: bool
+) -> None:
+    text = "models: {movie: {dedicated: true, memory-mb: 900}}\n" if written else ""
+    state = EMPTY.with_deployment(msgspec.structs.replace(MOVIE, dedicated=recorded))
+    project = opened(tmp_path, text)
+    (found,) = project.deployments(state)
+    assert found.dedicated is (recorded or written)
+    services = {s.name: s for s in project.wanted(state).services}
+    assert ("dedicated-movie" in services) is (recorded or written)
+    if written:
+        assert services["dedicated-movie"].resources.memory == 900
+    needs = next(r.needs for r in project.wanted(state).resources if r.key == "deployments")
+    assert ("service/dedicated-movie" in needs) is (recorded or written)
+
+
+def test_a_record_from_before_reads_as_shared() -> None:
+    raw = msgspec.json.decode(encode(EMPTY.with_deployment(MOVIE)))
+    del raw["deployments"]["movie"]["dedicated"]
+    assert decode(msgspec.json.encode(raw)).deployments["movie"] == MOVIE
+
+
+def test_a_job_asks_for_it_too() -> None:
+    wish = _relayed.Wish(model="models:/movie/1", dedicated=True)
+    assert msgspec.json.decode(msgspec.json.encode(wish), type=_relayed.Wish) == wish
+    older = msgspec.json.decode(b'{"model": "models:/movie/1"}', type=_relayed.Wish)
+    assert not older.dedicated, "of an older Matcha in the job's environment"
