@@ -29,7 +29,7 @@ def load() -> int:
     print("token", os.path.exists("/var/run/secrets/kubernetes.io"), flush=True)
     return 3
 
-@step(experiment_tracker=True, settings={"resources": ResourceSettings(gpu_count=1, memory="700MiB")})
+@step(experiment_tracker=True, settings={"resources": ResourceSettings(gpu_count=1, memory="1100MiB")})
 def train(x: int) -> int:
     mlflow.log_metric("seen", x)
     print("devices", os.environ["NVIDIA_DRIVER_CAPABILITIES"], flush=True)
@@ -66,7 +66,7 @@ if __name__ == "__main__":
     run = globals()[sys.argv[1]]()
     print("STATUS", run.status.value, flush=True)
 """
-RUN = ("run", "--pipeline", "--cpu", "0.2", "--memory", "700Mi", "--", "python", "pipelines.py")
+RUN = ("run", "--pipeline", "--cpu", "0.2", "--memory", "1Gi", "--", "python", "pipelines.py")
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +133,7 @@ def test_each_step_is_a_job_of_its_own_size(team: ClusterMatcha) -> None:
         ("load", "train", "show"), ("sized", "succeeded")
     )
     assert [found[n]["gpu"] for n in ("load", "train", "show")] == [0, 1, 0]
-    assert [found[n]["memory"] for n in ("load", "train")] == ["700Mi", "700Mi"]
+    assert [found[n]["memory"] for n in ("load", "train")] == ["1Gi", "1100Mi"]
     assert found["load"]["cpu"] == 0.2
     assert found["load"]["name"].startswith("load-")
     assert "step train of sized" in team("jobs", "list").stdout
