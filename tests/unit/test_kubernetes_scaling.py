@@ -267,10 +267,10 @@ def test_quotas_have_to_have_room_for_the_fewest_and_are_told_of_the_most() -> N
         allowed = {"metadata": {"name": "q"}, "spec": {"hard": {"requests.cpu": cpu}}}
         return quotas.room([ResourceQuota.from_dict(allowed)], stack, (), ())
 
-    # 1.65 with one of them (test_kubernetes_quotas); each asks for half a core
-    assert room("2.1").lacking == ("the quota q leaves 2.1 of requests.cpu, and the stack needs 2.15",)
-    assert room("2.15").lacking == () and room("4.15").tight == ()
-    assert room("4.1").tight == ("4.15 of requests.cpu, of which the quota q leaves less",)
+    # 1.75 with one of them (test_kubernetes_quotas); each asks for half a core
+    assert room("2.2").lacking == ("the quota q leaves 2.2 of requests.cpu, and the stack needs 2.25",)
+    assert room("2.25").lacking == () and room("4.25").tight == ()
+    assert room("4.2").tight == ("4.25 of requests.cpu, of which the quota q leaves less",)
 
 
 def test_no_workload_but_a_deployment_leaves_its_number_to_others() -> None:

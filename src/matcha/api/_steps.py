@@ -154,7 +154,9 @@ def _read(text: bytes) -> Check | Step:
             return msgspec.json.decode(text, type=Check)
         return msgspec.json.decode(text, type=Step)
     except msgspec.MsgspecError as error:
-        raise MatchaError(f"What the pipeline asked for was not understood: {error}.") from error
+        raise MatchaError(
+            f"What the pipeline asked for was not understood: {error}.", resolution="matcha doctor"
+        ) from error
 
 
 def _until_hung_up(said: Any, ended: Ended) -> None:
