@@ -107,7 +107,7 @@ def test_a_connection_that_was_kept_for_long_ends_with_an_answer(monkeypatch: py
     """Its client goes to another replica next. Connections are told apart by their other end."""
     now = [1000.0]
     monkeypatch.setattr(leaving.time, "monotonic", lambda: now[0])
-    gate = leaving.Leaving().around(Gate(echo, ("127.0.0.1",), LIMIT))
+    gate = Gate(echo, ("127.0.0.1",), LIMIT, leaving.Leaving())
 
     def closes(port: int) -> bool:
         sent: list[Any] = []

@@ -103,7 +103,7 @@ class Serving:
         application = _application(settings, plane, repository, self._admin())
         self._web = [_web(application, config.http_port, config, self._leaving)]
         if config.metrics_port:
-            self._web.append(_web(_metrics(settings), config.metrics_port, config, self._leaving))
+            self._web.append(_web(_metrics(settings), config.metrics_port, config))
         self._rpc = Rpc(settings, plane, repository) if config.grpc_port else None
 
     def _admin(self) -> Admin:
@@ -135,7 +135,7 @@ class Serving:
             self._stopping.append(asyncio.ensure_future(self._rpc.stop()))
 
     async def _stop(self) -> None:
-        await self._leaving.linger(lambda: sum(len(w.server_state.connections) for w in self._web))
+        await self._leaving.linger(lambda: len(self._web[0].server_state.connections))
         for server in self._web:
             server.should_exit = True
 
@@ -181,10 +181,10 @@ def _metrics(settings: Settings) -> FastAPI:
     return app
 
 
-def _web(app: FastAPI, port: int, config: Config, leaving: Leaving) -> Quiet:
+def _web(app: FastAPI, port: int, config: Config, leaving: Leaving | None = None) -> Quiet:
     return Quiet(
         uvicorn.Config(
-            leaving.around(Gate(app, config.hosts, config.max_body)),
+            Gate(app, config.hosts, config.max_body, leaving),
             host=config.bind,
             port=port,
             lifespan="off",
