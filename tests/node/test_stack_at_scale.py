@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import secrets
 import subprocess
 import time
@@ -109,10 +110,10 @@ class Scaled:
         return next(c for c in found["components"] if c["role"] == "model-deployer")
 
     def rows(self) -> int:
-        """Captured, as monitoring has them."""
+        """Captured of every version, as monitoring has received them since it started."""
         base = self.matcha.url("monitoring", "dashboard-url")
-        found = httpx.get(f"{base}/v1/deployments", timeout=60, trust_env=False).raise_for_status().json()
-        return sum(int(known["rows"]) for known in found if known["name"] == NAME)
+        found = httpx.get(f"{base}/metrics", timeout=60, trust_env=False).raise_for_status().text
+        return sum(map(int, re.findall(rf'rows_received_total{{deployment="{NAME}",.*}} (\d+)', found)))
 
     def captured(self, wanted: int, lost: int = 0) -> int:
         """How many more rows there are once all that is under way has come."""

@@ -132,9 +132,9 @@ def test_a_replica_killed_midway_is_no_failure(pair: Spread) -> None:
         telling.start()
         until(lambda: versions_of(first) == ["2"], 60)
         deaf.settimeout(60)
-        deaf.accept()
-        assert telling.is_alive(), "it waits for every replica that is there"
-        second.kill()
+        with deaf.accept()[0]:
+            assert telling.is_alive(), "it waits for every replica that is there"
+            second.kill()
     telling.join(60)
     assert results == [{"credit": ""}]
     pair.write_live(deployment(2))
