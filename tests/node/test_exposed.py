@@ -109,7 +109,7 @@ def world(kubeconfig: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
             stack.kubectl("create", "namespace", stack.namespace)
             with_certificate(stack, authority)
             listed = {"apiVersion": "v1", "kind": "List", "items": pod(space)}
-            stack.kubectl("apply", "--filename=-", stdin=json.dumps(listed))
+            stack.kubectl("apply", f"--namespace={space}", "--filename=-", stdin=json.dumps(listed))
             stack.kubectl(
                 "wait", "pod/edge", f"--namespace={space}", "--for=condition=Ready", "--timeout=120s"
             )
