@@ -10,9 +10,10 @@ from typing import ClassVar, Literal, Protocol, runtime_checkable
 
 import msgspec
 
-from matcha.component import Access, Environment, Output
+from matcha.access import Access, Output
 from matcha.errors import BadInput
 from matcha.events import Emit
+from matcha.service import Environment
 from matcha.state import State
 
 JobCondition = Literal["queued", "starting", "running", "succeeded", "failed", "cancelled"]

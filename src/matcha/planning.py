@@ -7,16 +7,9 @@ from typing import Literal
 
 import msgspec
 
-from matcha.component import (
-    Component,
-    Deployment,
-    Environment,
-    Service,
-    digest_of,
-    service_digest,
-    services_of,
-)
+from matcha.component import Component, Deployment, services_of
 from matcha.errors import COMPONENT, MatchaError
+from matcha.service import Environment, Service, digest_of, service_digest
 from matcha.state import State
 from matcha.target import Foundation, Seen, Snapshot
 

@@ -14,9 +14,10 @@ from typing import Annotated, Any, TextIO
 
 import msgspec
 
-from matcha.component import Component, Cores, Mebibytes, Replicas, check_replicas
+from matcha.component import Component, Cores, Mebibytes
 from matcha.errors import BadInput, MatchaError, Unfit, suggest
 from matcha.nearest import FILE as FILE  # noqa: PLC0414 - others have it from here
+from matcha.service import Replicas, check_replicas
 from matcha.stackfile import StackFile
 from matcha.target import NamesFiles
 

@@ -12,8 +12,10 @@ from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import msgspec
 
-from matcha.component import Access, Environment, Service, Tokens
+from matcha.access import Access
+from matcha.component import Tokens
 from matcha.events import Emit
+from matcha.service import Environment, Service
 from matcha.state import State
 
 Condition = Literal["absent", "stopped", "starting", "running", "unhealthy", "failed", "present"]

@@ -17,8 +17,10 @@ from lightkube.resources.core_v1 import Service as ServiceObject
 from lightkube.resources.networking_v1 import NetworkPolicy
 from lightkube.types import PatchType
 
-from matcha.component import Access, Port, Tokens
+from matcha.access import Access
+from matcha.component import Tokens
 from matcha.errors import MatchaError, NotFound
+from matcha.service import Port
 from matcha.targets.kubernetes import permissions
 from matcha.targets.kubernetes.exposed import waiting
 from matcha.targets.kubernetes.exposed.kinds import Certificate, Gateway, HTTPRoute

@@ -23,9 +23,10 @@ from lightkube.resources.batch_v1 import Job
 from lightkube.resources.core_v1 import LimitRange, Secret
 from lightkube.resources.scheduling_v1 import PriorityClass
 
+from matcha.access import Output
 from matcha.api import _relayed, serving
 from matcha.api.types import DeployResult
-from matcha.component import Deployment, Output
+from matcha.component import Deployment
 from matcha.errors import BadInput, MatchaError, NotFound, NotProvisioned
 from matcha.events import Event, silent
 from matcha.job import Demand, RemoteJob

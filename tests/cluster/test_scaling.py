@@ -16,8 +16,8 @@ from lightkube.resources.autoscaling_v2 import HorizontalPodAutoscaler
 from lightkube.resources.core_v1 import Pod
 from lightkube.types import PatchType
 
-from matcha.component import Scale, Service
 from matcha.events import Event
+from matcha.service import Scale, Service
 from matcha.targets.kubernetes import permissions
 from support.apiserver import as_user
 from support.kubelet import Kubelet, unscheduled, well

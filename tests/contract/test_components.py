@@ -9,7 +9,9 @@ import pytest
 
 import matcha
 from matcha import planning, registry
-from matcha.component import PLACEHOLDER, PLACEHOLDERS, Component, Deployment, Output, service_digest
+from matcha.access import Output
+from matcha.component import Component, Deployment
+from matcha.service import PLACEHOLDER, PLACEHOLDERS, service_digest
 from support.access import FolderAccess
 
 CATALOGUE = registry.component_catalogue()

@@ -17,9 +17,10 @@ from typing import Any
 import httpx
 import msgspec
 
-from matcha.component import PLACEHOLDER, Deployment, Service
+from matcha.component import Deployment
 from matcha.components.monitoring import Monitoring
 from matcha.components.monitoring.component import Options
+from matcha.service import PLACEHOLDER, Service
 from support.objectstore import ACCESS_KEY, SECRET_KEY
 from support.serving import answers, free_port
 

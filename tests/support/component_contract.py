@@ -15,8 +15,9 @@ import msgspec
 
 import matcha
 from matcha import registry
+from matcha.access import Output
 from matcha.api._project import Project, open_project
-from matcha.component import Component, Output
+from matcha.component import Component
 from matcha.errors import MatchaError, NotProvisioned
 from matcha.planning import Plan, Wanted
 

@@ -18,7 +18,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from matcha import environments
-from matcha.component import OUTSIDE, PLACEHOLDER, Component, Database, Environment, Service
+from matcha.component import Component
+from matcha.service import OUTSIDE, PLACEHOLDER, Database, Environment, Service
 from support.access import FolderAccess
 
 START_SECONDS = 180

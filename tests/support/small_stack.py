@@ -12,12 +12,14 @@ from unittest import mock
 import msgspec
 from lightkube.resources.core_v1 import Namespace
 
+from matcha.access import Output
 from matcha.api import _recorded, inspect, lifecycle, outside, serving, training, upkeep
 from matcha.api._project import Project
 from matcha.api.types import Destroyed, Finding, NewToken, Provisioned, RevokedToken, StackStatus
-from matcha.component import Component, Database, Environment, Output, Service
+from matcha.component import Component
 from matcha.events import Emit, silent
 from matcha.planning import Plan
+from matcha.service import Database, Environment, Service
 from matcha.spec import Stack
 from matcha.targets.kubernetes import KubernetesOptions, KubernetesTarget
 from matcha.targets.kubernetes.look import everything

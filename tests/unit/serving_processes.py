@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from matcha.component import PLACEHOLDER
 from matcha.errors import NotProvisioned
+from matcha.service import PLACEHOLDER
 
 
 class Process:

@@ -19,7 +19,8 @@ import httpx
 import pytest
 
 from matcha import inside
-from matcha.component import ModelRegistry, Output
+from matcha.access import Output
+from matcha.component import ModelRegistry
 from matcha.components.mlflow import COMPONENT, component, folder, models, uris
 from matcha.components.mlflow.rest import Tracker, Unknown
 from matcha.errors import BadInput, MatchaError, NotFound, NotProvisioned

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from matcha import planning
-from matcha.component import SharedAccess, shared_url
+from matcha.access import SharedAccess, shared_url
 from matcha.components.mlflow import MLflow
 from matcha.errors import NotProvisioned
 from matcha.targets.kubernetes.access import ClusterAccess, roles_of

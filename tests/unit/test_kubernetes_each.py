@@ -16,8 +16,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from matcha.component import Environment, ReplicatedAccess, Scale, replicas
+from matcha.access import ReplicatedAccess, replicas
 from matcha.errors import MatchaError, NotProvisioned
+from matcha.service import Environment, Scale
 from matcha.state import State
 from matcha.targets.kubernetes import KubernetesOptions
 from matcha.targets.kubernetes.cluster import Cluster

@@ -10,8 +10,8 @@ import msgspec
 import pytest
 
 from matcha.api._project import open_project
-from matcha.component import OUTSIDE, Environment, Port
 from matcha.errors import StackFileError
+from matcha.service import OUTSIDE, Environment, Port
 from matcha.targets.kubernetes import KubernetesOptions, desired, network
 from matcha.targets.kubernetes.exposed import objects
 from matcha.targets.kubernetes.exposed.conditions import Parts, judge

@@ -35,9 +35,10 @@ from lightkube.models.meta_v1 import ObjectMeta
 from lightkube.resources.batch_v1 import Job
 from lightkube.resources.core_v1 import Node, Pod
 
-from matcha.component import Environment, Output
+from matcha.access import Output
 from matcha.errors import BadInput
 from matcha.job import Demand, RemoteJob
+from matcha.service import Environment
 from matcha.targets.kubernetes import KubernetesOptions
 from matcha.targets.kubernetes.inside.matcha_pod import ending
 from matcha.targets.kubernetes.jobs import capacity, packing, render, telling

@@ -11,7 +11,8 @@ import msgspec
 import pytest
 
 from matcha import planning, registry
-from matcha.component import Component, Deployment, ModelServer, Service
+from matcha.component import Component, Deployment, ModelServer
+from matcha.service import Service
 from matcha.targets.kubernetes import KubernetesOptions, desired
 from matcha.targets.kubernetes.names import JOB, MANAGER, labels, selector
 from matcha.targets.kubernetes.setting import Setting, setting

@@ -13,7 +13,8 @@ from lightkube.resources.autoscaling_v2 import HorizontalPodAutoscaler
 from lightkube.resources.core_v1 import ResourceQuota
 
 from matcha import planning, registry
-from matcha.component import Component, Database, Probe, Scale, Service
+from matcha.component import Component
+from matcha.service import Database, Probe, Scale, Service
 from matcha.targets.kubernetes import KubernetesOptions, desired, quotas, scaling, several, workloads
 from matcha.targets.kubernetes.owners import foreign, released
 from matcha.targets.kubernetes.setting import setting

@@ -12,10 +12,11 @@ import msgspec
 import pytest
 from serving_processes import Process, Reach, ending
 
-from matcha.component import PLACEHOLDER, Deployment
+from matcha.component import Deployment
 from matcha.components.mlserver import MLServer, publishing, replicas
 from matcha.components.mlserver.component import Options
 from matcha.errors import ComponentFailed
+from matcha.service import PLACEHOLDER
 
 HERE = Deployment(name="here", asked="models:/a@champion", uri="models:/a/1", model="a", version="1")
 AWAY = Deployment(

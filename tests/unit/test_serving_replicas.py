@@ -12,10 +12,11 @@ import msgspec
 import pytest
 from serving_processes import Process, Spread, ending
 
-from matcha.component import Deployment, Scale
+from matcha.component import Deployment
 from matcha.components.mlserver import MLServer, publishing, replicas
 from matcha.components.mlserver.component import Options
 from matcha.errors import ComponentFailed, Unfit
+from matcha.service import Scale
 
 MOVIE = Deployment(name="movie", asked="models:/a/1", uri="models:/a/1", model="a", version="1")
 CREDIT = msgspec.structs.replace(MOVIE, name="credit", uri="models:/b/1")

@@ -12,11 +12,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from matcha.component import OUTSIDE, Output, Token, Tokens, public_url
+from matcha.access import Output, public_url
+from matcha.component import Token, Tokens
 from matcha.components.mlserver import MLServer
 from matcha.components.mlserver.component import Options
 from matcha.components.mlserver.inside.matcha_serving.tokens import listed
 from matcha.errors import NotProvisioned
+from matcha.service import OUTSIDE
 from support.access import FolderAccess
 
 TOKENS = Tokens(
@@ -54,7 +56,7 @@ class Replica:
 
 
 class Replicated(FolderAccess):
-    """`matcha.component.ReplicatedAccess`."""
+    """`matcha.access.ReplicatedAccess`."""
 
     found: Mapping[str, str] | None = None
 

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from matcha.access import Output
 from matcha.api import types
 from matcha.api.types import (
     ColumnReport,
@@ -29,7 +30,7 @@ from matcha.api.types import (
     Window,
 )
 from matcha.cli.commands import PANELS
-from matcha.component import Deployment, Output
+from matcha.component import Deployment
 from matcha.errors import BadInput
 from matcha.job import JobStatus
 from matcha.planning import Plan, Step

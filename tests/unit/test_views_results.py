@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from matcha.access import Output
 from matcha.api.types import (
     ComponentStatus,
     DeployResult,
@@ -21,7 +22,7 @@ from matcha.api.types import (
     ServedModel,
     StackStatus,
 )
-from matcha.component import Deployment, Output
+from matcha.component import Deployment
 from matcha.errors import BadInput, ComponentFailed, NotProvisioned
 from matcha.planning import Plan, Step
 from matcha.views import monitoring, outputs, plans, serving, statuses, upkeep

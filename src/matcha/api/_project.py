@@ -12,19 +12,11 @@ from typing import Any
 import msgspec
 
 from matcha import __version__, planning, registry, spec
+from matcha.access import Access
 from matcha.api import _locks
-from matcha.component import (
-    Access,
-    Component,
-    Deployment,
-    Environment,
-    ModelRegistry,
-    ModelServer,
-    Monitor,
-    Service,
-    services_of,
-)
+from matcha.component import Component, Deployment, ModelRegistry, ModelServer, Monitor, services_of
 from matcha.errors import BadInput, MatchaError, NotProvisioned
+from matcha.service import Environment, Service
 from matcha.state import State
 from matcha.target import Bounding, StateStore, Target
 

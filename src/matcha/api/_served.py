@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
+from matcha.access import Access
 from matcha.api._project import Project
 from matcha.api.types import ModelStatus
-from matcha.component import Access, Deployment, LoadResult, ModelServer
+from matcha.component import Deployment, LoadResult, ModelServer
 from matcha.errors import NotProvisioned
 from matcha.planning import Wanted, model_key
 from matcha.state import State

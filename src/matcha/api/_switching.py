@@ -17,10 +17,11 @@ import msgspec
 from matcha import engine, planning
 from matcha.api import _served
 from matcha.api._project import Project
-from matcha.component import Deployment, Service
+from matcha.component import Deployment
 from matcha.errors import ComponentFailed, MatchaError, NotServed
 from matcha.events import Emit, Event
 from matcha.planning import Plan, Wanted
+from matcha.service import Service
 from matcha.state import State
 
 TELL_EVERY = 10.0

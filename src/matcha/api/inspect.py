@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from matcha.access import Output
 from matcha.api import _served
 from matcha.api._project import Folder, Project, open_project
 from matcha.api._recorded import open_recorded
 from matcha.api.types import ComponentStatus, FoundationStatus, StackStatus
-from matcha.component import Component, Deployment, Environment, ModelServer, Output, Service
+from matcha.component import Component, Deployment, ModelServer
 from matcha.errors import BadInput, MatchaError, NotProvisioned, suggest
+from matcha.service import Environment, Service
 from matcha.state import State
 from matcha.target import Contested, LockInfo, Loud, ServiceStatus
 

@@ -9,10 +9,11 @@ import time
 from collections.abc import Sequence
 
 from matcha import engine, inference
+from matcha.access import public_url
 from matcha.api._project import Folder, Project, open_project
 from matcha.api.lifecycle import LOCK_WAIT
 from matcha.api.types import NewToken, RevokedToken, TokenInfo
-from matcha.component import Component, Token, Tokens, TokenServer, public_url
+from matcha.component import Component, Token, Tokens, TokenServer
 from matcha.errors import BadInput, MatchaError, NotFound, suggest
 from matcha.events import Emit, Event, silent
 from matcha.state import State

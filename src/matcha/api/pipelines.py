@@ -12,9 +12,10 @@ from pathlib import Path
 import msgspec
 
 from matcha import worker
+from matcha.access import Output
 from matcha.api import _steps, queued
 from matcha.api._project import Project
-from matcha.component import Output, StepRunner
+from matcha.component import StepRunner
 from matcha.errors import BadInput, MatchaError
 from matcha.events import Emit, Event
 from matcha.host import foreground

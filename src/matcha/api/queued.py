@@ -7,10 +7,11 @@ import os
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from matcha.access import Output
 from matcha.api import _relayed, _workspace, serving
 from matcha.api._project import Folder, Project, open_project
 from matcha.api.types import DeployResult
-from matcha.component import ModelRegistry, Output
+from matcha.component import ModelRegistry
 from matcha.errors import BadInput, MatchaError, NotFound
 from matcha.events import Emit, Event, silent
 from matcha.job import OVER, Demand, JobQueue, Jobs, JobStatus, RemoteJob

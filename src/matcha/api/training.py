@@ -13,11 +13,12 @@ from typing import Any
 import msgspec
 
 from matcha import nearest, pythons
+from matcha.access import Output
 from matcha.api import _models, _workspace
 from matcha.api import queued as remote
 from matcha.api._project import Folder, Project, open_project
 from matcha.api._workspace import WORKSPACE
-from matcha.component import Component, ModelRegistry, Output
+from matcha.component import Component, ModelRegistry
 from matcha.errors import BadInput, MatchaError, NotProvisioned
 from matcha.events import Emit, Event, silent
 from matcha.job import Demand, Job, JobQueue, JobRunner

@@ -6,7 +6,8 @@ from typing import Any
 
 import msgspec
 
-from matcha.component import Deployment, Output
+from matcha.access import Output
+from matcha.component import Deployment
 from matcha.job import JobCondition as JobCondition  # noqa: PLC0414 - of results, for whoever shows them
 from matcha.job import JobStatus as JobStatus  # noqa: PLC0414
 from matcha.planning import Plan

@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from matcha.access import Output
 from matcha.api.types import (
     DeployResult,
     Destroyed,
@@ -26,7 +27,6 @@ from matcha.api.types import (
     StackStatus,
     TokenInfo,
 )
-from matcha.component import Output
 from matcha.errors import MatchaError
 from matcha.planning import Plan
 

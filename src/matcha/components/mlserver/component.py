@@ -10,27 +10,10 @@ from urllib.parse import quote
 import msgspec
 
 from matcha import inside
-from matcha.component import (
-    Access,
-    Component,
-    Cores,
-    Deployment,
-    Environment,
-    LoadResult,
-    Mebibytes,
-    ModelVersion,
-    Output,
-    Port,
-    Probe,
-    Replicas,
-    Resources,
-    Scale,
-    Service,
-    Tokens,
-    check_replicas,
-    public_url,
-)
+from matcha.access import Access, Output, public_url
+from matcha.component import Component, Cores, Deployment, LoadResult, Mebibytes, ModelVersion, Tokens
 from matcha.components.mlserver import fitting, publishing, replicas
+from matcha.service import Environment, Port, Probe, Replicas, Resources, Scale, Service, check_replicas
 
 HERE = Path(__file__).resolve().parent
 VERSION = "1.7.1"

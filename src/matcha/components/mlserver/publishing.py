@@ -12,11 +12,13 @@ from typing import Any
 
 import msgspec
 
-from matcha.component import PLACEHOLDER, Access, Deployment, LoadResult, digest_of, replicas
+from matcha.access import Access, replicas
+from matcha.component import Deployment, LoadResult
 from matcha.components.mlserver import replicas as telling
 from matcha.components.mlserver.replicas import TOKEN as TOKEN  # noqa: PLC0414 - others have it from here
 from matcha.components.mlserver.replicas import Look, Shown
 from matcha.errors import ComponentFailed, MatchaError, NotProvisioned
+from matcha.service import PLACEHOLDER, digest_of
 
 SENT = ("name", "uri", "model", "version", "run_id", "environment", "signature", "deployed_at")
 ROOM = ("min_replicas", "max_replicas", "cpu", "memory_mb")  # settings of a process, not of what it serves

@@ -16,7 +16,8 @@ from typing import Any, TypeVar
 import msgspec
 
 from matcha import plainhttp
-from matcha.component import Access, Tokens, replicas
+from matcha.access import Access, replicas
+from matcha.component import Tokens
 from matcha.errors import ComponentFailed, MatchaError
 
 TOKEN = "serving-token"  # noqa: S105 - the name of a secret

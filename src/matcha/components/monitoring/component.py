@@ -11,19 +11,10 @@ from urllib.parse import quote
 import msgspec
 
 from matcha import inside
-from matcha.component import (
-    Access,
-    Component,
-    Deployment,
-    Environment,
-    Output,
-    Port,
-    Probe,
-    Resources,
-    Service,
-    SharedAccess,
-)
+from matcha.access import Access, Output, SharedAccess
+from matcha.component import Component, Deployment
 from matcha.errors import MatchaError, NotFound, NotProvisioned
+from matcha.service import Environment, Port, Probe, Resources, Service
 
 HERE = Path(__file__).resolve().parent
 TOKEN = "capture-token"  # noqa: S105 - the name of the secret

@@ -9,25 +9,12 @@ from typing import ClassVar
 import msgspec
 
 from matcha import inside, sqlite
-from matcha.component import (
-    Access,
-    Component,
-    Database,
-    Deployment,
-    Environment,
-    Holding,
-    Output,
-    Port,
-    Probe,
-    Resources,
-    Service,
-    digest_of,
-    reachable,
-    shared_url,
-)
+from matcha.access import Access, Output, reachable, shared_url
+from matcha.component import Component, Deployment, Holding
 from matcha.components.zenml import wiring
 from matcha.components.zenml.rest import Server
 from matcha.errors import MatchaError, NotProvisioned
+from matcha.service import Database, Environment, Port, Probe, Resources, Service, digest_of
 
 HERE = Path(__file__).resolve().parent
 VERSION = "0.98.0"

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from matcha.component import Access
+from matcha.access import Access
 from matcha.components.zenml.rest import Refused, Server
 from matcha.errors import NotProvisioned
 

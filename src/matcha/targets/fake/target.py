@@ -13,9 +13,11 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from matcha.component import Environment, Output, Service, Tokens, service_digest
+from matcha.access import Output
+from matcha.component import Tokens
 from matcha.errors import ComponentFailed, NotProvisioned
 from matcha.events import Emit, Event
+from matcha.service import Environment, Service, service_digest
 from matcha.state import State
 from matcha.target import Foundation, Seen, ServiceStatus, Snapshot, StateStore
 from matcha.targets.fake.store import FakeStore, replace

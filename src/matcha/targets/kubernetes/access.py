@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
-from matcha.component import Output, Service
+from matcha.access import Output
 from matcha.errors import NotProvisioned
 from matcha.host.ports import HOST
+from matcha.service import Service
 from matcha.targets.kubernetes import scaling
 from matcha.targets.kubernetes.names import STORE
 from matcha.targets.kubernetes.resolve import base_url, port_number, resolve
@@ -50,7 +51,7 @@ class _Shared:
 
 
 class ClusterAccess(_Shared):
-    """`matcha.component.Access`, `SharedAccess` and `ReplicatedAccess`.
+    """`matcha.access.Access`, `SharedAccess` and `ReplicatedAccess`.
 
     `ports` gives the loopback port of every `service/port`, and has the forwards running; it is asked only
     where an address is. `folder` makes the folder of a name. `each` gives host:port of the first HTTP port of
@@ -77,7 +78,7 @@ class ClusterAccess(_Shared):
         return f"http://{HOST}:{ports.get('http') or next(iter(ports.values()))}"
 
     def shared_url(self, role: str) -> str:
-        """`matcha.component.SharedAccess`. Without the options' ports: those may be one user's own."""
+        """`matcha.access.SharedAccess`. Without the options' ports: those may be one user's own."""
         name = self._roles.get(role, "")
         for service in self._setting.services:
             if service.name == name and service.ports:
@@ -87,7 +88,7 @@ class ClusterAccess(_Shared):
 
     @contextmanager
     def replicas(self, role: str) -> Iterator[Mapping[str, str]]:
-        """`matcha.component.ReplicatedAccess`. What runs once is reached as always."""
+        """`matcha.access.ReplicatedAccess`. What runs once is reached as always."""
         name = self._roles.get(role, "")
         service = next((s for s in self._setting.services if s.name == name), None)
         if service is None or not scaling.may_be_several(service):
@@ -97,7 +98,7 @@ class ClusterAccess(_Shared):
             yield {pod: f"http://{address}" for pod, address in found.items()}
 
     def public_url(self, role: str) -> str:
-        """`matcha.component.ExposedAccess`."""
+        """`matcha.access.ExposedAccess`."""
         expose, service = self._setting.options.expose, self._setting.around.peers.get(role)
         return f"https://{expose.models}" if expose and service and service.outside else ""
 
@@ -132,7 +133,7 @@ class ClusterAccess(_Shared):
 
 
 class InsideAccess(_Shared):
-    """`matcha.component.InsideAccess`: how a pod of the stack reaches it. `here` is for what asks servers
+    """`matcha.access.InsideAccess`: how a pod of the stack reaches it. `here` is for what asks servers
     now; `folder` makes nothing, for it is the pod's own.
     """
 

@@ -22,7 +22,7 @@ from lightkube.resources.batch_v1 import Job
 from lightkube.resources.core_v1 import ConfigMap, ServiceAccount
 
 from matcha._version import __version__
-from matcha.component import Environment, Resources, digest_of
+from matcha.service import Environment, Resources, digest_of
 from matcha.targets.kubernetes import base, code
 from matcha.targets.kubernetes.names import MANAGER, labels
 from matcha.targets.kubernetes.pod import (

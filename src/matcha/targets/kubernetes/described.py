@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from matcha.component import Database, Environment, Service
+from matcha.service import Database, Environment, Service
 
 DESCRIPTION = "services"  # the key in the state's facts
 NO_LOCK = Path(os.devnull)  # of an environment that is known by its name only

@@ -9,7 +9,7 @@ from lightkube.core.resource import NamespacedResource
 from lightkube.models.meta_v1 import ObjectMeta
 from lightkube.resources.core_v1 import Secret
 
-from matcha.component import Service, digest_of
+from matcha.service import Service, digest_of
 from matcha.target import Foundation
 from matcha.targets.kubernetes import archives, foundations, network, outside, workloads
 from matcha.targets.kubernetes.exposed import objects as exposing

@@ -19,7 +19,7 @@ from lightkube.models.meta_v1 import ObjectMeta
 from lightkube.resources.batch_v1 import CronJob, Job
 from lightkube.resources.core_v1 import Namespace
 
-from matcha.component import Resources, digest_of
+from matcha.service import Resources, digest_of
 from matcha.targets.kubernetes import archives, code, first_start
 from matcha.targets.kubernetes.compare import amount
 from matcha.targets.kubernetes.names import DATABASE, JOB, MANAGER, STORE, labels, put_instance

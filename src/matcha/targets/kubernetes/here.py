@@ -8,12 +8,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from matcha.component import Service
 from matcha.environments import cache_root
 from matcha.errors import MatchaError
 from matcha.host.files import nearest, refused
 from matcha.host.findings import Finding
 from matcha.host.runtime import user_data
+from matcha.service import Service
 from matcha.state import State
 from matcha.targets.kubernetes.access import ClusterAccess, roles_of
 from matcha.targets.kubernetes.folders import Folders

@@ -24,7 +24,7 @@ from lightkube.resources.core_v1 import Service as ServiceObject
 from lightkube.resources.networking_v1 import NetworkPolicy
 from lightkube.resources.policy_v1 import PodDisruptionBudget
 
-from matcha.component import Scale, service_digest
+from matcha.service import Scale, service_digest
 from matcha.state import State
 from matcha.target import Seen, Snapshot
 from matcha.targets.kubernetes import (

@@ -18,7 +18,7 @@ from lightkube.models.networking_v1 import (
 )
 from lightkube.resources.networking_v1 import NetworkPolicy
 
-from matcha.component import Service
+from matcha.service import Service
 from matcha.targets.kubernetes.archives import BUILDER, has_image
 from matcha.targets.kubernetes.names import BUCKET_CHECK, DATABASE, JOB, MANAGER, STORE, labels, selector
 from matcha.targets.kubernetes.resolve import DATABASE_PORT

@@ -35,7 +35,7 @@ from lightkube.models.core_v1 import (
 from lightkube.models.meta_v1 import ObjectMeta
 from lightkube.resources.core_v1 import PersistentVolumeClaim, ServiceAccount
 
-from matcha.component import Resources
+from matcha.service import Resources
 from matcha.targets.kubernetes.names import KEEPS, SECRETS, labels, selector
 from matcha.targets.kubernetes.setting import REGION, Setting
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 from lightkube.resources.core_v1 import Secret
 
-from matcha.component import Environment
+from matcha.service import Environment
 from matcha.target import Snapshot
 from matcha.targets.kubernetes import (
     archives,

@@ -13,9 +13,9 @@ from lightkube.resources.batch_v1 import Job
 from lightkube.resources.core_v1 import Event as ClusterEvent
 from lightkube.resources.core_v1 import PersistentVolumeClaim, Pod
 
-from matcha.component import Scale, Service
 from matcha.errors import ComponentFailed
 from matcha.events import Emit, Event
+from matcha.service import Scale, Service
 from matcha.targets.kubernetes import (
     admission,
     desired,

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
-from matcha.component import OUTSIDE, PLACEHOLDER, Service
 from matcha.errors import COMPONENT, MatchaError, suggest
+from matcha.service import OUTSIDE, PLACEHOLDER, Service
 from matcha.targets.kubernetes.names import DATABASE
 
 BIND = "0.0.0.0"  # noqa: S104 - a pod has no other way to be reached; network policies say by whom

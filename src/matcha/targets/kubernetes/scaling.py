@@ -24,7 +24,7 @@ from lightkube.models.meta_v1 import LabelSelector, ObjectMeta
 from lightkube.resources.apps_v1 import Deployment
 from lightkube.resources.autoscaling_v2 import HorizontalPodAutoscaler
 
-from matcha.component import Scale, Service
+from matcha.service import Scale, Service
 from matcha.targets.kubernetes.names import labels, selector
 
 HOST = "kubernetes.io/hostname"  # label of nodes

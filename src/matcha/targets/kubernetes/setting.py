@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from matcha.component import Environment, Service, digest_of
+from matcha.service import Environment, Service, digest_of
 from matcha.targets.kubernetes import checks, code
 from matcha.targets.kubernetes.exposed import mounted
 from matcha.targets.kubernetes.exposed.options import Expose

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 from lightkube.resources.autoscaling_v2 import HorizontalPodAutoscaler
 
-from matcha.component import Scale
+from matcha.service import Scale
 from matcha.targets.kubernetes import scaling
 from matcha.targets.kubernetes.why import Verdict
 

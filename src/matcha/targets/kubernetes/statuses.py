@@ -15,9 +15,9 @@ from lightkube.resources.autoscaling_v2 import HorizontalPodAutoscaler
 from lightkube.resources.batch_v1 import Job
 from lightkube.resources.core_v1 import Event, PersistentVolumeClaim, Pod, Secret
 
-from matcha.component import Scale, Service, service_digest
 from matcha.errors import MatchaError
 from matcha.host.ports import HOST
+from matcha.service import Scale, Service, service_digest
 from matcha.state import State
 from matcha.target import ServiceStatus
 from matcha.targets.kubernetes import (

@@ -12,11 +12,13 @@ import msgspec
 from lightkube.resources.apps_v1 import StatefulSet
 from lightkube.resources.core_v1 import ConfigMap, PersistentVolumeClaim
 
-from matcha.component import Access, Environment, Service, Tokens
+from matcha.access import Access
+from matcha.component import Tokens
 from matcha.errors import BadInput, NotProvisioned, StateUnreadable, Unfit
 from matcha.events import Emit, Event
 from matcha.host.ports import refuse_unknown
 from matcha.job import Demand, JobStatus, RemoteJob
+from matcha.service import Environment, Service
 from matcha.state import State
 from matcha.target import Foundation, ServiceStatus, Snapshot
 from matcha.targets.kubernetes import (

@@ -37,7 +37,7 @@ from lightkube.resources.apps_v1 import Deployment, StatefulSet
 from lightkube.resources.core_v1 import Service as ServiceObject
 from lightkube.resources.policy_v1 import PodDisruptionBudget
 
-from matcha.component import Port, Service, digest_of, service_digest
+from matcha.service import Port, Service, digest_of, service_digest
 from matcha.targets.kubernetes import archives, code, scaling
 from matcha.targets.kubernetes.exposed import mounted
 from matcha.targets.kubernetes.names import DIGEST, FILES_DIGEST, labels, selector

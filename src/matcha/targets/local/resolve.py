@@ -8,9 +8,9 @@ from pathlib import Path
 
 import msgspec
 
-from matcha.component import OUTSIDE, PLACEHOLDER, Service
 from matcha.errors import COMPONENT, MatchaError, suggest
 from matcha.host.ports import HOST
+from matcha.service import OUTSIDE, PLACEHOLDER, Service
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _KNOWN = (

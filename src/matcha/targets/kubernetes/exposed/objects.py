@@ -11,7 +11,7 @@ from typing import Any
 
 from lightkube.models.meta_v1 import ObjectMeta
 
-from matcha.component import Port, Service
+from matcha.service import Port, Service
 from matcha.targets.kubernetes.exposed.kinds import CERTIFICATES, GATEWAYS, Certificate, Gateway, HTTPRoute
 from matcha.targets.kubernetes.exposed.options import Expose
 from matcha.targets.kubernetes.names import INSTANCE, MANAGER, labels

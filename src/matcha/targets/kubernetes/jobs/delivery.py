@@ -11,7 +11,7 @@ from typing import IO
 
 from lightkube.resources.core_v1 import Secret
 
-from matcha.component import Access
+from matcha.access import Access
 from matcha.errors import MatchaError
 from matcha.events import Emit, Event
 from matcha.targets.kubernetes.cluster import Cluster

@@ -17,11 +17,12 @@ from lightkube.resources.batch_v1 import Job
 from lightkube.resources.core_v1 import Event as ClusterEvent
 from lightkube.resources.core_v1 import Node, Pod, Secret, ServiceAccount
 
-from matcha.component import Access, Environment
+from matcha.access import Access
 from matcha.errors import MatchaError, NotFound, NotProvisioned
 from matcha.events import Emit, Event
 from matcha.host.leases import person
 from matcha.job import OVER, Demand, JobStatus, RemoteJob
+from matcha.service import Environment
 from matcha.targets.kubernetes import archives, base, desired, logs, look, why
 from matcha.targets.kubernetes.cluster import Cluster, ClusterError, Conflict, Forbidden, Gone
 from matcha.targets.kubernetes.jobs import capacity, packing, priority, render, telling

@@ -28,8 +28,8 @@ from lightkube.models.meta_v1 import ObjectMeta, OwnerReference
 from lightkube.resources.batch_v1 import Job
 from lightkube.resources.core_v1 import Secret
 
-from matcha.component import Resources
 from matcha.job import Demand, RemoteJob
+from matcha.service import Resources
 from matcha.targets.kubernetes import archives, code
 from matcha.targets.kubernetes.inside.matcha_pod import relay
 from matcha.targets.kubernetes.names import JOB, MANAGER, labels
