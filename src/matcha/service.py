@@ -1,7 +1,7 @@
 """What a component describes and a target runs. Nothing here names either.
 
-Strings of a `Service` (command, env, files) may hold placeholders, which the target resolves where it runs the
-service:
+Strings of a `Service` (command, env, files) may hold placeholders, which the target resolves where it runs
+the service:
 
     {port:NAME}        the number of the service's own port
     {bind}             the address to listen on (loopback locally, every interface in a pod)
