@@ -44,10 +44,10 @@ class Leaving:
     def _is_old(self, client: Any) -> bool:
         """Whether the connection, known by its other end, has been kept long enough."""
         now = time.monotonic()
-        if now - self._since.setdefault(client, now) < KEPT:
-            return False
         if len(self._since) > MANY:
             self._since.clear()
+        if now - self._since.setdefault(client, now) < KEPT:
+            return False
         self._since.pop(client, None)
         return True
 
