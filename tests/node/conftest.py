@@ -31,6 +31,10 @@ SAMPLE = (
     "test_live_files_change_under_the_running_process",
     "test_a_killed_provision_is_finished_by_the_next[6.0]",
     "test_a_steady_load_through_whatever_happens[75]",
+    "test_a_deleted_pod_comes_back_with_its_data[zenml]",
+    "test_a_deleted_pod_comes_back_with_its_data[object-store]",
+    "test_what_ends_by_itself_never_starts_again[137]",
+    "test_what_ends_by_itself_never_starts_again[0]",
 )
 
 

@@ -101,6 +101,7 @@ def _is_given_up(team: ClusterMatcha, name: str, pod: dict[str, Any]) -> bool:
     return uids.get(pod["metadata"]["uid"], "Failed") == "Failed"
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("code", [255, 137, 1, 0])
 def test_what_ends_by_itself_never_starts_again(team: ClusterMatcha, code: int) -> None:
     """Also with the codes that are told of a machine that was lost."""

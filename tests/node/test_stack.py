@@ -276,6 +276,7 @@ def assert_kept(stack: ClusterMatcha, before: Held) -> None:
     assert answer["predictions"] == pytest.approx([-1.0, 1.0])
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("name", ["mlflow", "zenml", "mlserver", "monitoring", "object-store"])
 def test_a_deleted_pod_comes_back_with_its_data(stack: ClusterMatcha, name: str) -> None:
     before = held(stack)

@@ -50,6 +50,8 @@ def test_by_default_a_sample_runs() -> None:
     assert sum("test_a_killed_provision" in test for test in on_a_node) == 1
     assert sum("test_a_component_lives" in test for test in on_a_node) == 1
     assert sum("test_options.py" in test for test in on_a_node) == 1
+    for sampled, times in (("a_steady_load", 1), ("a_deleted_pod", 2), ("never_starts_again", 2)):
+        assert sum(sampled in test for test in on_a_node) == times
 
 
 def test_every_sample_is_of_its_sweep() -> None:
