@@ -283,6 +283,7 @@ def node(
 
 
 GPU_TAINT = [("sku", "gpu", "NoSchedule")]
+GONE = ("node.kubernetes.io/unreachable", None, "NoExecute")
 GPU_POOL = {"gpu": Pool(gpu=1, cpu=6, memory="50Gi")}
 
 
@@ -301,7 +302,10 @@ GPU_POOL = {"gpu": Pool(gpu=1, cpu=6, memory="50Gi")}
         (Demand(cpu=5), [node("a"), node("b", cpu="4500m")], {}, "none has more than 4.5"),
         (Demand(memory="17Gi"), [node("a")], {}, "none has more than 16.0Gi"),
         (Demand(gpu=1, cpu=8), [node("a", gpu=1), node("b", cpu="16")], {}, "all of it at once"),
-        (Demand(), [node("a", off=True)], {}, "no node takes such a job"),
+        (Demand(), [node("a", off=True)], {}, ""),
+        (Demand(gpu=1), [node("a", gpu=1, taints=[*GPU_TAINT, GONE])], {}, ""),
+        (Demand(gpu=2), [node("a", gpu=1, taints=[GONE])], {}, "4 CPUs, 16.0 GiB, 1 GPU (takes nothing now)"),
+        (Demand(gpu=1), [node("a", gpu=1, taints=[("sku", "gpu", "NoExecute")])], {}, "none has any"),
         (Demand(), [node("a", labels={"kubernetes.io/os": "windows"})], {}, "no node takes such a job"),
     ],
 )
@@ -318,6 +322,14 @@ def test_only_what_can_never_run_is_refused(demand: Demand, nodes: Any, pools: A
 def test_a_pool_is_told_as_what_has_to_come() -> None:
     assert "pool gpu has to be added" in capacity.place(Demand(gpu=1), [node("a")], GPU_POOL).notes[0]
     assert not capacity.place(Demand(gpu=1), [node("a", gpu=1)], GPU_POOL).notes
+
+
+def test_a_node_that_is_away_for_now_is_waited_for() -> None:
+    """Cordoned for an upgrade, or not ready: it may be back in a minute."""
+    [note] = capacity.place(Demand(), [node("a", off=True)], {}).notes
+    assert "a is cordoned, or not well" in note
+    found = capacity.place(Demand(), [node("a", taints=[GONE]), node("b")], {})
+    assert found == capacity.Place(frozenset({"amd64"}))
 
 
 def test_gpus_that_a_node_does_not_offer_are_told() -> None:

@@ -25,6 +25,8 @@ HAVE_GPUS: tuple[Label, ...] = (
     ("k8s.amazonaws.com/accelerator", ""),
 )
 _KEEPING_OFF = ("NoSchedule", "NoExecute")
+# Taints that a cluster puts on nodes by itself, and takes away: not ready, short of memory, cordoned.
+_PASSING = ("node.kubernetes.io/", "node.cloudprovider.kubernetes.io/")
 
 
 class Room(msgspec.Struct, frozen=True):
@@ -36,10 +38,12 @@ class Room(msgspec.Struct, frozen=True):
     memory: float
     machine: str = ""
     idle_gpus: bool = False  # it says that it has some, and offers none
+    away: bool = False  # it takes no pods now, and may again
 
     def told(self) -> str:
         gpus = f", {self.gpu} GPU{'s' if self.gpu != 1 else ''}" if self.gpu else ""
-        return f"{self.name}: {self.cpu:g} CPUs, {self.memory / 2**30:.1f} GiB{gpus}"
+        away = " (takes nothing now)" if self.away else ""
+        return f"{self.name}: {self.cpu:g} CPUs, {self.memory / 2**30:.1f} GiB{gpus}{away}"
 
 
 class Place(msgspec.Struct, frozen=True):
@@ -52,14 +56,22 @@ class Place(msgspec.Struct, frozen=True):
 def place(demand: Demand, nodes: Iterable[Node], pools: Mapping[str, Pool]) -> Place:
     """Raises BadInput where no node and no pool could ever take the job alone."""
     there = [room for node in nodes if (room := _room(node, demand)) is not None]
-    if fitting := [room for room in there if fits(demand, room)]:
-        return Place(frozenset(room.machine for room in fitting if room.machine))
+    fitting = [room for room in there if fits(demand, room)]
+    if now := [room for room in fitting if not room.away]:
+        return Place(_kinds(now))
+    if fitting:
+        waits = f"No node takes it now: {fitting[0].name} is cordoned, or not well, and has to be back first."
+        return Place(_kinds(fitting), (waits,))
     adding = [room for room in _of_pools(pools) if fits(demand, room)]
     if adding:
         return Place(
             frozenset(), (f"No node takes it yet: one of the pool {adding[0].name} has to be added.",)
         )
     raise _refusal(demand, there, [*_of_pools(pools)])
+
+
+def _kinds(rooms: Iterable[Room]) -> frozenset[str]:
+    return frozenset(room.machine for room in rooms if room.machine)
 
 
 def fits(demand: Demand, room: Room) -> bool:
@@ -74,7 +86,8 @@ def _room(node: Node, demand: Demand) -> Room | None:
     """None for a node that keeps the job off."""
     spec, labels = node.spec, (node.metadata.labels if node.metadata else None) or {}
     taints = (spec.taints if spec else None) or ()
-    if (spec and spec.unschedulable) or any(_keeps_off(taint, demand) for taint in taints):
+    keeping = [taint for taint in taints if _keeps_off(taint, demand)]
+    if not all(taint.key.startswith(_PASSING) for taint in keeping):
         return None
     if labels.get(OS, "linux") != "linux":
         return None
@@ -87,6 +100,7 @@ def _room(node: Node, demand: Demand) -> Room | None:
         memory=amount(found.get("memory", 0)) or 0.0,
         machine=labels.get(MACHINE, ""),
         idle_gpus=not gpus and bool(says(node)),
+        away=bool(keeping or (spec and spec.unschedulable)),
     )
 
 
@@ -110,8 +124,10 @@ def says(node: Node) -> list[Label]:
 
 
 def _keeps_off(taint: Taint, demand: Demand) -> bool:
-    tolerated = demand.gpu and any(
-        taint.key == key and (not value or taint.value == value) for key, value in TOLERATED
+    tolerated = (
+        demand.gpu
+        and taint.effect == "NoSchedule"
+        and any(taint.key == key and (not value or taint.value == value) for key, value in TOLERATED)
     )
     return taint.effect in _KEEPING_OFF and not tolerated
 
