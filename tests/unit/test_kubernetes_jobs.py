@@ -5,12 +5,14 @@ git, and the API's own types.
 from __future__ import annotations
 
 import datetime
+import http.server
+import json
 import os
 import subprocess
 import sys
 import tarfile
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,17 +39,21 @@ from lightkube.resources.core_v1 import Node, Pod
 
 from matcha.access import Output
 from matcha.errors import BadInput
+from matcha.events import Event
 from matcha.job import Demand, RemoteJob
 from matcha.service import Environment
 from matcha.targets.kubernetes import KubernetesOptions
+from matcha.targets.kubernetes.cluster import ClusterError
 from matcha.targets.kubernetes.inside.matcha_pod import ending
-from matcha.targets.kubernetes.jobs import capacity, packing, render, telling
+from matcha.targets.kubernetes.jobs import capacity, packing, queue, render, telling
 from matcha.targets.kubernetes.options import Pool
+from matcha.targets.kubernetes.secrets import Secrets
 from matcha.targets.kubernetes.setting import Setting, setting
 from matcha.views.jobs import jobs_lines
 from matcha.views.text import Paper
 from matcha.views.text import render as shown
 from support.matcha import until
+from support.stores import close_all, cluster
 
 GIB = 2**30
 
@@ -439,6 +445,75 @@ def test_a_step_is_told_as_one() -> None:
     assert found.resolution == 'ResourceSettings(memory="2048MiB")'
     assert "step train of movies" in shown(jobs_lines([found], Paper(), now=0.0), Paper())
     assert "python t.py" in shown(jobs_lines([telling.status(job(), [])], Paper(), now=0.0), Paper())
+
+
+# -- how it is followed -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def answers() -> Iterator[tuple[list[int], str]]:
+    """Statuses of an API server's next answers, of a job that is over; and its address."""
+    statuses: list[int] = []
+    labels = {"app.kubernetes.io/managed-by": "matcha", "app.kubernetes.io/name": "job"}
+    one = {**job(COMPLETE).to_dict(), "apiVersion": "batch/v1", "kind": "Job"}
+    one["metadata"] |= {"labels": labels}
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            status = statuses.pop(0) if statuses else 200
+            said: Any = one if "/jobs/" in self.path else {"kind": "PodList", "metadata": {}, "items": []}
+            if status != 200:
+                said = {"kind": "Status", "status": "Failure", "message": "no", "code": status}
+            raw = json.dumps(said).encode()
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(raw)))
+            self.end_headers()
+            self.wfile.write(raw)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        yield statuses, f"http://127.0.0.1:{server.server_address[1]}"
+        close_all()
+        server.shutdown()
+
+
+def followed(url: str, tmp_path: Path) -> list[str]:
+    """What is said besides the job's log."""
+    kubeconfig = tmp_path / "kubeconfig"
+    known_here: Any = {"cluster": {"server": url}, "name": "c"}
+    context: Any = {"context": {"cluster": "c", "user": "u"}, "name": "here"}
+    user: Any = {"name": "u", "user": {"token": "t"}}
+    kubeconfig.write_text(
+        json.dumps(
+            {"current-context": "here", "clusters": [known_here], "contexts": [context], "users": [user]}
+        )
+    )
+    reached = cluster(kubeconfig, "ml", sleep=lambda _: None)
+    told: list[Event] = []
+    unused: Any = None
+    assert list(queue.Queue(reached, unused, Secrets(reached)).follow("t-1", told.append, lines=-1)) == []
+    return [event.message for event in told]
+
+
+def test_a_cluster_that_is_busy_for_long_is_asked_again(
+    answers: tuple[list[int], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queue, "POLL", 0.01)
+    statuses, url = answers
+    statuses += [503] * 12 + [429] * 6
+    assert "the cluster does not answer; the job goes on" in followed(url, tmp_path)
+    assert not statuses
+
+
+def test_a_cluster_that_refuses_is_not(answers: tuple[list[int], str], tmp_path: Path) -> None:
+    statuses, url = answers
+    statuses += [403]
+    with pytest.raises(ClusterError, match="not"):
+        followed(url, tmp_path)
 
 
 # -- the first process of a job -----------------------------------------------------------------------------

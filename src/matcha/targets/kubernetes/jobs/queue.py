@@ -29,6 +29,7 @@ from matcha.targets.kubernetes.jobs import capacity, packing, priority, render, 
 from matcha.targets.kubernetes.jobs.delivery import Delivery
 from matcha.targets.kubernetes.names import JOB, MINE, NAME
 from matcha.targets.kubernetes.raising import MEND, Raiser
+from matcha.targets.kubernetes.refusals import BUSY
 from matcha.targets.kubernetes.secrets import Secrets
 from matcha.targets.kubernetes.setting import Setting
 from matcha.targets.kubernetes.store import ClusterStore
@@ -226,7 +227,9 @@ class Queue:
         return self._secrets.redact(logs.texts(said))
 
     def follow(self, name: str, emit: Emit, *, lines: int) -> Iterator[str]:
-        """Until it is over. A cluster that does not answer is asked again: the job goes on meanwhile."""
+        """Until it is over. A cluster that does not answer, or is busy (as while it is upgraded), is asked again:
+        the job goes on meanwhile.
+        """
         key, read, told, away = f"job/{name}", dict[str, logs.Read](), "", 0.0
         while True:
             try:
@@ -242,7 +245,7 @@ class Queue:
                     return
                 away = 0.0
             except ClusterError as error:
-                if error.status or isinstance(error, Forbidden):
+                if error.status and error.status not in BUSY:
                     raise
                 away = away or time.monotonic()
                 if time.monotonic() - away > AWAY:
