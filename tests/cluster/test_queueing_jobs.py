@@ -245,6 +245,19 @@ def test_of_a_stack_that_is_destroyed_meanwhile_nothing_is_left(
     until(lambda: not there(api_server, training.namespace), 60)
 
 
+def test_ctrl_c_before_its_name_is_told_leaves_no_job(
+    training: SmallStack, client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        assert list(client.list(Job, labels=dict(queue.MARKS)))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(queue.Queue, "_tidy", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        submitted(training.target(), tmp_path)
+    until(lambda: not list(client.list(Job, labels=dict(queue.MARKS))), 60)
+
+
 @pytest.mark.parametrize("point", range(POINTS))
 def test_a_submission_that_is_killed_leaves_nothing_for_long(
     training: SmallStack,

@@ -330,6 +330,24 @@ def test_a_pool_is_told_as_what_has_to_come() -> None:
     assert not capacity.place(Demand(gpu=1), [node("a", gpu=1)], GPU_POOL).notes
 
 
+@pytest.mark.parametrize(
+    ("taking", "there", "runs_on", "built_for"),
+    [
+        ({"amd64"}, {"amd64"}, "", ["amd64"]),
+        ({"arm64"}, {"arm64"}, "", ["arm64"]),
+        ({"amd64", "arm64"}, {"amd64", "arm64"}, "amd64", ["amd64"]),
+        # The other kind's nodes keep jobs off, so nothing can be built on them either.
+        ({"arm64"}, {"amd64", "arm64"}, "arm64", ["arm64"]),
+        (set(), {"amd64", "arm64"}, "", ["amd64", "arm64"]),
+        (set(), set(), "", ["amd64"]),
+    ],
+)
+def test_an_environment_is_built_for_the_machines_that_take_the_job(
+    taking: set[str], there: set[str], runs_on: str, built_for: list[str]
+) -> None:
+    assert queue._kinds(frozenset(taking), frozenset(there)) == (runs_on, built_for)
+
+
 def test_a_node_that_is_away_for_now_is_waited_for() -> None:
     """Cordoned for an upgrade, or not ready: it may be back in a minute."""
     [note] = capacity.place(Demand(), [node("a", off=True)], {}).notes

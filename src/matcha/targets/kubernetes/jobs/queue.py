@@ -27,6 +27,7 @@ from matcha.targets.kubernetes import archives, base, desired, logs, look, why
 from matcha.targets.kubernetes.cluster import Cluster, ClusterError, Conflict, Forbidden, Gone
 from matcha.targets.kubernetes.jobs import capacity, packing, priority, render, telling
 from matcha.targets.kubernetes.jobs.delivery import Delivery
+from matcha.targets.kubernetes.machines import machines
 from matcha.targets.kubernetes.names import JOB, MINE, NAME
 from matcha.targets.kubernetes.raising import MEND, Raiser
 from matcha.targets.kubernetes.refusals import BUSY
@@ -77,12 +78,14 @@ class Queue:
         stack = self._stack()
         self._refuse_unready()
         where = self.place(setting, job.demand)
-        machine = _one(where.machines)
+        there = self._machines() if where.machines else machines(self._cluster)
+        machine, kinds = _kinds(where.machines, there)
         delivery = Delivery(self._cluster, setting, access)
         if not job.code:
             job = msgspec.structs.replace(job, code=self._bring(delivery, job, emit))
         if job.environment:
-            self._ensure_environment(setting, job.environment, machine, delivery, place, emit)
+            several = len(there | set(kinds)) > 1
+            self._ensure_environment(setting, job.environment, kinds, several, delivery, place, emit)
         made = render.Made(
             name=render.new_name((job.step,) if job.step else job.shown),
             job=job,
@@ -94,11 +97,11 @@ class Queue:
             self._queue(setting, made)
             if self._stack() != stack:
                 raise NotProvisioned("The stack was destroyed while the job was queued.")
+            with contextlib.suppress(ClusterError):  # the job is queued
+                self._tidy(delivery)
         except BaseException:  # Ctrl-C, too: nobody knows its name yet
             self._remove(made.name)
             raise
-        with contextlib.suppress(ClusterError):  # the job is queued
-            self._tidy(delivery)
         return made.name
 
     def _queue(self, setting: Setting, made: render.Made) -> None:
@@ -135,33 +138,31 @@ class Queue:
         self,
         setting: Setting,
         environment: Environment,
-        machine: str,
+        kinds: Sequence[str],
+        several: bool,
         delivery: Delivery,
         place: str,
         emit: Emit,
     ) -> None:
-        """Built where the archive is not there yet: once for all jobs of the same lock."""
+        """Built where the archive is not there yet: once for all jobs of the same lock. `several`: the
+        cluster has more than one kind of node.
+        """
         base.check(setting.options, environment)
-        kinds = [machine] if machine else sorted(self._machines())
         if all(delivery.has(archives.placed(setting, environment, kind)) for kind in kinds):
             return
         key = f"environment/{environment.name}"
         began = time.monotonic()
         emit(Event(key, "started", "building what your code needs, once"))
         raiser = Raiser(self._cluster, lambda: None)
-        for kind in kinds if len(kinds) > 1 else [machine]:
-            parts = desired.of_stack(setting, archives.builder(setting, environment, kind))
+        for kind in kinds:
+            parts = desired.of_stack(setting, archives.builder(setting, environment, kind if several else ""))
             raiser.run_job(parts, key, archives.BUILD_SECONDS, emit, place=place, advice=MEND)
         emit(Event(key, "done", "", time.monotonic() - began))
 
-    def _machines(self) -> Iterator[str]:
-        """Kinds that the cluster has; those that Matcha knows where its nodes may not be listed."""
-        try:
-            nodes = self._cluster.found_global(Node)
-        except Forbidden:
-            nodes = []
-        kinds = {str(((n.metadata and n.metadata.labels) or {}).get(archives.MACHINE, "")) for n in nodes}
-        yield from kinds - {""} or {"amd64"}
+    def _machines(self) -> frozenset[str]:
+        """Kinds of all nodes, those included that take no pods now."""
+        labels = ((n.metadata and n.metadata.labels) or {} for n in self._cluster.found_global(Node))
+        return frozenset(each[archives.MACHINE] for each in labels if archives.MACHINE in each)
 
     def _tidy(self, delivery: Delivery) -> None:
         """What runs that were killed left, and code that nothing runs any more."""
@@ -227,8 +228,8 @@ class Queue:
         return self._secrets.redact(logs.texts(said))
 
     def follow(self, name: str, emit: Emit, *, lines: int) -> Iterator[str]:
-        """Until it is over. A cluster that does not answer, or is busy (as while it is upgraded), is asked again:
-        the job goes on meanwhile.
+        """Until it is over. A cluster that does not answer, or is busy (as while it is upgraded), is asked
+        again: the job goes on meanwhile.
         """
         key, read, told, away = f"job/{name}", dict[str, logs.Read](), "", 0.0
         while True:
@@ -274,11 +275,14 @@ def _of(job: Job, pods: Sequence[Pod]) -> list[Pod]:
     return [pod for pod in pods if (pod.metadata.labels or {}).get("job-name") == name]  # type: ignore[union-attr]
 
 
-def _one(machines: frozenset[str]) -> str:
-    """The kind of node to run on, where there are several; an environment is for one."""
-    if len(machines) < 2:
-        return ""
-    return "amd64" if "amd64" in machines else min(machines)
+def _kinds(taking: frozenset[str], there: frozenset[str]) -> tuple[str, list[str]]:
+    """The kind of node to run on, empty for any, and those that its environment is built for. `taking`: kinds
+    that take the job, none where that is not known; `there`: kinds that the cluster has.
+    """
+    if not taking:
+        return "", sorted(there) or ["amd64"]
+    one = "amd64" if "amd64" in taking else min(taking)
+    return one if there - {one} else "", [one]
 
 
 def _told(packed: packing.Packed) -> str:
