@@ -89,15 +89,15 @@ def run_remote(
         say(name)
         emit(Event(f"job/{name}", "note", f"Queued. Its log: matcha jobs logs {name} --follow"))
         return 0
-    emit(Event(f"job/{name}", "note", f"{name} is queued, and goes on without this terminal."))
     try:
+        emit(Event(f"job/{name}", "note", f"{name} is queued, and goes on without this terminal."))
         # Closed before Ctrl-C is heeded: nothing is deployed for a job that is being ended.
         with contextlib.closing(followed(opened, queue, name, opened.target.name, emit, lines=-1)) as lines:
             for line in lines:
                 say(line)
     except KeyboardInterrupt:
         emit(Event(f"job/{name}", "note", f"Ending {name}."))
-        queue.cancel(name)
+        _end(queue, name)
         raise
     except NotFound:
         raise
@@ -105,6 +105,18 @@ def run_remote(
         error.resolution = f"matcha jobs logs {name} --follow"  # the job itself goes on
         raise
     return _ended(queue.job(name), emit)
+
+
+def _end(queue: JobQueue, name: str) -> None:
+    """Raises MatchaError, saying that the job may go on."""
+    try:
+        queue.cancel(name)
+    except NotFound:
+        return
+    except MatchaError as error:
+        error.message = f"{name} could not be ended, and may go on. {error.message}"
+        error.resolution = f"matcha jobs cancel {name}"
+        raise
 
 
 def followed(
