@@ -53,14 +53,25 @@ def make(data: Path, order: Mapping[str, Any], kept: Kept) -> dict[str, Any] | N
 
 
 def _answer(order: Mapping[str, Any], body: bytes) -> dict[str, Any]:
-    """Asked for twice: its node may have been taken away."""
-    for _ in range(TRIES):
-        _await(order["apart"])
+    """Asked for twice: its node may have been taken away. What this window itself has ended so often that it
+    is not started again soon is no reason for the others to wait, so that is Failed, and not Away.
+    """
+    for ended in range(TRIES):
+        try:
+            _await(order["apart"])
+        except Away:
+            if ended:
+                raise _cut("in the middle of this one, and is not back", order) from None
+            raise
         with contextlib.suppress(Cut):
             return _ask(order["apart"], order["token"], body)
+    raise _cut(f"{TRIES} times in the middle of this one", order)
+
+
+def _cut(when: str, order: Mapping[str, Any]) -> Failed:
     most = order["rules"]["work_memory_mb"]
-    raise Failed(
-        f"What makes windows was ended {TRIES} times in the middle of this one, most likely for its memory. "
+    return Failed(
+        f"What makes windows was ended {when}, most likely for its memory. "
         f"It may use {most} MiB: work-memory-mb of monitoring in matcha.yaml."
     )
 
