@@ -85,11 +85,10 @@ def _condition(
     ended: ContainerStateTerminated | None,
 ) -> tuple[JobCondition, str, str]:
     verdict = why.judge_job(job, pods, events)
-    if by := notes.get(CANCELLED):
-        over = verdict.condition in ("present", "failed")
-        return ("cancelled" if over else "running", f"cancelled by {by}", "")
-    if verdict.condition == "present":
+    if verdict.condition == "present":  # also where it was cancelled a moment too late
         return "succeeded", "", ""
+    if by := notes.get(CANCELLED):
+        return ("cancelled" if verdict.condition == "failed" else "running", f"cancelled by {by}", "")
     if verdict.condition == "failed" and verdict.hope == "never":
         return ("failed", *_failure(job, pods, verdict, ended))
     pod = newest(pods)
