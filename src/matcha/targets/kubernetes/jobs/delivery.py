@@ -6,6 +6,7 @@ import contextlib
 import datetime
 import time
 from collections.abc import Callable, Container, Iterator, Mapping
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import IO
 
@@ -17,13 +18,14 @@ from matcha.events import Emit, Event
 from matcha.targets.kubernetes.cluster import Cluster
 from matcha.targets.kubernetes.inside.matcha_pod import archive, multipart, relay
 from matcha.targets.kubernetes.inside.matcha_pod.ending import Code, Deadline, Failed, Progress, hushed
-from matcha.targets.kubernetes.inside.matcha_pod.s3 import Asked, Place, Store
+from matcha.targets.kubernetes.inside.matcha_pod.s3 import Answer, Asked, Place, Store
 from matcha.targets.kubernetes.secrets import values
 from matcha.targets.kubernetes.setting import Setting
 
 SECONDS = 900.0  # for an upload
 AGE = 7 * 86400.0  # seconds after which code that no job uses is removed
 CHUNK = 1 << 20
+OTHERS_SECONDS, POLL = 300.0, 1.0  # for an upload of somebody else
 
 
 class Delivery:
@@ -57,19 +59,27 @@ class Delivery:
 
     def has(self, address: str) -> bool:
         with self._telling("looking for what is there"):
-            try:
-                self._store.ask(Asked("HEAD", Place.of(address)))
-            except Failed as error:
-                if error.code != Code.MISSING:
-                    raise
-                return False
-            return True
+            return self._head(address) is not None
+
+    def _head(self, address: str) -> Answer | None:
+        try:
+            return self._store.ask(Asked("HEAD", Place.of(address)))
+        except Failed as error:
+            if error.code != Code.MISSING:
+                raise
+            return None
+
+    def _has_fresh(self, address: str) -> bool:
+        """Brought so lately that it is there when the job begins, whoever tidies meanwhile."""
+        found = self._head(address)
+        return found is not None and time.time() - _modified(found) < AGE / 2
 
     def put_code(self, file: Path, digest: str, emit: Emit) -> str:
-        """Where it lies then. The same code is brought once."""
+        """Where it lies then. The same code is brought once, and again before it is as old as what goes."""
         address = f"{self._where}/jobs/code-{digest[:32]}.tar.gz"
-        if self.has(address):
-            return address
+        with self._telling("looking for what is there"):
+            if self._has_fresh(address):
+                return address
         size = file.stat().st_size
 
         def told(done: int) -> None:
@@ -84,8 +94,19 @@ class Delivery:
         with self._telling("bringing the code there"), file.open("rb") as source:
             sums = archive.Hashed(source, Progress("", size)).to_end()
             source.seek(0)
-            multipart.upload(self._store, Place.of(address), _chunks(source, told), sums)
+            try:
+                multipart.upload(self._store, Place.of(address), _chunks(source, told), sums)
+            except Failed as error:
+                # Of two at once, the later one ends the other's, and brings the same there.
+                if error.reason != "NoSuchUpload" or not self._comes(address):
+                    raise
         return address
+
+    def _comes(self, address: str) -> bool:
+        end = time.monotonic() + OTHERS_SECONDS
+        while not (found := self._has_fresh(address)) and time.monotonic() < end:
+            time.sleep(POLL)
+        return found
 
     def drop_code(self, used: set[str]) -> None:
         """What is older than a week and in no use goes; only an answer that says both counts."""
@@ -129,6 +150,14 @@ def _chunks(source: IO[bytes], told: Callable[[int], None]) -> Iterator[bytes]:
         yield chunk
         done += len(chunk)
         told(done)
+
+
+def _modified(head: Answer) -> float:
+    """0 where the store does not say."""
+    try:
+        return parsedate_to_datetime(head.headers.get("last-modified", "")).timestamp()
+    except (TypeError, ValueError):
+        return 0.0
 
 
 def _unix(when: str) -> float:
