@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import stat
+import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 
 from matcha.api import _steps
 from matcha.components.zenml.orchestrator.inside.matcha_steps import demands, line, order
-from matcha.errors import BadInput
+from matcha.errors import BadInput, MatchaError
 from matcha.job import memory_bytes
 
 DIAMOND = {"load": [], "left": ["load"], "right": ["load"], "add": ["left", "right"]}
@@ -152,6 +153,16 @@ def test_the_line_is_of_this_user_alone() -> None:
     with _steps.answering(Told()) as address:
         assert stat.S_IMODE(address.parent.stat().st_mode) == 0o700
     assert not address.parent.exists()
+
+
+def test_a_folder_whose_name_is_too_long_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    long = tmp_path / ("x" * 120)
+    long.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(long))
+    with pytest.raises(MatchaError, match="too long") as told, _steps.answering(Told()):
+        pass
+    assert told.value.resolution.startswith("TMPDIR=/tmp ")
+    assert not list(long.iterdir())
 
 
 def test_who_hangs_up_has_the_job_ended_and_hears_of_it() -> None:

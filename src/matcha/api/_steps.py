@@ -96,7 +96,7 @@ def answering(doing: Doing) -> Iterator[Path]:
         callers: list[threading.Thread] = []
         lines: list[socket.socket] = []
         try:
-            listener.bind(str(address))
+            _bind(listener, address)
             listener.listen()
             threading.Thread(target=_accept, args=(listener, doing, callers, lines), daemon=True).start()
             yield address
@@ -110,6 +110,17 @@ def answering(doing: Doing) -> Iterator[Path]:
             until = time.monotonic() + CLOSING_SECONDS
             for caller in callers:
                 caller.join(max(0.0, until - time.monotonic()))
+
+
+def _bind(listener: socket.socket, address: Path) -> None:
+    """Sockets have short names: some hundred characters with their folders."""
+    try:
+        listener.bind(str(address))
+    except OSError as error:
+        raise MatchaError(
+            f"The steps of the pipeline cannot be led from {address.parent}: {error.strerror or error}.",
+            resolution="TMPDIR=/tmp matcha run --pipeline -- ...",
+        ) from error
 
 
 def _accept(
