@@ -24,6 +24,7 @@ AFTER_SECONDS = 600.0
 BEGAN, SAMPLER = "MATCHA_JOB_BEGAN", "MATCHA_JOB_SAMPLER"  # variables of the command: as `after` takes them
 QUIET = ("done", "logged", "exists", "no-dataset")
 NOT_FOUND, NOT_EXECUTABLE = 127, 126
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -33,7 +34,9 @@ def main(arguments: Sequence[str]) -> int:
     sampler = before[1] if before[:1] == ["--after"] else ""
     os.environ.update({BEGAN: str(began), SAMPLER: sampler})
     code = run(command, told)
-    if not told:  # who is told to end has seconds left
+    if not told:  # who is told to end has seconds left, and what the command came to stands
+        for number in ENDING:
+            signal.signal(number, lambda *_: sys.exit(code))
         after(sampler, began)
     return code
 
@@ -58,7 +61,7 @@ def run(command: Sequence[str], told: list[int]) -> int:
         told.append(number)
         child.send_signal(number)
 
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in ENDING:
         signal.signal(number, pass_on)
     code = child.wait()
     return code if code >= 0 else 128 - code

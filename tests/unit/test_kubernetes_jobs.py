@@ -587,6 +587,20 @@ def test_what_comes_after_gets_the_start_and_changes_no_exit_code(tmp_path: Path
     assert work("--after", "later", "--", "true", cwd=tmp_path).returncode == 0
 
 
+def test_a_command_that_is_over_stays_so_when_its_node_is_drained(tmp_path: Path) -> None:
+    """While its training data is sampled: it would begin anew otherwise."""
+    (tmp_path / "later.py").write_text("import time; open('asked', 'w'); time.sleep(60)")
+    command = [sys.executable, "-m", "matcha.worker", "--after", "later", "--", "true"]
+    child = subprocess.Popen(command, cwd=tmp_path)
+    try:
+        until((tmp_path / "asked").exists, 20)
+        child.terminate()
+        assert child.wait(20) == 0
+    finally:
+        child.kill()
+        child.wait()
+
+
 def test_who_is_hushed_says_nothing_and_others_do(capsys: pytest.CaptureFixture[str]) -> None:
     """A thread that looks for requests must not swallow the log that another one prints."""
     inside, done = threading.Event(), threading.Event()

@@ -94,7 +94,7 @@ def sizes(**settings: Any) -> dict[str, Any]:
 
 def test_a_size_is_what_was_set_alone() -> None:
     assert sizes() == {}
-    assert sizes(gpu_count=0) == {}
+    assert sizes(gpu_count=0) == {"gpu": 0}  # none, whatever --gpu says of the others
     assert sizes(gpu_count=2, cpu_count=0.5, memory="16GiB") == {"gpu": 2, "cpu": 0.5, "memory": "16Gi"}
 
 

@@ -9,7 +9,7 @@ from typing import Any
 def demand(settings: Any) -> dict[str, Any]:
     """Of what was set alone: `gpu`, `cpu` and `memory` of a job."""
     found = {
-        "gpu": settings.gpu_count or None,
+        "gpu": settings.gpu_count,
         "cpu": settings.cpu_count,
         "memory": memory(settings.memory) if settings.memory else None,
     }
