@@ -253,6 +253,7 @@ def test_the_command_has_one_try_and_a_lost_node_is_none(stack: Setting, environ
     assert ended.onExitCodes and (ended.action, ended.onExitCodes.containerName) == ("FailJob", "witness")
     assert (ended.onExitCodes.operator, ended.onExitCodes.values) == ("In", [86])
     assert [r.onExitCodes.containerName for r in before if r.onExitCodes] == ["environment", "code"]
+    assert job.spec.ttlSecondsAfterFinished == 24 * 3600  # then it goes, and its Secret with it
 
 
 @pytest.mark.parametrize(
