@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tarfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -470,41 +470,67 @@ def test_a_step_is_told_as_one() -> None:
 # -- how it is followed -------------------------------------------------------------------------------------
 
 
+class Answers:
+    """An API server of one job, whose node hands out no log. `statuses` are those of its next answers."""
+
+    def __init__(self) -> None:
+        self.statuses: list[int] = []
+        self.is_over = True
+        self.pods: list[Pod] = []
+        self.asked_for_log = 0
+        answers = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                status = answers.statuses.pop(0) if answers.statuses else 200
+                said = answers.said(self.path)
+                if self.path.split("?")[0].endswith("/log"):
+                    answers.asked_for_log += 1
+                    status = 500
+                if status != 200:
+                    said = {"kind": "Status", "status": "Failure", "message": "no", "code": status}
+                raw = json.dumps(said).encode()
+                self.send_response(status)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(raw)))
+                self.end_headers()
+                self.wfile.write(raw)
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
+
+    def said(self, path: str) -> Any:
+        if "/jobs/" not in path:
+            return {"kind": "PodList", "metadata": {}, "items": [pod.to_dict() for pod in self.pods]}
+        found = {
+            **job(*([COMPLETE] if self.is_over else [])).to_dict(),
+            "apiVersion": "batch/v1",
+            "kind": "Job",
+        }
+        found["metadata"] |= {
+            "labels": {"app.kubernetes.io/managed-by": "matcha", "app.kubernetes.io/name": "job"}
+        }
+        return found
+
+
 @pytest.fixture
-def answers() -> Iterator[tuple[list[int], str]]:
-    """Statuses of an API server's next answers, of a job that is over; and its address."""
-    statuses: list[int] = []
-    labels = {"app.kubernetes.io/managed-by": "matcha", "app.kubernetes.io/name": "job"}
-    one = {**job(COMPLETE).to_dict(), "apiVersion": "batch/v1", "kind": "Job"}
-    one["metadata"] |= {"labels": labels}
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            status = statuses.pop(0) if statuses else 200
-            said: Any = one if "/jobs/" in self.path else {"kind": "PodList", "metadata": {}, "items": []}
-            if status != 200:
-                said = {"kind": "Status", "status": "Failure", "message": "no", "code": status}
-            raw = json.dumps(said).encode()
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(raw)))
-            self.end_headers()
-            self.wfile.write(raw)
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-        yield statuses, f"http://127.0.0.1:{server.server_address[1]}"
-        close_all()
-        server.shutdown()
+def answers(monkeypatch: pytest.MonkeyPatch) -> Iterator[Answers]:
+    monkeypatch.setattr(queue, "POLL", 0.01)
+    made = Answers()
+    threading.Thread(target=made.server.serve_forever, args=(0.02,), daemon=True).start()
+    yield made
+    close_all()
+    made.server.shutdown()
+    made.server.server_close()
 
 
-def followed(url: str, tmp_path: Path) -> list[str]:
-    """What is said besides the job's log."""
+def followed(answers: Answers, tmp_path: Path, then: Callable[[str], object] = bool) -> list[str]:
+    """What is said besides the job's log, which is empty; `then` gets each as it is said."""
     kubeconfig = tmp_path / "kubeconfig"
-    known_here: Any = {"cluster": {"server": url}, "name": "c"}
+    known_here: Any = {"cluster": {"server": answers.url}, "name": "c"}
     context: Any = {"context": {"cluster": "c", "user": "u"}, "name": "here"}
     user: Any = {"name": "u", "user": {"token": "t"}}
     kubeconfig.write_text(
@@ -513,27 +539,52 @@ def followed(url: str, tmp_path: Path) -> list[str]:
         )
     )
     reached = cluster(kubeconfig, "ml", sleep=lambda _: None)
-    told: list[Event] = []
+    told: list[str] = []
+
+    def heard(event: Event) -> None:
+        told.append(event.message)
+        then(event.message)
+
     unused: Any = None
-    assert list(queue.Queue(reached, unused, Secrets(reached)).follow("t-1", told.append, lines=-1)) == []
-    return [event.message for event in told]
+    assert list(queue.Queue(reached, unused, Secrets(reached)).follow("t-1", heard, lines=-1)) == []
+    return told
 
 
-def test_a_cluster_that_is_busy_for_long_is_asked_again(
-    answers: tuple[list[int], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(queue, "POLL", 0.01)
-    statuses, url = answers
-    statuses += [503] * 12 + [429] * 6
-    assert "the cluster does not answer; the job goes on" in followed(url, tmp_path)
-    assert not statuses
+def test_a_cluster_that_is_busy_for_long_is_asked_again(answers: Answers, tmp_path: Path) -> None:
+    answers.statuses += [503] * 12 + [429] * 6
+    assert "the cluster does not answer; the job goes on" in followed(answers, tmp_path)
+    assert not answers.statuses
 
 
-def test_a_cluster_that_refuses_is_not(answers: tuple[list[int], str], tmp_path: Path) -> None:
-    statuses, url = answers
-    statuses += [403]
+def test_a_cluster_that_refuses_is_not(answers: Answers, tmp_path: Path) -> None:
+    answers.statuses += [403]
     with pytest.raises(ClusterError, match="not"):
-        followed(url, tmp_path)
+        followed(answers, tmp_path)
+
+
+def test_a_job_whose_machine_is_lost_is_followed_further(answers: Answers, tmp_path: Path) -> None:
+    """Its log cannot be had meanwhile: the API server says so with the status of a mistake of its own."""
+    answers.is_over, answers.pods = False, [pod(RUNNING)]
+
+    def go_on(said: str) -> None:
+        if said == "n1 does not hand out its log":  # it is missed now, and its pod is to go
+            answers.pods = [pod(RUNNING, leaving=True)]
+        elif "kubectl delete node n1" in said:  # which somebody did; it ran elsewhere since
+            answers.is_over, answers.pods = True, []
+
+    told = followed(answers, tmp_path, go_on)
+    assert told[0] == "runs on n1"
+    assert [said for said in told if "does not answer" in said] == []
+    assert "kubectl delete node n1" in told[-1]
+
+
+def test_of_a_job_that_is_over_a_log_that_is_gone_is_not_waited_for_long(
+    answers: Answers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queue, "UNHEARD", 0.1)
+    answers.pods = [pod(ended(0))]
+    followed(answers, tmp_path)
+    assert answers.asked_for_log > 1
 
 
 # -- the first process of a job -----------------------------------------------------------------------------

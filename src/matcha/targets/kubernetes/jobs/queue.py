@@ -38,6 +38,7 @@ from matcha.targets.kubernetes.store import ClusterStore
 MARKS = {**MINE, NAME: JOB}
 POLL = 1.0
 AWAY = 3600.0  # seconds for which a cluster that does not answer is asked again: a laptop sleeps
+UNHEARD = 60.0  # seconds for which the log of a job that is over is asked for where its node does not answer
 UNUSED = 600.0  # seconds after which a secret without its job belongs to a run that was killed
 
 
@@ -229,10 +230,11 @@ class Queue:
 
     def follow(self, name: str, emit: Emit, *, lines: int) -> Iterator[str]:
         """Until it is over. A cluster that does not answer, or is busy (as while it is upgraded), is asked
-        again: the job goes on meanwhile.
+        again, and so is a node that does not hand out the log: the job goes on meanwhile, or starts again.
         """
-        key, read, told, away = f"job/{name}", dict[str, logs.Read](), "", 0.0
+        key, read, told, silence = f"job/{name}", dict[str, logs.Read](), "", _Silence()
         while True:
+            found = None
             try:
                 found, pods = self.status(name), self._pods(name)
                 pod = telling.newest(pods)
@@ -241,22 +243,18 @@ class Queue:
                         emit(Event(key, "done", f"runs on {found.node}"))
                     for line in self._lines(pod, read, lines):
                         yield self._secrets.redact([line])[0]
-                        away = 0.0
                 if found.condition in OVER:
                     return
-                away = 0.0
+                silence = _Silence()
+                said = found.detail or found.condition
             except ClusterError as error:
-                if error.status and error.status not in BUSY:
-                    raise
-                away = away or time.monotonic()
-                if time.monotonic() - away > AWAY:
-                    raise
-                emit(Event(key, "progress", "the cluster does not answer; the job goes on"))
-                time.sleep(POLL)
-                continue
-            if found.detail != told and (not read or found.condition == "queued"):
-                told = found.detail
-                emit(Event(key, "progress", told or found.condition))
+                if silence.is_over(found, error):
+                    return
+                said = _unheard(found)
+            if said != told:
+                told = said
+                if said != "running" or not read:
+                    emit(Event(key, "progress", said))
             time.sleep(POLL)
 
     def _lines(self, pod: Pod, read: dict[str, logs.Read], lines: int) -> Iterator[str]:
@@ -268,6 +266,34 @@ class Queue:
                 yield from read[uid].further(logs.last_lines(self._cluster, pod, status, max(lines, 1)))
                 read[uid].cut_off()
         yield from logs.read_on(self._cluster, pod, status, read[uid])
+
+
+class _Silence:
+    """Of the cluster, or of the pod's node alone, since when."""
+
+    def __init__(self) -> None:
+        self._cluster = self._node = 0.0
+
+    def is_over(self, found: JobStatus | None, error: ClusterError) -> bool:
+        """Whether there is nothing to wait for any more. Raises `error` where waiting does not help. `found`:
+        what the cluster said of the job a moment ago, None where it does not answer.
+        """
+        if error.status and error.status not in BUSY:
+            raise error
+        now = time.monotonic()
+        if found is not None:
+            self._cluster, self._node = 0.0, self._node or now
+            return found.condition in OVER and now - self._node > UNHEARD
+        self._cluster = self._cluster or now
+        if now - self._cluster > AWAY:
+            raise error
+        return False
+
+
+def _unheard(found: JobStatus | None) -> str:
+    if found is None:
+        return "the cluster does not answer; the job goes on"
+    return found.detail or f"{found.node} does not hand out its log"
 
 
 def _of(job: Job, pods: Sequence[Pod]) -> list[Pod]:
