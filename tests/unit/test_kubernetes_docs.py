@@ -48,14 +48,16 @@ def test_the_page_names_every_container_that_may_use_more_than_twice_its_memory(
 
 
 def test_the_page_names_the_pod_that_may_use_more_of_a_nodes_disk() -> None:
-    assert "a pod that takes more than 10Gi is evicted, the one\nof the nightly dump at more than twice" in (
+    assert "a pod that takes more than 10Gi is\nevicted, a builder at more than 24Gi" in (
         PAGE.read_text(encoding="utf-8")
     )
     limits = {
         each["name"]: each["resources"]["limits"]["ephemeral-storage"]
         for each in _containers(KubernetesOptions(database_size="8Gi"))
     }
-    assert {name for name, limit in limits.items() if limit != "10Gi"} == {"dump", "upload"}
+    more = {name for name, limit in limits.items() if limit != "10Gi"}
+    assert more == {"dump", "upload", "environment-builder"}
+    assert limits["environment-builder"] == "24Gi"
     assert limits["dump"] == limits["upload"] == "16384Mi"
 
 

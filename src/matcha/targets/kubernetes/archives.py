@@ -50,6 +50,7 @@ LOCK = "/matcha/lock/requirements.lock"
 MACHINE = "kubernetes.io/arch"  # label of nodes
 # The largest environment of Matcha's own takes 934 MB and packs to 308 MB; PyTorch's with CUDA 8 GB and more.
 UNPACKED, BUILT = "3Gi", "4Gi"
+BUILT_LIMIT = "24Gi"  # while it is packed it is there twice
 BUILD_SECONDS = 3600
 _KERNELS = {"amd64": "x86_64", "arm64": "aarch64"}
 
@@ -159,7 +160,9 @@ def _build(setting: Setting, environment: Environment) -> Container:
             *("--deadline", str(BUILD_SECONDS - 300)),  # before the Job's own, which would hide the reason
         ],
         env=[*variables(setting), *indexes],
-        resources=resources(Resources(cpu=0.5, memory=512), memory_limit=2048, disk=BUILT),
+        resources=resources(
+            Resources(cpu=0.5, memory=512), memory_limit=2048, disk=BUILT, disk_limit=BUILT_LIMIT
+        ),
         volumeMounts=[
             SCRATCH[1],
             code.mount("pod-code", POD_CODE),
