@@ -27,6 +27,7 @@ from lightkube.models.core_v1 import (
     ContainerStatus,
     NodeSpec,
     NodeStatus,
+    ObjectReference,
     PodCondition,
     PodSpec,
     PodStatus,
@@ -35,6 +36,7 @@ from lightkube.models.core_v1 import (
 )
 from lightkube.models.meta_v1 import ObjectMeta
 from lightkube.resources.batch_v1 import Job
+from lightkube.resources.core_v1 import Event as ClusterEvent
 from lightkube.resources.core_v1 import Node, Pod
 
 from matcha.access import Output
@@ -144,6 +146,15 @@ def test_more_than_code_is_refused_with_the_largest_named(tmp_path: Path) -> Non
     assert "35.2 KiB" in told.value.message
     named = [line.split()[-1] for line in told.value.details.splitlines()[1:]]
     assert named == ["8.bin", "7.bin", "6.bin", "5.bin", "4.bin"]
+
+
+def test_the_size_is_told(tmp_path: Path) -> None:
+    root = tmp_path / "project"
+    write(root, {"a.py": "x" * 3 * 2**20, "b.py": ""})
+    (root / "gone").symlink_to("nowhere")
+    told = queue._told(packing.pack(root, {}, tmp_path / "code.tar.gz"))
+    assert told.startswith("Your code: 2 files, 3.0 MiB, ")
+    assert "they lead nowhere: gone." in told
 
 
 @pytest.mark.parametrize("there", ["../outside.txt", "../elsewhere", "/etc/hostname", ".", "../project"])
@@ -451,6 +462,16 @@ def test_a_job_is_told_as_it_is(one: Job, pods: Any, condition: str, code: int, 
 def test_what_no_job_may_do_is_left_out() -> None:
     found = telling.status(job(), [pod(None, node="", conditions=[UNFIT])])
     assert found.detail == "no node takes it: 0/1 nodes are available: 1 Insufficient cpu"
+
+
+def test_a_node_that_is_added_for_a_job_is_told() -> None:
+    waiting = pod(None, node="", conditions=[UNFIT])
+    about = ObjectReference(kind="Pod", name="t-1-a")
+    grows = ClusterEvent(
+        metadata=ObjectMeta(name="e"), involvedObject=about, reason="TriggeredScaleUp", lastTimestamp=WHEN
+    )
+    found = telling.status(job(), [waiting], [grows])
+    assert (found.condition, found.detail.partition(":")[0]) == ("queued", "waiting for a new node")
 
 
 def test_who_needs_more_memory_is_told_how_to_ask() -> None:
