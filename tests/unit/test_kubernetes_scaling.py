@@ -115,11 +115,11 @@ class Contended:
 
     namespace = "ns"
 
-    def __init__(self, there: Deployment) -> None:
+    def __init__(self, there: Any) -> None:
         self.there = there
         self.applied: list[Any] = []
 
-    def get(self, _: Any, name: str) -> Deployment:
+    def get(self, _: Any, name: str) -> Any:
         return self.there
 
     def own(self, found: Any, fields: Any) -> None:
