@@ -145,6 +145,23 @@ def test_who_may_not_list_pods_is_told(pods: Pods, options: KubernetesOptions) -
         pass
 
 
+class Once(dict[str, int]):
+    """What is refused one time."""
+
+    def get(self, key: str, default: Any = None) -> Any:
+        return self.pop(key, default)
+
+
+def test_a_cluster_that_is_busy_at_the_moment_is_asked_again(pods: Pods, options: KubernetesOptions) -> None:
+    """Or a deploy would fail by it, with all its models loaded."""
+    pods.put("web-1", "web", {PORT: pods.listen(named("one"))})
+    for status in (429, 503):
+        pods.refuse = Once(pods=status)
+        with each(options, "web", PORT) as found:
+            assert list(found) == ["web-1"]
+        assert not pods.refuse
+
+
 # -- as components see it -----------------------------------------------------------------------------------
 
 

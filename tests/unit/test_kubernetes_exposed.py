@@ -16,6 +16,8 @@ from matcha.targets.kubernetes import KubernetesOptions, desired, network
 from matcha.targets.kubernetes.exposed import objects
 from matcha.targets.kubernetes.exposed.conditions import Parts, judge
 from matcha.targets.kubernetes.exposed.options import Expose
+from matcha.targets.kubernetes.names import MINE
+from matcha.targets.kubernetes.names import NAME as NAMED
 from matcha.targets.kubernetes.resolve import resolve
 from matcha.targets.kubernetes.setting import Setting, setting
 from support.plain import web
@@ -126,6 +128,15 @@ def test_by_what_tls_is_spoken_is_said_once() -> None:
         ]
         assert listener["protocol"] == "HTTPS" and listener["tls"]["mode"] == "Terminate"
         assert listener["tls"]["certificateRefs"][0]["name"] == secret
+
+
+def test_what_a_controller_makes_for_the_gateway_is_not_taken_for_matchas() -> None:
+    """Istio copies a Gateway's own labels where it names none: the stack's policies would close its pods."""
+    found, _ = objects.objects(stack(**MADE))
+    given = found.spec["infrastructure"]["labels"]
+    assert given
+    assert not given.items() & {**MINE, **network.PART_OF}.items()
+    assert given[NAMED] not in [f.server for f in network.flows(stack(**MADE))]
 
 
 def test_a_gateway_of_others_gets_a_route_of_its_own_to_one_listener() -> None:

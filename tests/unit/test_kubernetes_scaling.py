@@ -16,7 +16,10 @@ from matcha import planning, registry
 from matcha.component import Component
 from matcha.service import Database, Probe, Scale, Service
 from matcha.targets.kubernetes import KubernetesOptions, desired, quotas, scaling, several, workloads
+from matcha.targets.kubernetes.cluster import Cluster, ClusterError
+from matcha.targets.kubernetes.names import MANAGER
 from matcha.targets.kubernetes.owners import foreign, released
+from matcha.targets.kubernetes.raising import Raiser
 from matcha.targets.kubernetes.setting import setting
 from matcha.targets.kubernetes.why import Verdict
 
@@ -105,6 +108,39 @@ def test_a_pod_gets_requests_once_it_is_ready_and_is_given_the_time() -> None:
 
 
 # -- whose the number is ------------------------------------------------------------------------------------
+
+
+class Contended:
+    """A cluster in which somebody else is always faster: what Matcha owns never changes."""
+
+    namespace = "ns"
+
+    def __init__(self, there: Any) -> None:
+        self.there = there
+        self.applied: list[Any] = []
+
+    def get(self, _: Any, name: str) -> Any:
+        return self.there
+
+    def own(self, found: Any, fields: Any) -> None:
+        raise ClusterError("It has changed meanwhile.", status=409)
+
+    def apply(self, obj: Any, **_: Any) -> Any:
+        self.applied.append(obj)
+        return obj
+
+
+def test_a_number_is_left_to_the_autoscaler_or_nothing_is_applied() -> None:
+    """Or all replicas but one would end."""
+    wanted = rendered(server(scale=Scale(min=2, max=6)))["Deployment"]
+    there = rendered(server(scale=Scale(min=2, max=2)))["Deployment"].to_dict()
+    owned = {"manager": MANAGER, "operation": "Apply", "fieldsV1": {"f:spec": {"f:replicas": {}}}}
+    there["metadata"]["managedFields"] = [owned]
+    raiser = Raiser(Cluster(KubernetesOptions()), lambda: None, mine={desired.ref(wanted)})
+    raiser._cluster = contended = Contended(Deployment.from_dict(there))  # type: ignore[assignment]
+    with pytest.raises(ClusterError, match="changed meanwhile"):
+        raiser.apply([wanted])
+    assert contended.applied == []
 
 
 def test_a_number_that_matcha_does_not_say_is_nobodys_change() -> None:

@@ -362,3 +362,31 @@ def test_buckets_forget_those_that_were_not_heard_of_longest() -> None:
     assert buckets.wait("c") == 0.0
     assert buckets.wait("a") == 1.0
     assert buckets.wait("b") == 0.0
+
+
+def test_a_file_that_cannot_be_read_now_takes_nothing_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No file can be opened, or it is looked for in the moment in which it is replaced."""
+    (file := tmp_path / "tokens").write_text(text(record(EVERY), serial=3))
+    tokens = Tokens(now=lambda: NOW)
+    usual, trouble = Path.read_bytes, iter([None, OSError(24, "Too many open files"), FileNotFoundError()])
+    asked: list[object] = []
+
+    def read(path: Path) -> bytes:
+        asked.append(error := next(trouble, None))
+        if error is not None:
+            raise error
+        return usual(path)
+
+    monkeypatch.setattr(Path, "read_bytes", read)
+    monkeypatch.setattr(Tokens, "drop", lambda _: pytest.fail("all tokens are gone"))
+
+    async def scene() -> None:
+        following = asyncio.create_task(follow(file, tokens, every=0.01))
+        await _until(lambda: len(asked) >= 5 or following.done())
+        assert not following.done()
+        following.cancel()
+
+    asyncio.run(scene())
+    assert tokens.right(f"Bearer {EVERY}") is not None

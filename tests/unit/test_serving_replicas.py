@@ -235,6 +235,21 @@ def test_fewer_at_most_than_at_least_are_refused() -> None:
 # A process of its own
 
 
+@pytest.mark.parametrize(
+    ("own", "meant"),
+    [
+        ({}, Scale(min=2, max=5)),
+        ({"max_replicas": 1}, Scale(min=1, max=1)),
+        ({"max_replicas": 9}, Scale(min=2, max=9)),
+        ({"min_replicas": 7}, Scale(min=7, max=7)),
+    ],
+)
+def test_a_number_of_its_own_counts_before_those_of_all(own: dict[str, int], meant: Scale) -> None:
+    alone = msgspec.structs.replace(MOVIE, dedicated=True, settings=own)
+    _, process = MLServer(options(min_replicas=2, max_replicas=5)).services((alone,))
+    assert process.scale == meant
+
+
 def test_a_dedicated_model_has_a_process_that_serves_no_other() -> None:
     alone = msgspec.structs.replace(
         MOVIE, dedicated=True, settings={"sample": 0.5, "min_replicas": 4, "cpu": 1.5, "memory_mb": 900}

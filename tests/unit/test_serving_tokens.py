@@ -112,6 +112,20 @@ def test_where_nobody_can_be_asked_the_role_is_named(access: Replicated) -> None
     assert component().take_tokens(access, TOKENS) == ()
 
 
+def test_a_server_that_lets_no_application_in_needs_no_tokens(access: Replicated) -> None:
+    closed = Replica(404)
+    access.found = {"closed": closed.url}
+    assert component().take_tokens(access, TOKENS) == ()
+    closed.close()
+
+
+def test_what_keeps_servers_from_being_told_is_no_error(tmp_path: Path) -> None:
+    """The token is kept by then, and was shown to nobody yet."""
+    nothing = Replicated(tmp_path)  # without the secret that servers ask for
+    nothing.found = {"well": "http://127.0.0.1:9"}
+    assert component().take_tokens(nothing, TOKENS) == ("model-deployer",)
+
+
 def test_a_target_without_replicas_has_one(tmp_path: Path, two: tuple[Replica, Replica]) -> None:
     access = FolderAccess(tmp_path, {"model-deployer": two[0].url})
     access.keep_secret("serving-token", "t")

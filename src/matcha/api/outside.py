@@ -138,17 +138,20 @@ def _keep(
     opened: Project, holder: Exposing, before: Tokens, after: Sequence[Token], emit: Emit
 ) -> Sequence[str]:
     """Kept first, so that whatever ends this, servers come to it; names of those that were not told at once.
+    Whom to tell is known before: a token that is kept is shown, whatever comes then.
 
     Serials follow the clock: they rise also where somebody took the list away, and another one begins.
     """
     serial = max(before.serial + 1, int(time.time() * 1000))
     changed = Tokens(serial=serial, tokens=tuple(after))
+    access = opened.access() if opened.state().phase != "stopped" else None
     holder.keep_tokens(changed)
-    if not holder.exposed() or opened.state().phase == "stopped":
+    servers = [c for c in opened.components if isinstance(c, TokenServer)]
+    if access is None or not servers:
         return ()  # nobody listens
-    server, _ = _server(opened)
+    # Also where the stack file exposes nothing any more: until `provision` servers let applications in.
     emit(Event("tokens", "progress", "telling the model server"))
-    return server.take_tokens(opened.access(), changed)
+    return [name for server in servers for name in server.take_tokens(access, changed)]
 
 
 def _notes(silent_ones: Sequence[str]) -> tuple[str, ...]:

@@ -127,6 +127,8 @@ class MLServer(Component):
         usual = _options(self.options)
         least = room.get("min_replicas", usual.min_replicas)
         most = room.get("max_replicas", usual.max_replicas) or least
+        if "min_replicas" not in room:  # then its own most is what was meant
+            least = min(least, most)
         return Service(
             # Live, and not ready: a server that loads models is not ill, and must not be restarted for it.
             health=Probe(path="/v2/health/live", ready="/matcha/ready"),

@@ -25,6 +25,7 @@ PATH = "/matcha/deployments"
 FLUSH_PATH = "/matcha/flush"
 TOKENS_PATH = "/matcha/tokens"
 TELL_SECONDS = 5.0
+NOWHERE = 404  # of a server that lets no application in, and needs no tokens
 READY_PATH = "/matcha/ready"
 SECONDS = 1800.0  # a model may be gigabytes; the server itself limits how long one loads
 START_SECONDS = 60.0  # until it answers: a server that ended is started again
@@ -227,22 +228,24 @@ def take_tokens(access: Access, role: str, tokens: Tokens) -> tuple[str, ...]:
     """Names of replicas that did not take them; the role where none could be asked."""
     import httpx  # noqa: PLC0415
 
-    headers, content = authorized(access), msgspec.json.encode(tokens)
+    content = msgspec.json.encode(tokens)
 
-    def put(url: str) -> bool:
+    def put(url: str, headers: Mapping[str, str]) -> bool:
         try:
             answer = httpx.put(
                 f"{url}{TOKENS_PATH}", content=content, headers=headers, timeout=TELL_SECONDS, trust_env=False
             )
         except httpx.HTTPError:
             return False
-        return answer.is_success
+        return answer.is_success or answer.status_code == NOWHERE
 
     try:
+        headers = authorized(access)
         with replicas(access, role) as found:
-            return tuple(name for name, took in _each(found, put).items() if not took)
+            took = _each(found, lambda url: put(url, headers))
     except (MatchaError, OSError):
         return (role,)
+    return tuple(name for name, it in took.items() if not it)
 
 
 def _each(found: Mapping[str, str], ask: Callable[[str], T]) -> dict[str, T]:

@@ -106,8 +106,10 @@ class Raiser:
             self._mine.discard(ref)
 
     def _leave_number(self, wanted: Any) -> None:
-        """What Matcha no longer says would fall back to one replica with its next apply."""
-        for _ in range(TRIES):
+        """What Matcha no longer says would fall back to one replica with its next apply. Raises ClusterError
+        where that cannot be kept from happening.
+        """
+        for left in reversed(range(TRIES)):
             there = self._cluster.get(Deployment, wanted.metadata.name)
             fields = released(there.to_dict()["metadata"].get("managedFields") or ()) if there else None
             if fields is None:
@@ -115,7 +117,7 @@ class Raiser:
             try:
                 self._cluster.own(there, fields)
             except ClusterError as error:
-                if error.status not in UNSETTLED:
+                if not left or error.status not in UNSETTLED:
                     raise
 
     def _alone(self, wanted: Any, found: Any) -> Any:

@@ -14,7 +14,7 @@ from lightkube.resources.core_v1 import ConfigMap, PersistentVolumeClaim
 
 from matcha.access import Access
 from matcha.component import Tokens
-from matcha.errors import BadInput, NotProvisioned, StateUnreadable, Unfit
+from matcha.errors import BadInput, MatchaError, NotProvisioned, StateUnreadable, Unfit
 from matcha.events import Emit, Event
 from matcha.host.ports import refuse_unknown
 from matcha.job import Demand, JobStatus, RemoteJob
@@ -44,7 +44,7 @@ from matcha.targets.kubernetes import (
     workloads,
 )
 from matcha.targets.kubernetes.access import InsideAccess
-from matcha.targets.kubernetes.cluster import Cluster, ClusterError, Forbidden
+from matcha.targets.kubernetes.cluster import Cluster, Forbidden
 from matcha.targets.kubernetes.described import described, recorded
 from matcha.targets.kubernetes.exposed import objects as exposing
 from matcha.targets.kubernetes.exposed import tokens
@@ -281,11 +281,14 @@ class KubernetesTarget:
         return tokens.read(self._cluster)
 
     def keep_tokens(self, kept: Tokens) -> None:
-        """The pods are touched, as in `refresh`."""
+        """The pods are touched, as in `refresh`: also where the options expose nothing any more. Nothing that
+        comes after the list is kept fails.
+        """
+        listening = [service.name for service in self._known().services if service.outside is not None]
         tokens.keep(self._writing, kept)
-        for service, _ in exposing.doors(self._known()):
-            with contextlib.suppress(ClusterError):  # it is kept, and found within a minute
-                self._writing.touch(service.name, TOUCHED)
+        for name in listening:
+            with contextlib.suppress(MatchaError):  # it is found within a minute
+                self._writing.touch(name, TOUCHED)
 
     def _bring_about(
         self,

@@ -15,6 +15,7 @@ from matcha.service import Port, Service
 from matcha.targets.kubernetes.exposed.kinds import CERTIFICATES, GATEWAYS, Certificate, Gateway, HTTPRoute
 from matcha.targets.kubernetes.exposed.options import Expose
 from matcha.targets.kubernetes.names import INSTANCE, MANAGER, labels
+from matcha.targets.kubernetes.names import NAME as NAMED
 from matcha.targets.kubernetes.setting import Setting
 
 GATEWAY = "gateway"  # the foundation
@@ -73,7 +74,11 @@ def _certificate(expose: Expose, namespace: str) -> Any:
 
 
 def _gateway(expose: Expose) -> Any:
-    """It listens for this host alone, by TLS alone, and takes routes of its own namespace alone."""
+    """It listens for this host alone, by TLS alone, and takes routes of its own namespace alone.
+
+    Some controllers (Istio) give the pods that they make for it the Gateway's labels where it says no others:
+    by these Matcha would take them for its own, stop them, and let nothing in to them.
+    """
     listener = {
         "name": LISTENER,
         "hostname": expose.models,
@@ -85,9 +90,12 @@ def _gateway(expose: Expose) -> Any:
         },
         "allowedRoutes": {"namespaces": {"from": "Same"}},
     }
-    return Gateway(
-        metadata=_metadata(), spec={"gatewayClassName": expose.gateway_class, "listeners": [listener]}
-    )
+    spec = {
+        "gatewayClassName": expose.gateway_class,
+        "infrastructure": {"labels": {NAMED: NAME}},
+        "listeners": [listener],
+    }
+    return Gateway(metadata=_metadata(), spec=spec)
 
 
 def _route(expose: Expose, setting: Setting) -> Any:

@@ -14,7 +14,7 @@ import httpx2
 
 from matcha.host.ports import HOST
 from matcha.targets.kubernetes.forward import local
-from matcha.targets.kubernetes.forward.api import Api
+from matcha.targets.kubernetes.forward.api import Api, Unanswered
 from matcha.targets.kubernetes.forward.config import Config, Forward
 from matcha.targets.kubernetes.forward.connection import PIECE, Connection
 from matcha.targets.kubernetes.forward.log import Log, told
@@ -22,10 +22,11 @@ from matcha.targets.kubernetes.forward.pods import Pod, listed
 from matcha.targets.kubernetes.kubeconfig import load_config
 from matcha.targets.kubernetes.names import selector
 from matcha.targets.kubernetes.options import KubernetesOptions
-from matcha.targets.kubernetes.refusals import ClusterError
+from matcha.targets.kubernetes.refusals import BUSY, ClusterError
 
 LOOK = 3.0  # seconds in which the cluster answers, and says which pods there are
 SIGN_IN = 10.0  # seconds more where a program has to say who the user is
+AGAIN = 0.5  # seconds before the second try
 GOODBYE = 2.0
 T = TypeVar("T")
 
@@ -88,6 +89,18 @@ class _Each:
         return sorted((pod for pod in found if pod.is_running), key=lambda pod: pod.name)
 
     async def _listed(self) -> list[Pod]:
+        """Asked once more where the cluster is busy, or not there at the moment: a deploy stands on it."""
+        try:
+            return await self._asked()
+        except Unanswered as error:
+            if error.status not in BUSY:
+                raise
+        except httpx2.HTTPError:
+            pass
+        await asyncio.sleep(AGAIN)
+        return await self._asked()
+
+    async def _asked(self) -> list[Pod]:
         labels = ",".join(f"{key}={value}" for key, value in selector(self._service).items())
         path = f"/api/v1/namespaces/{self._namespace}/pods"
         return listed(await self._api.get(path, {"labelSelector": labels}, httpx2.Timeout(LOOK)))

@@ -20,6 +20,7 @@ import contextlib
 import logging
 import math
 import re
+import time
 from pathlib import Path
 
 from matcha_web import App, Message, Receive, Scope, Send
@@ -30,6 +31,7 @@ from .leaving import Leaving
 from .tokens import BURST_SECONDS, FAILURES, Buckets, Token, Tokens, Unreadable, listed
 
 LOOK_SECONDS = 5.0  # between two looks at the file
+AGAIN_SECONDS = 0.1
 HEADERS = 16 * 1024  # bytes of a request's line and headers together
 BODY_SECONDS = 60.0  # for a request to arrive
 UNREAD = 256 * 1024  # bytes read of what is refused, so that the client sees the answer
@@ -188,10 +190,16 @@ async def _drain(receive: Receive) -> None:
 
 
 async def follow(file: Path, tokens: Tokens, every: float = LOOK_SECONDS) -> None:
-    """Until it is cancelled. Where the file is taken away, all tokens go with it."""
+    """Until it is cancelled. Where the file is taken away, all tokens go with it; where it cannot be read at
+    the moment, none does.
+    """
     before: bytes | None = None
     while True:
-        found = await asyncio.to_thread(_read, file)
+        try:
+            found = await asyncio.to_thread(_read, file)
+        except OSError as error:
+            logger.error("The list of tokens cannot be read (%s); those that were known go on", error)
+            found = before
         if found is None and before is not None:
             tokens.drop()
             logger.warning("The list of tokens is gone: none is good any more")
@@ -206,7 +214,9 @@ async def follow(file: Path, tokens: Tokens, every: float = LOOK_SECONDS) -> Non
 
 
 def _read(file: Path) -> bytes | None:
-    try:
-        return file.read_bytes()
-    except OSError:
-        return None
+    """None where there is none, also a moment later: a kubelet puts a folder in another one's place."""
+    for _ in range(2):
+        with contextlib.suppress(FileNotFoundError):
+            return file.read_bytes()
+        time.sleep(AGAIN_SECONDS)
+    return None

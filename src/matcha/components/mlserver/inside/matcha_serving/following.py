@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ POLL = 1.0
 SETTLE = 5.0  # who writes the file tells the list as well: what comes by both ways is loaded once
 HOLD = 2100.0  # longer than whoever tells a list waits until it is loaded
 RETRIES = (0.0, 3.0, 10.0, 30.0, 60.0)  # seconds before each try to load a list of the file
+logger = logging.getLogger("mlserver.matcha")
 
 
 class Result(Protocol):
@@ -111,10 +113,10 @@ class Following:
         if (entries := self._entries) is None:
             self.ready = True
             return
-        is_ = self._order.of_file(entries)
+        told, is_ = self._told, self._order.of_file(entries)
         if is_ == "newer" and entries != self._done:
             await self._load(entries)
-        if is_ != "older":
+        if is_ != "older" and self._told == told:  # one that was told meanwhile may be given up
             self._done = entries
 
     async def _reread(self, path: Path) -> None:
@@ -133,7 +135,12 @@ class Following:
             await asyncio.sleep(tries.pop(0))
             if self._told != told or (self._path and _stamp(self._path) != self._seen):
                 return
-            results = await self._models.take(entries)
+            try:
+                results = await self._models.take(entries)
+            except Exception:  # or this process would follow no list any more, without a word
+                logger.exception("The list of deployments could not be followed")
+                self.ready = self.ready or not tries
+                continue
             failed = [r for r in results if r.error]
             away = [r for r in failed if r.away]
             self.ready = self.ready or not away or (not tries and len(away) < len(results))
