@@ -196,7 +196,7 @@ def test_what_is_here(server: Server, method: str, path: str) -> None:
 @pytest.mark.parametrize(
     ("method", "path"),
     [
-        ("GET", "/"),
+        ("POST", "/"),
         ("GET", "/metrics"),
         ("GET", "/docs"),
         ("GET", "/v2"),
@@ -220,6 +220,14 @@ def test_everything_else_is_not(server: Server, method: str, path: str) -> None:
     assert server.ask(f"Bearer {EVERY}", path, method=method) == (404, {"error": "Not Found"})
     assert server.ask("", path, method=method) == REFUSED
     assert not server.inner.asked
+
+
+@pytest.mark.parametrize("host", [HOST, "10.0.0.9:8083"])
+def test_a_load_balancer_sees_that_it_lives_and_nothing_else(server: Server, host: str) -> None:
+    for method in ("GET", "HEAD"):
+        for _ in range(9):  # more often than failures are allowed
+            assert server.ask("", "/", method=method, host=host) == (200, {})
+    assert not server.inner.asked and server.ask("", "/v2") == REFUSED
 
 
 def test_it_answers_to_its_own_name_alone(server: Server) -> None:

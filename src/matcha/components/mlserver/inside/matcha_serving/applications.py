@@ -5,8 +5,10 @@
     GET  /v2/models/NAME/ready            and /versions/VERSION/ready
     POST /v2/models/NAME/infer            and /versions/VERSION/infer
 
-Everything else is not here. It listens only where the stack is exposed, behind something that speaks TLS. Who
-has no right token learns nothing, and whose token is for some models does not learn which others there are.
+Everything else is not here, but for `/`, which a cloud's load balancer asks to see whether a pod lives: it
+answers 200 to everybody, and says nothing. It listens only where the stack is exposed, behind something that
+speaks TLS. Who has no right token learns nothing, and whose token is for some models does not learn which
+others there are.
 A request is read only once its token is right, and what is behind sees no token.
 
 Tokens come from a file, which is read again when it changes, and at once from whom `admin` lets in: the newer
@@ -78,6 +80,9 @@ class Applications:
                 raise Refused(404, "Not Found")
             if _size(scope) > HEADERS:
                 raise Refused(431, "Request Header Fields Too Large")
+            if _is_health_check(scope):
+                await _live(send)
+                return
             self._admit(scope)
         except Refused as refused:
             await _turn_away(scope, receive, send, refused)
@@ -107,6 +112,16 @@ class Applications:
         if wait := self._failed.wait(_client(scope)):
             raise _too_many(wait)
         raise Turned(401, "Unauthorized", (b"www-authenticate", b"Bearer"))
+
+
+def _is_health_check(scope: Scope) -> bool:
+    return scope["method"] in ("GET", "HEAD") and _path(scope) == "/"
+
+
+async def _live(send: Send) -> None:
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"2")]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": b"{}"})
 
 
 def _path(scope: Scope) -> str:
