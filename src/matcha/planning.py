@@ -77,11 +77,15 @@ def want(
     ] = lambda _services, _environments: (),
     *,
     apart: bool = True,
+    kept: Sequence[Service] = (),
 ) -> Wanted:
     """What `components` and `deployments` need. `extra` are environments of models that brought their own;
-    `foundations` says what the target needs for services; `apart`: whether it runs those that are.
+    `foundations` says what the target needs for services; `apart`: whether it runs those that are. `kept`
+    stay beside them, where nothing has their names.
     """
     services = tuple(s for c in components for s in services_of(c, deployments, apart=apart))
+    names = {s.name for s in services}
+    services = (*services, *(s for s in kept if s.name not in names))
     used = {s.environment for s in services}
     environments = tuple(
         e for e in (*(e for c in components for e in c.environments()), *extra) if e.name in used

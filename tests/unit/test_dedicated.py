@@ -51,3 +51,17 @@ def test_a_job_asks_for_it_too() -> None:
     assert msgspec.json.decode(msgspec.json.encode(wish), type=_relayed.Wish) == wish
     older = msgspec.json.decode(b'{"model": "models:/movie/1"}', type=_relayed.Wish)
     assert not older.dedicated, "of an older Matcha in the job's environment"
+
+
+def test_a_process_that_is_left_stays_until_nobody_is_sent_there(tmp_path: Path) -> None:
+    """The list of the record, which servers keep until they are told, has its address."""
+    project = opened(tmp_path, "")
+    before = project.wanted(EMPTY.with_deployment(msgspec.structs.replace(MOVIE, dedicated=True)))
+    after = EMPTY.with_deployment(MOVIE)
+    assert not any(s.name == "dedicated-movie" for s in project.wanted(after).services)
+    both = project.wanted(after, before)
+    assert both.service("dedicated-movie") == before.service("dedicated-movie")
+    assert both.service("mlserver").live == project.wanted(after).service("mlserver").live
+    keys = [r.key for r in both.resources]
+    assert "service/dedicated-movie" in keys and len(keys) == len(set(keys))
+    assert [e.name for e in both.environments] == [e.name for e in project.wanted(after).environments]

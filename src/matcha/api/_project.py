@@ -90,11 +90,20 @@ class Project:
     def access(self) -> Access:
         return self.target.access(self.state())
 
-    def wanted(self, state: State | None) -> planning.Wanted:
+    def wanted(self, state: State | None, kept: planning.Wanted | None = None) -> planning.Wanted:
+        """`kept`: whose services stay beside those that `state` asks for."""
         deployments = self.deployments(state)
-        environments = self._model_environments(state, deployments)
+        found = {e.name: e for e in self._model_environments(state, deployments)}
+        if kept:
+            own = {e.name for c in self.components for e in c.environments()}
+            found = {e.name: e for e in kept.environments if e.name not in own} | found
         return planning.want(
-            self.components, deployments, environments, self.target.foundations, apart=self._apart
+            self.components,
+            deployments,
+            tuple(found.values()),
+            self.target.foundations,
+            apart=self._apart,
+            kept=kept.services if kept else (),
         )
 
     def services_of(self, component: Component, deployments: Sequence[Deployment]) -> tuple[Service, ...]:
