@@ -230,6 +230,7 @@ def test_replicas_come_with_the_load_and_go_without(scaled: Scaled) -> None:
 
 
 def test_a_model_gets_a_process_of_its_own_and_back_without_a_failed_request(scaled: Scaled) -> None:
+    scaled.deploy(2)
     with steady(scaled.matcha, NAME) as asking:
         settled(asking, 3)
         scaled.deploy(3, "--dedicated")
