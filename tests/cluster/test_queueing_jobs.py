@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,7 +31,8 @@ from matcha.component import Deployment
 from matcha.errors import BadInput, MatchaError, NotFound, NotProvisioned
 from matcha.events import Event, silent
 from matcha.job import Demand, RemoteJob
-from matcha.targets.kubernetes import KubernetesTarget, permissions
+from matcha.service import Environment
+from matcha.targets.kubernetes import KubernetesTarget, archives, permissions
 from matcha.targets.kubernetes.inside.matcha_pod import relay
 from matcha.targets.kubernetes.inside.matcha_pod.ending import Deadline
 from matcha.targets.kubernetes.inside.matcha_pod.s3 import Store
@@ -135,6 +137,49 @@ def test_a_job_is_queued_with_what_it_needs_alone(
     target = training.target()
     assert [j.name for j in target.jobs()] in ([name, other], [other, name])
     until(lambda: {j.condition for j in target.jobs()} == {"running"}, 30)
+
+
+@pytest.mark.parametrize("image", ["Team/torch:2", "team/torch:2 --privileged", "https://example.com/torch"])
+def test_what_is_no_image_is_refused(training: SmallStack, tmp_path: Path, image: str) -> None:
+    """A node would say so once the job has its turn, and again and again."""
+    job = msgspec.structs.replace(described(tmp_path), image=image)
+    with pytest.raises(BadInput, match=f'"{image}" is no name of an image'):
+        training.target().submit(job, silent)
+    assert not training.target().jobs()
+
+
+def test_an_environment_that_no_job_has_used_for_a_month_goes(
+    training: SmallStack, store: ObjectStore, client: Client, tmp_path: Path
+) -> None:
+    folder = store.folder / "company" / "ml" / "environments"
+    folder.mkdir(parents=True)
+    setting, old = training.target()._known(), time.time() - 40 * 86400
+    (tmp_path / "lock").touch()
+    mine, other = (Environment(name="workspace", lock=tmp_path / "lock", python=p) for p in ("", ">=3.11"))
+    archive, others = (Path(archives.placed(setting, e, "amd64")).name for e in (mine, other))
+
+    def ran(environment: Environment) -> str:
+        made = msgspec.structs.replace(described(tmp_path), image="", environment=environment)
+        return training.target().submit(made, silent)
+
+    def there() -> set[str]:
+        return {file.name for file in folder.iterdir() if file.suffix != ".used"}
+
+    kept = {archive, others, "workspace-34-x86_64.tar.gz", "mlserver-12.tar.gz"}
+    for name in (*kept, "workspace-12-x86_64.tar.gz"):
+        (folder / name).write_bytes(b"an archive")
+        os.utime(folder / name, (old, old))
+    (folder / "workspace-34-x86_64.tar.gz.used").touch()
+    (folder / f"{others}.used").touch()
+    job = ran(mine)
+    assert there() == kept  # the last one is of the stack itself
+    os.utime(folder / f"{archive}.used", (old, old))
+    ran(other)
+    assert there() == kept  # the job may come to read it again
+    client.delete(Job, job)
+    until(lambda: job not in {j.metadata.name for j in client.list(Job) if j.metadata}, 60)
+    ran(other)
+    assert there() == kept - {archive}
 
 
 def test_steps_of_a_pipeline_run_the_same_code_and_say_what_they_are(

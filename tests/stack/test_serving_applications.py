@@ -291,6 +291,20 @@ def test_only_the_stack_changes_tokens(running: Exposed) -> None:
     assert answer.status_code == 400
 
 
+def test_a_gateway_may_keep_its_connection(server: Exposed) -> None:
+    """Longer than the server inside, whose clients send on a broken connection again."""
+    content = json.dumps(ASKED)
+    request = (
+        f"POST /v2/models/credit/infer HTTP/1.1\r\nHost: {HOST}\r\nAuthorization: Bearer {EVERY}\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n{content}"
+    )
+    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as kept:
+        for pause in (0.0, 8.0):
+            time.sleep(pause)
+            kept.sendall(request.encode())
+            assert kept.recv(65536).startswith(b"HTTP/1.1 200 OK")
+
+
 def test_the_file_is_followed(server: Exposed) -> None:
     """As it is where nobody could tell the server."""
     server.tokens.write_text(server.listed(record(CREDIT, ("credit",))))

@@ -14,6 +14,7 @@ from lightkube.models.core_v1 import (
     Container,
     EnvVar,
     KeyToPath,
+    PodSpec,
     Volume,
     VolumeMount,
 )
@@ -97,6 +98,12 @@ def address(setting: Setting, environment: Environment) -> str:
 def placed(setting: Setting, environment: Environment, machine: str) -> str:
     """`address` on a kind of node (`amd64`): an archive bears the name that the kernel has for it."""
     return address(setting, environment).replace("{machine}", _KERNELS.get(machine, machine))
+
+
+def read_by(pods: PodSpec) -> set[str]:
+    """Where an archive that they unpack may lie, by whatever kind of machine they come to."""
+    found = [c.args[1] for c in pods.initContainers or () if c.name == UNPACKER and c.args]
+    return {at.replace("{machine}", kernel) for at in found for kernel in _KERNELS.values()}
 
 
 def _made_from(setting: Setting, environment: Environment) -> str:

@@ -47,7 +47,7 @@ _Size = Annotated[
         description="a Kubernetes quantity, a number and its unit, as in 20Gi or 500Mi",
     ),
 ]
-_Image = Annotated[
+Image = Annotated[
     str,
     msgspec.Meta(
         pattern=rf"^({_HOST}/)?({_PART}/)*{_PART}{_TAG}\Z",
@@ -127,7 +127,7 @@ class KubernetesOptions(
     database_secret: _Secret = ""
     database_size: _Size = "5Gi"
     volume_size: _Size = "10Gi"
-    image: _Image = "python:3.12.13-slim-bookworm"
+    image: Image = "python:3.12.13-slim-bookworm"
     python: _Python = ""
     registry_mirror: _Mirror = ""
     pull_secret: _Secret = ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import time
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import IO
@@ -24,6 +24,8 @@ from matcha.targets.kubernetes.setting import Setting
 
 SECONDS = 900.0  # for an upload
 AGE = 7 * 86400.0  # seconds after which code that no job uses is removed
+IDLE = 30 * 86400.0  # seconds since a job used it after which an environment is
+USED = ".used"  # beside an environment: an empty object, as old as its last use
 CHUNK = 1 << 20
 OTHERS_SECONDS, POLL = 300.0, 1.0  # for an upload of somebody else
 
@@ -108,16 +110,37 @@ class Delivery:
             time.sleep(POLL)
         return found
 
-    def drop_code(self, used: set[str]) -> None:
+    def note_use(self, environments: Iterable[str]) -> None:
+        """Of these archives, by a job that is about to be queued."""
+        with self._telling("noting what the job uses"):
+            for each in environments:
+                self._store.ask(Asked("PUT", Place.of(each + USED)))
+
+    def drop_code(self, used: Container[str]) -> None:
         """What is older than a week and in no use goes; only an answer that says both counts."""
-        place = Place.of(f"{self._where}/jobs/code-")
         with contextlib.suppress(MatchaError), self._telling("tidying"):
-            page = self._store.ask(
-                Asked("GET", Place(place.bucket, ""), {"list-type": "2", "prefix": place.key})
-            )
-            for key, when in zip(page.all("Key"), page.all("LastModified"), strict=True):
-                if time.time() - _unix(when) > AGE and f"s3://{place.bucket}/{key}" not in used:
-                    self._store.ask(Asked("DELETE", Place(place.bucket, key)))
+            for address, at in self._times("jobs/code-").items():
+                if time.time() - at > AGE and address not in used:
+                    self._store.ask(Asked("DELETE", Place.of(address)))
+
+    def drop_environments(self, name: str, used: Container[str]) -> None:
+        """Archives of the environment `name` that no job has used for a month; one that is used later is
+        built again.
+        """
+        with contextlib.suppress(MatchaError), self._telling("tidying"):
+            times = self._times(f"environments/{name}-")
+            for address, at in times.items():
+                last = max(at, times.get(address + USED, 0.0))
+                if address.removesuffix(USED) not in used and time.time() - last > IDLE:
+                    self._store.ask(Asked("DELETE", Place.of(address)))
+
+    def _times(self, under: str) -> dict[str, float]:
+        """Of the first thousand: addresses, and when they were written, in Unix time."""
+        place = Place.of(f"{self._where}/{under}")
+        query = {"list-type": "2", "prefix": place.key}
+        page = self._store.ask(Asked("GET", Place(place.bucket, ""), query))
+        keys = (str(Place(place.bucket, key)) for key in page.all("Key"))
+        return {key: _unix(when) for key, when in zip(keys, page.all("LastModified"), strict=True)}
 
     @contextlib.contextmanager
     def _telling(self, doing: str) -> Iterator[None]:

@@ -18,7 +18,7 @@ from lightkube.resources.core_v1 import Event as ClusterEvent
 from lightkube.resources.core_v1 import Node, Pod, Secret, ServiceAccount
 
 from matcha.access import Access
-from matcha.errors import MatchaError, NotFound, NotProvisioned
+from matcha.errors import BadInput, MatchaError, NotFound, NotProvisioned
 from matcha.events import Emit, Event
 from matcha.host.leases import person
 from matcha.job import OVER, Demand, JobStatus, RemoteJob
@@ -29,6 +29,7 @@ from matcha.targets.kubernetes.jobs import capacity, packing, priority, render, 
 from matcha.targets.kubernetes.jobs.delivery import Delivery
 from matcha.targets.kubernetes.machines import machines
 from matcha.targets.kubernetes.names import JOB, MINE, NAME
+from matcha.targets.kubernetes.options import Image
 from matcha.targets.kubernetes.raising import MEND, Raiser
 from matcha.targets.kubernetes.refusals import BUSY
 from matcha.targets.kubernetes.secrets import Secrets
@@ -63,7 +64,7 @@ class Queue:
 
     def bring(self, setting: Setting, access: Access, job: RemoteJob, emit: Emit) -> str:
         """Where its code lies then."""
-        self._refuse_unready()
+        self._refuse(job)
         return self._bring(Delivery(self._cluster, setting, access), job, emit)
 
     def _bring(self, delivery: Delivery, job: RemoteJob, emit: Emit) -> str:
@@ -77,7 +78,7 @@ class Queue:
         then nothing is left of the job.
         """
         stack = self._stack()
-        self._refuse_unready()
+        self._refuse(job)
         where = self.place(setting, job.demand)
         there = self._machines() if where.machines else machines(self._cluster)
         machine, kinds = _kinds(where.machines, there)
@@ -99,7 +100,7 @@ class Queue:
             if self._stack() != stack:
                 raise NotProvisioned("The stack was destroyed while the job was queued.")
             with contextlib.suppress(ClusterError):  # the job is queued
-                self._tidy(delivery)
+                self._tidy(delivery, job.environment)
         except BaseException:  # Ctrl-C, too: nobody knows its name yet
             self._remove(made.name)
             raise
@@ -128,7 +129,17 @@ class Queue:
             raise NotProvisioned
         return state.stack_id
 
-    def _refuse_unready(self) -> None:
+    def _refuse(self, job: RemoteJob) -> None:
+        """Raises BadInput for what no node could run, MatchaError for a stack that is not ready for jobs."""
+        if job.image:
+            try:
+                msgspec.convert(job.image, Image)
+            except msgspec.ValidationError:
+                raise BadInput(
+                    f'"{job.image}" is no name of an image.',
+                    details="It is one as in python:3.12-slim or registry.example.com/team/base:7.",
+                    resolution="matcha run --image IMAGE -- ...",
+                ) from None
         if self._cluster.get(ServiceAccount, JOB) is None:
             raise MatchaError(
                 "This stack runs no jobs yet: it was made before Matcha ran them in clusters.",
@@ -149,7 +160,9 @@ class Queue:
         cluster has more than one kind of node.
         """
         base.check(setting.options, environment)
-        if all(delivery.has(archives.placed(setting, environment, kind)) for kind in kinds):
+        places = [archives.placed(setting, environment, kind) for kind in kinds]
+        delivery.note_use(places)
+        if all(map(delivery.has, places)):
             return
         key = f"environment/{environment.name}"
         began = time.monotonic()
@@ -165,8 +178,8 @@ class Queue:
         labels = ((n.metadata and n.metadata.labels) or {} for n in self._cluster.found_global(Node))
         return frozenset(each[archives.MACHINE] for each in labels if archives.MACHINE in each)
 
-    def _tidy(self, delivery: Delivery) -> None:
-        """What runs that were killed left, and code that nothing runs any more."""
+    def _tidy(self, delivery: Delivery, environment: Environment | None) -> None:
+        """What runs that were killed left, and what nothing runs any more."""
         jobs = {job.metadata.name: job for job in self._cluster.found(Job, MARKS)}
         for secret in self._cluster.found(Secret, MARKS):
             made = secret.metadata.creationTimestamp
@@ -174,6 +187,9 @@ class Queue:
                 self._cluster.delete(Secret, secret.metadata.name)
         delivery.drop_requests(jobs)
         delivery.drop_code({(job.metadata.annotations or {}).get(render.CODE, "") for job in jobs.values()})
+        if environment is not None:
+            pods = [job.spec.template.spec for job in jobs.values()]
+            delivery.drop_environments(environment.name, set().union(*map(archives.read_by, pods)))
 
     # -- what there is ------------------------------------------------------------------------------------
 

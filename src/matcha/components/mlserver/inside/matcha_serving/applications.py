@@ -38,7 +38,10 @@ HEADERS = 16 * 1024  # bytes of a request's line and headers together
 BODY_SECONDS = 60.0  # for a request to arrive
 UNREAD = 256 * 1024  # bytes read of what is refused, so that the client sees the answer
 UNREAD_SECONDS = 2.0
-MOST_CONNECTIONS = 512
+MOST_CONNECTIONS = 1024
+# Longer than what stands in front keeps an idle connection (minutes), or it would send a request on one that
+# has just been closed.
+KEEP_SECONDS = 620
 _ONE = r"/v2/models/(?P<name>[A-Za-z0-9-]+)(?:/versions/[A-Za-z0-9._-]+)?"  # nothing that is escaped
 ROUTES = {"GET": re.compile(rf"{_ONE}(?:/ready)?"), "POST": re.compile(rf"{_ONE}/infer")}
 UNSEEN = (b"authorization", b"proxy-authorization", b"cookie", b"forwarded")

@@ -27,6 +27,8 @@ from .runtime import Served, Shared
 ANSWER = aiohttp.ClientTimeout(total=300, sock_connect=5)
 ASK = aiohttp.ClientTimeout(total=5)
 LOOK = aiohttp.ClientTimeout(total=1)  # somebody waits for `matcha status`
+AGREE_SECONDS = 15.0  # for one of its replicas to answer with the version that was told
+AGAIN_SECONDS = 0.5
 UNREACHABLE = (aiohttp.ClientError, asyncio.TimeoutError, OSError, ValueError)
 
 
@@ -55,7 +57,8 @@ class Peers:
             return answer.status, await answer.read()
 
     async def get(self, url: str) -> tuple[int, bytes]:
-        async with self.session.get(url, timeout=ASK) as answer:
+        """By a connection of its own, which a Service takes to any replica."""
+        async with self.session.get(url, timeout=ASK, headers={"Connection": "close"}) as answer:
             return answer.status, await answer.read()
 
     async def index(self, url: str) -> list[dict[str, Any]]:
@@ -85,11 +88,24 @@ class ForwardRuntime(Served):
         signature = signature_of(self.deployment.signature)
         self._guard = guard(signature)
         self._describe(signature)
-        serving = await self._version()
-        if serving and self.deployment.version and serving != self.deployment.version:
-            raise RuntimeError(f"its own process still serves version {serving}")
+        if other := await self._other_version():
+            raise RuntimeError(f"its own process still serves version {other}")
         self.wrap()
         return True
+
+    async def _other_version(self) -> str:
+        """That the other process serves, and goes on to serve, in place of this one. Where it has replicas,
+        one that was added since they were told may still read what was told before.
+        """
+        loop = asyncio.get_running_loop()
+        end = loop.time() + AGREE_SECONDS
+        while True:
+            serving = await self._version()
+            if not serving or self.deployment.version in ("", serving):
+                return ""
+            if loop.time() > end:
+                return serving
+            await asyncio.sleep(AGAIN_SECONDS)
 
     async def _version(self) -> str:
         try:

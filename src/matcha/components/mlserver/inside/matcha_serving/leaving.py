@@ -2,8 +2,9 @@
 
 A client that keeps its connection may send its next request at any moment, and a connection that is closed
 by surprise fails it. An answer that says `Connection: close` fails none. So every answer says it once the
-process is to end, and idle connections get the time that they have anyway; and one answer in a while says it
-on a connection that has been kept for long, or replicas that come later would get no request of its client.
+process is to end, and idle connections get the time that they have anyway (those of a gateway, which last for
+minutes, the same: it has heard by then that this process goes); and one answer in a while says it on a
+connection that has been kept for long, or replicas that come later would get no request of its client.
 """
 
 from __future__ import annotations

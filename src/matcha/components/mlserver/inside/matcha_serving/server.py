@@ -207,6 +207,7 @@ def _outside(app: applications.Applications, door: Door, config: Config) -> Quie
         ws="none",
         h11_max_incomplete_event_size=applications.HEADERS,
         limit_concurrency=applications.MOST_CONNECTIONS,
+        timeout_keep_alive=applications.KEEP_SECONDS,
     )
 
 
