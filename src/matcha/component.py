@@ -19,6 +19,10 @@ Cores = Annotated[float, msgspec.Meta(ge=0.01, le=128)]
 Mebibytes = Annotated[int, msgspec.Meta(ge=100, le=2_000_000)]
 
 
+# Settings of a deployment that are its process's, not of what that serves.
+ROOM = ("min_replicas", "max_replicas", "cpu", "memory_mb")
+
+
 class GivenReference(msgspec.Struct, frozen=True, kw_only=True):
     """What `models:` named as a deployment's drift reference when it was deployed.
 

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from matcha import spec
-from matcha.api import _relayed
+from matcha.api import _relayed, serving
 from matcha.api._project import Project, open_project
 from matcha.component import Deployment
 from matcha.state import State, decode, encode
@@ -20,6 +20,15 @@ EMPTY = State(stack_id="s", stack="default", target="fake")
 def opened(folder: Path, text: str) -> Project:
     (folder / spec.FILE).write_text(f"target: fake\n{text}")
     return open_project(folder, None)
+
+
+def test_sizes_of_a_model_without_a_process_of_its_own_are_told() -> None:
+    sized = msgspec.structs.replace(MOVIE, settings={"min_replicas": 2, "cpu": 1.5, "sample": 0.5})
+    assert serving._apart(sized) == (
+        "Without dedicated: true its min-replicas, cpu in matcha.yaml change nothing.",
+    )
+    assert len(serving._apart(msgspec.structs.replace(sized, dedicated=True))) == 1
+    assert serving._apart(MOVIE) == ()
 
 
 @pytest.mark.parametrize("recorded", [True, False])

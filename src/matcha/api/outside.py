@@ -50,7 +50,7 @@ def create_token(
     with engine.locked(opened.store, f"tokens create {name}", wait=lock_wait, emit=emit):
         state = _running(opened)
         kept = exposing.tokens()
-        if taken := next((each for each in kept.tokens if each.name == name), None):
+        if taken := next((each for each in kept.tokens if name in (each.name, each.id)), None):
             raise BadInput(
                 f'There is a token "{name}" already ({taken.id}).',
                 details="Its secret cannot be shown again.",

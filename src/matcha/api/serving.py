@@ -15,7 +15,7 @@ from matcha.api import rows as reading
 from matcha.api._project import Folder, Project, open_project
 from matcha.api.lifecycle import LOCK_WAIT
 from matcha.api.types import DeployResult, Prediction, Report, ServedModel
-from matcha.component import Deployment, ModelVersion
+from matcha.component import ROOM, Deployment, ModelVersion
 from matcha.errors import BadInput, MatchaError, NotFound, suggest
 from matcha.events import Emit, Event, silent
 from matcha.state import State
@@ -147,9 +147,12 @@ def _describe(
 def _apart(deployment: Deployment) -> tuple[str, ...]:
     if deployment.dedicated:
         return ("It has a process of its own, which serves no other model.",)
+    notes = []
     if deployment.environment:
-        return ("Its packages differ from the serving environment's, so it has a process of its own.",)
-    return ()
+        notes.append("Its packages differ from the serving environment's, so it has a process of its own.")
+    if sizes := [name.replace("_", "-") for name in ROOM if name in deployment.settings]:
+        notes.append(f"Without dedicated: true its {', '.join(sizes)} in matcha.yaml change nothing.")
+    return tuple(notes)
 
 
 def _result(opened: Project, deployment: Deployment, example: Any, notes: Sequence[str]) -> DeployResult:

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from matcha.access import Access, replicas
-from matcha.component import Deployment, LoadResult
+from matcha.component import ROOM, Deployment, LoadResult
 from matcha.components.mlserver import replicas as telling
 from matcha.components.mlserver.replicas import TOKEN as TOKEN  # noqa: PLC0414 - others have it from here
 from matcha.components.mlserver.replicas import Look, Shown
@@ -21,7 +21,6 @@ from matcha.errors import ComponentFailed, MatchaError, NotProvisioned
 from matcha.service import PLACEHOLDER, digest_of
 
 SENT = ("name", "uri", "model", "version", "run_id", "environment", "signature", "deployed_at")
-ROOM = ("min_replicas", "max_replicas", "cpu", "memory_mb")  # settings of a process, not of what it serves
 LONGEST = 63  # of a process's name
 NAMED = 3  # replicas in one sentence
 
