@@ -20,9 +20,12 @@ from support.sweep import is_whole
 
 SCRIPTS = Path(__file__).resolve().parents[1] / "e2e" / "cluster"
 UP_SECONDS = 3600.0  # the first time it builds Kubernetes itself
+ONLY_PIPELINES = "components:\n  model-deployer: null\n  monitoring: null\n"
 ONLY_A_TRACKER = "components:\n  pipeline: null\n  model-deployer: null\n  monitoring: null\n"
 
 
+# By one team, whose environment is built once. The last of them destroys its stack.
+TRAINING = ("test_pipelines.py", "test_running_jobs.py")
 # What only a pod shows: that it is replaced, and is told. Of every life the one that needs no environment and
 # no database.
 SAMPLE = (
@@ -43,6 +46,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in here:
         item.add_marker(pytest.mark.e2e)
         item.add_marker(pytest.mark.timeout(1800))
+    items.sort(key=lambda item: item.path.name in TRAINING)  # last, with the node to themselves
     if not is_whole(config):
         left = [i for i in here if i.get_closest_marker("sweep") and i.name not in SAMPLE]
         config.hook.pytest_deselected(items=left)
@@ -83,6 +87,21 @@ def provisioned(kubeconfig: Path, tmp_path_factory: pytest.TempPathFactory) -> I
 @pytest.fixture(scope="session")
 def stack(provisioned: Provisioned) -> ClusterMatcha:
     return provisioned.matcha
+
+
+@pytest.fixture(scope="session")
+def team(kubeconfig: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterMatcha]:
+    """That trains: without serving and monitoring."""
+    folder = tmp_path_factory.mktemp("a team that trains")
+    namespace = f"matcha-test-{secrets.token_hex(3)}"
+    made = ClusterMatcha(folder / "project", folder / "home", kubeconfig, namespace)
+    file = made.project / "matcha.yaml"
+    file.write_text(file.read_text() + ONLY_PIPELINES)
+    try:
+        made("provision", "--yes")
+        yield made
+    finally:
+        made.remove()
 
 
 @pytest.fixture

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import secrets
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,6 @@ import pytest
 from support.cluster import ClusterMatcha
 from support.matcha import until
 
-ONLY_PIPELINES = "components:\n  model-deployer: null\n  monitoring: null\n"
 COMES_UP = 900.0  # seconds; the first has the environment built
 PIPELINES = """
 import os, sys, time
@@ -69,20 +66,9 @@ if __name__ == "__main__":
 RUN = ("run", "--pipeline", "--cpu", "0.2", "--memory", "1Gi", "--", "python", "pipelines.py")
 
 
-@pytest.fixture(scope="module")
-def team(kubeconfig: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterMatcha]:
-    folder = tmp_path_factory.mktemp("a team with pipelines")
-    made = ClusterMatcha(
-        folder / "project", folder / "home", kubeconfig, f"matcha-test-{secrets.token_hex(3)}"
-    )
-    file = made.project / "matcha.yaml"
-    file.write_text(file.read_text() + ONLY_PIPELINES)
-    (made.project / "pipelines.py").write_text(PIPELINES)
-    try:
-        made("provision", "--yes")
-        yield made
-    finally:
-        made.remove()
+@pytest.fixture(scope="module", autouse=True)
+def _code(team: ClusterMatcha) -> None:
+    (team.project / "pipelines.py").write_text(PIPELINES)
 
 
 def jobs(team: ClusterMatcha) -> dict[str, dict[str, Any]]:
