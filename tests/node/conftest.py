@@ -74,10 +74,7 @@ def kubeconfig(request: pytest.FixtureRequest) -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def provisioned(kubeconfig: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Provisioned]:
     """In a namespace of its own, which provision makes; killed at every step of the first provision."""
-    folder = tmp_path_factory.mktemp("a team's stack")
-    matcha = ClusterMatcha(
-        folder / "project", folder / "home", kubeconfig, f"matcha-test-{secrets.token_hex(3)}"
-    )
+    matcha = ClusterMatcha.of_team(tmp_path_factory.mktemp("a team's stack"), kubeconfig)
     try:
         yield Provisioned(matcha, provision_killed_at_every_step(matcha))
     finally:
@@ -93,10 +90,7 @@ def stack(provisioned: Provisioned) -> ClusterMatcha:
 def team(kubeconfig: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterMatcha]:
     """That trains: without serving and monitoring."""
     folder = tmp_path_factory.mktemp("a team that trains")
-    namespace = f"matcha-test-{secrets.token_hex(3)}"
-    made = ClusterMatcha(folder / "project", folder / "home", kubeconfig, namespace)
-    file = made.project / "matcha.yaml"
-    file.write_text(file.read_text() + ONLY_PIPELINES)
+    made = ClusterMatcha.of_team(folder, kubeconfig, ONLY_PIPELINES)
     try:
         made("provision", "--yes")
         yield made
@@ -107,10 +101,7 @@ def team(kubeconfig: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 @pytest.fixture
 def tracker(kubeconfig: Path, tmp_path: Path) -> Iterator[ClusterMatcha]:
     """A stack that is not provisioned yet: MLflow on its database, and nothing that has to be built."""
-    namespace = f"matcha-test-{secrets.token_hex(3)}"
-    made = ClusterMatcha(tmp_path / "project", tmp_path / "home", kubeconfig, namespace)
-    file = made.project / "matcha.yaml"
-    file.write_text(file.read_text() + ONLY_A_TRACKER)
+    made = ClusterMatcha.of_team(tmp_path, kubeconfig, ONLY_A_TRACKER)
     try:
         yield made
     finally:

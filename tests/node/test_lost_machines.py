@@ -6,7 +6,6 @@ Only for the node that is made by `tests/e2e/cluster`: its machine is ended by `
 from __future__ import annotations
 
 import json
-import secrets
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -42,11 +41,7 @@ def run(script: str, machine: Path) -> None:
 @pytest.fixture(scope="module")
 def team(kubeconfig: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterMatcha]:
     folder = tmp_path_factory.mktemp("a team on one machine")
-    made = ClusterMatcha(
-        folder / "project", folder / "home", kubeconfig, f"matcha-test-{secrets.token_hex(3)}"
-    )
-    file = made.project / "matcha.yaml"
-    file.write_text(file.read_text() + NO_SERVERS)
+    made = ClusterMatcha.of_team(folder, kubeconfig, NO_SERVERS)
     try:
         made("provision", "--yes")
         yield made

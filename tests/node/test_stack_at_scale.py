@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import random
 import re
-import secrets
 import subprocess
 import time
 from collections.abc import Iterator
@@ -136,9 +135,7 @@ class Scaled:
 
 @pytest.fixture(scope="module")
 def scaled(kubeconfig: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scaled]:
-    folder = tmp_path_factory.mktemp("a team that serves")
-    namespace = f"matcha-test-{secrets.token_hex(3)}"
-    matcha = ClusterMatcha(folder / "project", folder / "home", kubeconfig, namespace)
+    matcha = ClusterMatcha.of_team(tmp_path_factory.mktemp("a team that serves"), kubeconfig)
     made = Scaled(matcha)
     try:
         made.provision()

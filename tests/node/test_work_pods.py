@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -43,11 +42,7 @@ LIMIT = "/spec/template/spec/containers/0/resources/limits/memory"
 def served(kubeconfig: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterMatcha]:
     """A stack that serves a model whose run keeps a reference."""
     folder = tmp_path_factory.mktemp("a team that watches")
-    made = ClusterMatcha(
-        folder / "project", folder / "home", kubeconfig, f"matcha-test-{secrets.token_hex(3)}"
-    )
-    file = made.project / "matcha.yaml"
-    file.write_text(f"{file.read_text()}components:\n  pipeline: null\n")
+    made = ClusterMatcha.of_team(folder, kubeconfig, "components:\n  pipeline: null\n")
     try:
         made("provision", "--yes", timeout=COMES_UP)
         client(made, TRAIN)

@@ -18,7 +18,7 @@ from matcha.components.mlflow import MLflow
 from matcha.components.monitoring import Monitoring
 from matcha.components.monitoring.component import Options
 from support.access import FolderAccess
-from support.objectstore import SECRET_KEY
+from support.objectstore import SECRET_KEY, Meddler, ObjectStore, meddling, object_store
 from support.serving import Running, interpreter, running
 
 HERE = Path(__file__).parent
@@ -101,6 +101,20 @@ def make_fixture(python: Path, tmp_path: Path) -> Iterator[Make]:
     yield make
     for bench in made:
         bench.end()
+
+
+@pytest.fixture(name="store")
+def store_fixture(tmp_path: Path) -> Iterator[ObjectStore]:
+    with object_store(tmp_path / "objects") as store:
+        (store.folder / "matcha").mkdir()
+        yield store
+
+
+@pytest.fixture(name="meddler")
+def meddler_fixture(store: ObjectStore) -> Iterator[Meddler]:
+    """Between the service and the store."""
+    with meddling(store.url) as meddler:
+        yield meddler
 
 
 @pytest.fixture(name="alone")

@@ -6,7 +6,6 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -14,28 +13,23 @@ from typing import Any
 import httpx
 import pytest
 from monitoring_bench import TOKEN, Apart, Bench, traffic
-from monitoring_fixtures import Make, Tracking, make_fixture, python_fixture, tracking_fixture
+from monitoring_fixtures import (
+    Make,
+    Tracking,
+    make_fixture,
+    meddler_fixture,
+    python_fixture,
+    store_fixture,
+    tracking_fixture,
+)
 from monitoring_stored import Stored
 
 from support.matcha import until
-from support.objectstore import Meddler, ObjectStore, meddling, object_store
+from support.objectstore import Meddler
 
 pytestmark = pytest.mark.stack
-FIXTURES = (make_fixture, python_fixture, tracking_fixture)
+FIXTURES = (make_fixture, meddler_fixture, python_fixture, store_fixture, tracking_fixture)
 TOLD_BY_TIME = ("made", "made_at", "window", "report")
-
-
-@pytest.fixture(name="store")
-def store_fixture(tmp_path: Path) -> Iterator[ObjectStore]:
-    with object_store(tmp_path / "objects") as store:
-        (store.folder / "matcha").mkdir()
-        yield store
-
-
-@pytest.fixture(name="meddler")
-def meddler_fixture(store: ObjectStore) -> Iterator[Meddler]:
-    with meddling(store.url) as meddler:
-        yield meddler
 
 
 class Pair:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import socket
 import subprocess
-import threading
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import closing
 from pathlib import Path
 
 import httpx
@@ -19,6 +18,7 @@ from serving_malformed import NAMES, changed, good
 from matcha import environments
 from matcha.component import ModelVersion
 from matcha.components.mlserver.component import MLServer, Options
+from support.listening import Handler, Listening
 
 pytestmark = pytest.mark.stack
 
@@ -140,38 +140,24 @@ def test_a_name_stays_as_it_is_where_another_process_could_not_load(make_server:
     assert main.shown() == {"credit": "", "fresh": "no"}
 
 
-class Replicas(ThreadingHTTPServer):
+class Replicas(Listening):
     """Of another process, one behind the other; each says which version it serves, and the last one again."""
 
     def __init__(self, *versions: str) -> None:
-        super().__init__(("127.0.0.1", 0), Replica)
-        self.left = list(versions)
-        self.url = f"http://127.0.0.1:{self.server_port}"
+        left = list(versions)
 
-    def __enter__(self) -> Replicas:
-        threading.Thread(target=self.serve_forever, daemon=True).start()
-        return self
+        class Replica(Handler):
+            def do_GET(self) -> None:
+                version = left.pop(0) if len(left) > 1 else left[0]
+                said = {"name": "credit", "platform": "mlflow", "versions": [version]}
+                self.answer(body=json.dumps(said).encode())
 
-    def __exit__(self, *_: object) -> None:
-        self.shutdown()
-        self.server_close()
-
-
-class Replica(BaseHTTPRequestHandler):
-    server: Replicas
-
-    def do_GET(self) -> None:
-        version = self.server.left.pop(0) if len(self.server.left) > 1 else self.server.left[0]
-        said = json.dumps({"name": "credit", "platform": "mlflow", "versions": [version]}).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(said)))
-        self.end_headers()
-        self.wfile.write(said)
+        super().__init__(Replica)
 
 
 def test_a_replica_of_the_other_process_that_is_late_refuses_nothing(make_server: Make) -> None:
     main = make_server().start()
-    with Replicas("1", "1", "2") as late, Replicas("1") as never:
+    with closing(Replicas("1", "1", "2")) as late, closing(Replicas("1")) as never:
         for served, expected in ((late, ""), (never, "its own process still serves version 1")):
             told = main.put(credit(2, process="other", forward=served.url))
             assert expected in told["credit"] and bool(expected) == bool(told["credit"])

@@ -288,7 +288,7 @@ def _handler(edge: Edge) -> type[BaseHTTPRequestHandler]:
             connection.close()
             self._answer(answer.status, answer.getheaders(), content)
 
-        do_GET = do_POST = do_PUT = do_DELETE = _pass_on  # noqa: N815
+        do_GET = do_POST = do_PUT = do_DELETE = _pass_on
 
         def _answer(self, status: int, headers: list[tuple[str, str]], content: bytes) -> None:
             self.send_response(status)

@@ -7,14 +7,14 @@ import json
 import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from matcha.errors import NotProvisioned
 from matcha.service import PLACEHOLDER
+from support.listening import Handler, Listening
 
 
-class Process:
+class Process(Listening):
     """Stands for a serving process: remembers what it was told, answers with `errors` by name, once `before`
     returned, which it adds to those that it is told of, and shows `shown`.
     """
@@ -30,48 +30,30 @@ class Process:
         ready: str = "yes",
         before: Callable[[], Any] = lambda: None,
     ):
-        class Handler(BaseHTTPRequestHandler):
+        class Told(Handler):
             def do_PUT(self) -> None:
-                told = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                told = json.loads(self.body())
                 log.append(
                     (name, {**told, "authorization": self.headers["Authorization"], "path": self.path})
                 )
                 names = [d["name"] for d in told["deployments"] if name != "child" or d["environment"]]
                 known = {**errors, **told.get("failed", {}), **told.get("back", {})}
                 before()
-                self.answer(
-                    [{"name": n, "error": known.get(n, ""), "changed": n not in known} for n in names]
-                )
+                self.say([{"name": n, "error": known.get(n, ""), "changed": n not in known} for n in names])
 
             def do_GET(self) -> None:
                 if self.path != "/matcha/ready":
                     log.append((name, {"authorization": self.headers["Authorization"], "path": self.path}))
-                self.answer(shown)
+                self.say(shown)
 
             def do_POST(self) -> None:
                 log.append((name, {"authorization": self.headers["Authorization"], "path": self.path}))
-                self.answer({"flushed": True})
+                self.say({"flushed": True})
 
-            def answer(self, content: Any) -> None:
-                text = json.dumps(content).encode()
-                self.send_response(status)
-                self.send_header("Content-Length", str(len(text)))
-                self.send_header("X-Matcha-Ready", ready)
-                self.end_headers()
-                self.wfile.write(text)
+            def say(self, content: Any) -> None:
+                self.answer(status, json.dumps(content).encode(), X_Matcha_Ready=ready)
 
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}"
-        self.thread = threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True)
-        self.thread.start()
-
-    def close(self) -> None:
-        self.server.shutdown()
-        self.server.server_close()
-        self.thread.join(5)
+        super().__init__(Told, port)
 
 
 class Reach:

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Iterator, Mapping
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
@@ -20,39 +17,26 @@ from matcha.components.mlserver.inside.matcha_serving.tokens import listed
 from matcha.errors import NotProvisioned
 from matcha.service import OUTSIDE
 from support.access import FolderAccess
+from support.listening import Handler, Listening
 
 TOKENS = Tokens(
     serial=7, tokens=(Token(id="a" * 12, name="shop", digest="0" * 64, models=("credit",), created=1.0),)
 )
 
 
-class Replica:
+class Replica(Listening):
     """Takes what it is told, or refuses with `status`."""
 
     def __init__(self, status: int = 200) -> None:
         self.told: list[tuple[str, str, bytes]] = []
         replica = self
 
-        class Handler(BaseHTTPRequestHandler):
+        class Told(Handler):
             def do_PUT(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                replica.told.append((self.path, self.headers["Authorization"], body))
-                self.send_response(status)
-                self.send_header("Content-Length", "0")
-                self.end_headers()
+                replica.told.append((self.path, self.headers["Authorization"], self.body()))
+                self.answer(status)
 
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}"
-        self.thread = threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True)
-        self.thread.start()
-
-    def close(self) -> None:
-        self.server.shutdown()
-        self.server.server_close()
-        self.thread.join(5)
+        super().__init__(Told)
 
 
 class Replicated(FolderAccess):
