@@ -33,7 +33,10 @@ SHORT_SECONDS = 8.0  # where another replica answers: one that starts reads its 
 POLL = 0.5
 ASK_SECONDS = 2.0
 SILENT = "The model server does not answer."
-ENDED = "The model server ended while it loaded models: out of memory, or by what a model does."
+ENDED = (
+    "The model server ended while it loaded models, out of memory or by what a model does; "
+    "or the way to it broke."
+)
 LATE = f"The model server did not load its models within {SECONDS / 60:.0f} minutes."
 UNREADY = b"x-matcha-ready: no"
 T = TypeVar("T")
