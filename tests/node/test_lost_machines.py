@@ -22,7 +22,11 @@ NO_SERVERS = (
 )
 BARE = ("--image", "python:3.11-slim-bookworm")
 BACK = 400.0  # seconds until a machine is missed, its pods are gone, and the job has run to its end
-LASTS = "import time; print('began', flush=True); time.sleep(15); print('ended', flush=True)"
+LASTS = """
+import signal, sys, time
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+print('began', flush=True); time.sleep(15); print('ended', flush=True)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -34,8 +38,8 @@ def machine(kubeconfig: Path) -> Path:
     return state
 
 
-def run(script: str, machine: Path) -> None:
-    subprocess.run([SCRIPTS / script, machine], check=True, timeout=300, stdin=subprocess.DEVNULL)
+def run(script: str, machine: Path, *options: str) -> None:
+    subprocess.run([SCRIPTS / script, machine, *options], check=True, timeout=300, stdin=subprocess.DEVNULL)
 
 
 @pytest.fixture(scope="module")
@@ -66,11 +70,14 @@ def pods(team: ClusterMatcha, name: str) -> list[dict[str, Any]]:
     return team.objects("pods", f"--selector=job-name={name}")
 
 
-def test_it_starts_again_on_a_machine_that_comes_back_at_once(team: ClusterMatcha, machine: Path) -> None:
+@pytest.mark.parametrize("how", [(), ("--told",)], ids=["without a word", "told to end"])
+def test_it_starts_again_on_a_machine_that_comes_back_at_once(
+    team: ClusterMatcha, machine: Path, how: tuple[str, ...]
+) -> None:
     """Its pods are there still, and their containers are not: nobody knows how these ended."""
     name = begun(team)
     [first] = pods(team, name)
-    run("lose", machine)
+    run("lose", machine, *how)
     run("again", machine)
     until(lambda: job(team, name)["condition"] == "succeeded", BACK, every=2)
     assert "ended" in team("jobs", "logs", name).stdout

@@ -53,9 +53,10 @@ from matcha.targets.kubernetes.setting import Setting
 ROOT = "/matcha/project"
 FETCHER = "code"  # the init container that lays the project out
 # Runs beside the command. The node's kubelet ends it once the command has ended, whichever way, and its exit
-# code says so. Where the machine was lost it has another.
+# code says so. Where the machine was lost it has another. A machine that goes down tells both at once to end,
+# and who would write their codes down: a second later nobody does.
 WITNESS, ORDERLY = "witness", 86
-WITNESSING = f'trap "exit {ORDERLY}" TERM; sleep infinity & wait'
+WITNESSING = f'trap "sleep 1; exit {ORDERLY}" TERM; sleep infinity & wait'
 GPU = "nvidia.com/gpu"
 # Taints that keep others off nodes with GPUs: Azure's by convention, and Google's.
 TOLERATED = (("sku", "gpu"), (GPU, ""))
