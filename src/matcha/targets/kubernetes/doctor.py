@@ -98,21 +98,27 @@ def _mended(finding: Finding) -> Finding:
 
 
 def _reachable(patient: Patient) -> Iterator[Finding]:
-    version: Any = patient.cluster.ask("/version")
-    number = f"{version['major']}.{version['minor']}".rstrip("+")
-    said = f"{patient.cluster.named} answers and runs Kubernetes {number}"
+    yield version(patient.cluster)
+
+
+def version(cluster: Cluster) -> Finding:
+    """Whether it runs a Kubernetes that the stack can run on."""
+    known: Any = cluster.ask("/version")
+    number = f"{known['major']}.{known['minor']}".rstrip("+")
+    said = f"{cluster.named} answers and runs Kubernetes {number}"
     tried = f"Matcha is tested on {RUN_ON}"
     if _parts(number) < _parts(CHECKED[0]):
-        yield Finding(
+        return Finding(
             check="cluster",
             ok=False,
             message=f"{said}; {tried}, and its manifests are checked from {CHECKED[0]} on.",
             fix="Use a newer cluster.",
         )
-    elif _parts(number) > _parts(CHECKED[-1]):
-        yield Finding(check="cluster", ok=True, message=f"{said}, newer than any it was tried with; {tried}.")
-    else:
-        yield Finding(check="cluster", ok=True, message=f"{said}; {tried}.")
+    if _parts(number) > _parts(CHECKED[-1]):
+        return Finding(
+            check="cluster", ok=True, message=f"{said}, newer than any it was tried with; {tried}."
+        )
+    return Finding(check="cluster", ok=True, message=f"{said}; {tried}.")
 
 
 def _parts(number: str) -> tuple[int, ...]:

@@ -69,6 +69,8 @@ def notes(
     """Where it goes, what is built there first, and what the user has to know of."""
     options = known.setting.options
     yield f"{cluster.named}, namespace {options.namespace}."
+    if not (version := doctor.version(cluster)).ok:
+        yield version.message
     yield from leaving.notes(options, project)
     wanted = {f"service/{service.name}" for service in known.setting.services}
     there = known.snapshot.resources
