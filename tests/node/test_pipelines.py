@@ -46,7 +46,7 @@ def fails(x: int) -> int:
 
 @pipeline(enable_cache=False)
 def failing():
-    show(fails(load()))
+    show(fails(1))
 
 @step
 def waits(x: int) -> int:
@@ -57,7 +57,7 @@ def waits(x: int) -> int:
 
 @pipeline(enable_cache=False)
 def waiting():
-    show(waits(load()))
+    show(waits(1))
 
 if __name__ == "__main__":
     run = globals()[sys.argv[1]]()
@@ -170,6 +170,7 @@ def test_ctrl_c_ends_the_steps_and_stops_the_run(team: ClusterMatcha, tmp_path: 
     assert newest_run(team) == "stopped"
 
 
+@pytest.mark.sweep
 def test_a_pod_that_is_evicted_goes_on_as_the_same_step_and_a_cancelled_job_fails_its_step(
     team: ClusterMatcha, tmp_path: Path
 ) -> None:

@@ -128,6 +128,7 @@ def end_whole(bench: Bench) -> None:
             os.kill(worker, signal.SIGKILL)
 
 
+@pytest.mark.sweep(sample=["its service"])
 @pytest.mark.parametrize("whole", [True, False], ids=["its service", "its process alone"])
 def test_what_is_killed_each_time_is_told_and_loses_nothing(
     pair: Pair, meddler: Meddler, whole: bool

@@ -296,29 +296,25 @@ def test_a_job_that_dies_without_a_word_fails_its_step_or_has_it_tried_again(bed
     assert [step.step for step in bed.jobs.steps][-2:] == ["dies_once", "dies_once"]
 
 
-def test_a_pod_that_its_node_gives_up_is_made_anew_and_the_step_goes_on(bed: Bed) -> None:
+@pytest.mark.sweep(sample=["given up"])
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL], ids=["given up", "gone without a word"])
+def test_a_pod_that_its_node_loses_is_made_anew_and_the_step_goes_on(
+    bed: Bed, how: signal.Signals, monkeypatch: Any
+) -> None:
+    if how == signal.SIGKILL:
+        monkeypatch.setattr("test_pipeline_steps.GIVEN_UP", -how)
     with _steps.answering(bed.jobs) as address, bed.lead("-", "waiting", address) as leader:
         until((bed.project / "sub" / "began").exists, COMES_UP)
-        bed.jobs.running["waits"].send_signal(signal.SIGTERM)
+        bed.jobs.running["waits"].send_signal(how)
         said, _ = leader.communicate(timeout=200)
     assert leader.returncode == 0, said
     assert bed.jobs.codes == [0, GIVEN_UP, 0]
     assert bed.newest() == ("completed", {"load": "completed", "waits": "completed"})
 
 
-def test_one_that_is_gone_without_a_word_is_made_anew_as_well(bed: Bed, monkeypatch: Any) -> None:
-    monkeypatch.setattr("test_pipeline_steps.GIVEN_UP", -signal.SIGKILL)
-    with _steps.answering(bed.jobs) as address, bed.lead("-", "waiting", address) as leader:
-        until((bed.project / "sub" / "began").exists, COMES_UP)
-        bed.jobs.running["waits"].kill()
-        said, _ = leader.communicate(timeout=200)
-    assert leader.returncode == 0, said
-    assert bed.newest() == ("completed", {"load": "completed", "waits": "completed"})
-
-
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGHUP])
-def test_ctrl_c_stops_the_run_and_ends_its_jobs(bed: Bed, how: signal.Signals) -> None:
-    """And so does a terminal that is closed."""
+@pytest.mark.sweep(sample=["Ctrl-C"])
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGHUP], ids=["Ctrl-C", "its terminal is closed"])
+def test_the_run_is_stopped_and_its_jobs_ended(bed: Bed, how: signal.Signals) -> None:
     with _steps.answering(bed.jobs) as address, bed.lead("forever", "waiting", address) as leader:
         until((bed.project / "sub" / "began").exists, COMES_UP)
         leader.send_signal(how)

@@ -70,5 +70,8 @@ def test_every_sample_is_of_its_sweep() -> None:
         "test_a_setup_killed_at_any_request_is_finished_by_the_next": 6,
         "test_a_kill_at_any_step_loses_and_doubles_nothing": 4,
         "test_few_windows_without_drift_ring": 2,
+        "test_a_pod_that_its_node_loses_is_made_anew_and_the_step_goes_on": 1,
+        "test_the_run_is_stopped_and_its_jobs_ended": 1,
+        "test_what_is_killed_each_time_is_told_and_loses_nothing": 1,
         "test_most_small_windows_would_ring_by_fixed_thresholds": 2,
     }
