@@ -15,6 +15,8 @@ from support.cluster import ClusterMatcha
 from support.killing import Provisioned, provision_killed_at_every_step
 from support.outside import Outside
 from support.package_index import wheel
+from support.scaled import Scaled
+from support.steady import application_of
 from support.stores import close_all
 from support.sweep import is_whole
 
@@ -24,8 +26,6 @@ ONLY_PIPELINES = "components:\n  model-deployer: null\n  monitoring: null\n"
 ONLY_A_TRACKER = "components:\n  pipeline: null\n  model-deployer: null\n  monitoring: null\n"
 
 
-# By one team, whose environment is built once. The last of them destroys its stack.
-TRAINING = ("test_pipelines.py", "test_running_jobs.py")
 # What only a pod shows: that it is replaced, and is told. Of every life the one that needs no environment and
 # no database.
 SAMPLE = (
@@ -46,7 +46,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in here:
         item.add_marker(pytest.mark.e2e)
         item.add_marker(pytest.mark.timeout(1800))
-    items.sort(key=lambda item: item.path.name in TRAINING)  # last, with the node to themselves
     if not is_whole(config):
         left = [i for i in here if i.get_closest_marker("sweep") and i.name not in SAMPLE]
         config.hook.pytest_deselected(items=left)
@@ -88,7 +87,7 @@ def stack(provisioned: Provisioned) -> ClusterMatcha:
 
 @pytest.fixture(scope="session")
 def team(kubeconfig: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterMatcha]:
-    """That trains: without serving and monitoring."""
+    """That trains: without serving and monitoring. Its stack goes with the last test of test_running_jobs."""
     folder = tmp_path_factory.mktemp("a team that trains")
     made = ClusterMatcha.of_team(folder, kubeconfig, ONLY_PIPELINES)
     try:
@@ -96,6 +95,21 @@ def team(kubeconfig: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         yield made
     finally:
         made.remove()
+
+
+@pytest.fixture(scope="session")
+def scaled(kubeconfig: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scaled]:
+    """That serves, with two replicas, `movie` of one of its three versions."""
+    matcha = ClusterMatcha.of_team(tmp_path_factory.mktemp("a team that serves"), kubeconfig)
+    made = Scaled(matcha)
+    try:
+        made.provision()
+        made.log_models()
+        made.deploy(1)
+        yield made
+    finally:
+        matcha.kubectl("delete", "namespace", application_of(matcha), "--ignore-not-found", "--wait=false")
+        matcha.remove()
 
 
 @pytest.fixture

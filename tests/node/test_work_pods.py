@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator
-from pathlib import Path
 
 import httpx
 import pytest
@@ -13,9 +11,11 @@ import pytest
 from support.clients import client
 from support.cluster import ClusterMatcha
 from support.matcha import until
+from support.scaled import Scaled
 
 WORK = "monitoring-work"
-COMES_UP = 900.0  # seconds; environments are built
+NAME = "watched"
+COMES_UP = 900.0  # seconds on a busy machine
 COLUMNS = "abcde"
 TRAIN = """
 import mlflow, numpy, pandas
@@ -32,24 +32,18 @@ with mlflow.start_run():
         LinearRegression().fit(data, target),
         name="model",
         signature=infer_signature(data, target),
-        registered_model_name="movie",
+        registered_model_name="watched",
     )
 """
 LIMIT = "/spec/template/spec/containers/0/resources/limits/memory"
 
 
 @pytest.fixture(scope="module")
-def served(kubeconfig: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterMatcha]:
+def served(scaled: Scaled) -> ClusterMatcha:
     """A stack that serves a model whose run keeps a reference."""
-    folder = tmp_path_factory.mktemp("a team that watches")
-    made = ClusterMatcha.of_team(folder, kubeconfig, "components:\n  pipeline: null\n")
-    try:
-        made("provision", "--yes", timeout=COMES_UP)
-        client(made, TRAIN)
-        made("deploy", "models:/movie/1", "--name", "movie", timeout=COMES_UP)
-        yield made
-    finally:
-        made.remove()
+    client(scaled.matcha, TRAIN)
+    scaled.matcha("deploy", "models:/watched/1", "--name", NAME, timeout=COMES_UP)
+    return scaled.matcha
 
 
 def ask(stack: ClusterMatcha, rows: int, *, moved: float = 0.0) -> None:
@@ -58,20 +52,20 @@ def ask(stack: ClusterMatcha, rows: int, *, moved: float = 0.0) -> None:
     asked = [{name: drawn.gauss(moved if name == "a" else 0.0, 1) for name in COLUMNS} for _ in range(rows)]
     path = stack.project / "rows.json"
     path.write_text(json.dumps(asked))
-    stack.json("predict", "movie", "--input", str(path))
+    stack.json("predict", NAME, "--input", str(path))
     until(lambda: waiting(stack) == rows, 60, every=1)
 
 
 def waiting(stack: ClusterMatcha) -> int:
     """Rows that monitoring has and no window holds."""
     url = f"{stack.url('monitoring', 'dashboard-url')}/v1/deployments"
-    [found] = httpx.get(url, timeout=30, trust_env=False).raise_for_status().json()
-    return int(found["waiting"])
+    found = httpx.get(url, timeout=30, trust_env=False).raise_for_status().json()
+    return next(int(known["waiting"]) for known in found if known["name"] == NAME)
 
 
 def test_a_window_is_made_and_its_pod_has_no_right_and_reserves_little(served: ClusterMatcha) -> None:
     ask(served, 300, moved=2.0)
-    [found] = served.json("monitor", "movie")
+    [found] = served.json("monitor", NAME)
     assert (found["status"], found["drifted"], found["window"]["rows"]) == ("drift", ["a"], 300)
     [pod] = served.objects("pods", f"--selector=app.kubernetes.io/name={WORK}")
     assert pod["spec"]["automountServiceAccountToken"] is False
@@ -86,12 +80,12 @@ def test_without_its_pod_nothing_is_lost_and_it_is_said(served: ClusterMatcha) -
     gone = ("--for=delete", "pod", f"--selector=app.kubernetes.io/name={WORK}")
     served.kubectl("wait", *gone, "--timeout=170s")
     ask(served, 200)
-    refused = served("monitor", "movie", code=1)
+    refused = served("monitor", NAME, code=1)
     assert f"does not answer at http://{WORK}:8091" in refused.stderr
     assert not served.is_healthy()
     served("provision", "--yes")
     assert served.is_healthy()
-    [found] = served.json("monitor", "movie")
+    [found] = served.json("monitor", NAME)
     assert (found["status"], found["window"]["rows"]) == ("ok", 200)
 
 
@@ -101,12 +95,12 @@ def test_a_window_that_needs_more_memory_than_there_is_ends_that_pod_alone(serve
     served.kubectl("patch", "deployment", WORK, "--type=json", f"--patch={json.dumps(little)}")
     served.kubectl("rollout", "status", f"deployment/{WORK}", "--timeout=170s")
     ask(served, 250)
-    refused = served("monitor", "movie", code=1, timeout=300)
+    refused = served("monitor", NAME, code=1, timeout=300)
     assert "was ended 2 times in the middle of this one" in refused.stderr
     assert "work-memory-mb of monitoring in matcha.yaml" in refused.stderr
     assert restarts(served, "monitoring") == before
     served("provision", "--yes")  # what somebody changed is as it was
-    [found] = served.json("monitor", "movie")
+    [found] = served.json("monitor", NAME)
     assert (found["status"], found["window"]["rows"]) == ("ok", 250)
 
 
