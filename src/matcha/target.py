@@ -286,7 +286,7 @@ class Lending(Protocol):
     """A target whose jobs have keys of their own to the stack's object store."""
 
     def lend(self, areas: Sequence[str]) -> None:
-        """The areas that jobs read and write; what else lies there is closed to them. Said before all else."""
+        """The areas that jobs read and write; others are closed to them. Said before anything is asked."""
 
 
 @runtime_checkable

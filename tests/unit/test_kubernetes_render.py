@@ -84,12 +84,13 @@ def options(name: str) -> KubernetesOptions:
 
 def stack(name: str = "defaults", deployments: tuple[Deployment, ...] = ()) -> Setting:
     wanted = planning.want(components(), deployments)
-    return setting(options(name), wanted.services, wanted.environments)
+    return setting(options(name), wanted.services, wanted.environments, lent=planning.lent(components()))
 
 
 def documents(name: str) -> list[dict[str, Any]]:
     wanted = planning.want(components(), ())
     target = KubernetesTarget(Path("/nowhere"), options(name))
+    target.lend(planning.lent(components()))
     return list(target.manifests(wanted.services, wanted.environments))
 
 

@@ -36,7 +36,7 @@ class Project:
         self.target = target
         self.by_record = by_record
         if isinstance(target, Lending):
-            target.lend([area for component in self.components for area in component.stores()])
+            target.lend(planning.lent(self.components))
 
     @property
     def components(self) -> Sequence[Component]:

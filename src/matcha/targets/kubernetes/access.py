@@ -176,8 +176,7 @@ class InsideAccess(_Shared):
             return self._secrets.get(name)
         except NotProvisioned:
             raise NotProvisioned(
-                "This stack has no keys for jobs: it was made by an earlier Matcha, or they were deleted.",
-                resolution="matcha provision",
+                "This stack has no keys for jobs: it was made by an earlier Matcha, or they were deleted."
             ) from None
 
     def folder(self, name: str) -> Path:

@@ -24,6 +24,7 @@ from lightkube.resources.core_v1 import Namespace
 from matcha.service import Resources, digest_of
 from matcha.targets.kubernetes import archives, code, first_start, opening
 from matcha.targets.kubernetes.compare import amount
+from matcha.targets.kubernetes.inside.matcha_pod import accounts
 from matcha.targets.kubernetes.names import DATABASE, JOB, MANAGER, STORE, labels, put_instance
 from matcha.targets.kubernetes.network import DATABASE_DUMP, DATABASE_SETUP, policies
 from matcha.targets.kubernetes.pod import (
@@ -130,8 +131,8 @@ def _bucket(setting: Setting) -> Container:
         command=["python", "-c", opening.program()],
         args=[f"/data/{BUCKET}", ACCOUNTS, opening.policy(BUCKET, setting.lent)],
         env=[
-            secret_variable(opening.ACCESS_KEY, JOBS_ACCESS_KEY),
-            secret_variable(opening.SECRET_KEY, JOBS_SECRET_KEY),
+            secret_variable(accounts.ACCESS_KEY, JOBS_ACCESS_KEY),
+            secret_variable(accounts.SECRET_KEY, JOBS_SECRET_KEY),
         ],
         resources=resources(Resources(cpu=0.05, memory=32)),
         volumeMounts=[at("data", "/data"), at("accounts", ACCOUNTS)],

@@ -181,7 +181,8 @@ class KubernetesTarget(Training):
         self._set(services, environments)
         self._here.forget(state.stack_id)  # whose ports are this stack's
         ports = {f"{s.name}/{p.name}": p.preferred for s in services for p in s.ports}
-        facts = {**described(services, environments, self._lent), MADE_BY: made_by(self._options, self._trust)}
+        facts = described(services, environments, self._lent)
+        facts[MADE_BY] = made_by(self._options, self._trust)
         return msgspec.structs.replace(state, ports=ports, facts={**state.facts, **facts})
 
     # -- the steps -------------------------------------------------------------------------------------
