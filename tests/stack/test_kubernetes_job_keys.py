@@ -56,8 +56,8 @@ def components() -> list[Component]:
 
 
 def pod(lent: tuple[str, ...] | None = None) -> tuple[Container, Container]:
-    """The containers of the store's pod, the one before the server first. `lent`: None for the areas of a stack
-    that holds all there is.
+    """The containers of the store's pod, the one before the server first. `lent`: None for the areas of a
+    stack that holds all there is.
     """
     areas = planning.lent(components()) if lent is None else lent
     objects = desired.laid(setting(KubernetesOptions(), [], [], lent=areas))[STORE]
