@@ -75,6 +75,7 @@ def test_jobs_have_keys_that_open_less_than_those_of_users(stack: SmallStack, cl
     assert [found[name] for name in KEYS] == [Output(value, sensitive=True) for value in theirs]
     users = stack.env()
     assert not {users[name].value for name in KEYS} & set(theirs)
+    stack.destroy()  # and with it the forwards that users have
 
 
 def test_a_stack_without_keys_for_jobs_runs_none_until_it_is_provisioned(
