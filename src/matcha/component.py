@@ -94,7 +94,9 @@ class Component:
         return ()
 
     def stores(self) -> tuple[str, ...]:
-        """Object-store areas that exist without a service of this component using them."""
+        """Object-store areas that its clients use themselves, without a service in between: users' code on
+        their machines, and in jobs. Those that services use are theirs to name.
+        """
         return ()
 
     def secrets(self) -> tuple[str, ...]:

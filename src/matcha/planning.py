@@ -109,6 +109,11 @@ def want(
     return msgspec.structs.replace(wanted, resources=tuple(resources))
 
 
+def lent(components: Sequence[Component]) -> tuple[str, ...]:
+    """Areas of the object store that jobs use, as all clients do."""
+    return tuple(_unique(area for c in components for area in c.stores()))
+
+
 def _unique(values: Iterable[str]) -> dict[str, None]:
     return dict.fromkeys(values)
 

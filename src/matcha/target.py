@@ -282,6 +282,14 @@ class Sharing(Protocol):
 
 
 @runtime_checkable
+class Lending(Protocol):
+    """A target whose jobs have keys of their own to the stack's object store."""
+
+    def lend(self, areas: Sequence[str]) -> None:
+        """The areas that jobs read and write; others are closed to them. Said before anything is asked."""
+
+
+@runtime_checkable
 class Exposing(Protocol):
     """A target that can let applications outside of it reach the `outside` port of services."""
 

@@ -44,7 +44,7 @@ from matcha.errors import BadInput
 from matcha.events import Event
 from matcha.job import Demand, RemoteJob
 from matcha.service import Environment
-from matcha.targets.kubernetes import KubernetesOptions
+from matcha.targets.kubernetes import KubernetesOptions, rotation
 from matcha.targets.kubernetes.cluster import ClusterError
 from matcha.targets.kubernetes.inside.matcha_pod import ending
 from matcha.targets.kubernetes.jobs import capacity, packing, queue, render, telling
@@ -241,6 +241,24 @@ def test_a_job_is_valid_and_holds_no_secret(stack: Setting, environment: Environ
     assert [c.name for c in pod.initContainers or ()] == [*before, "witness"]
     assert ("PATH" in variables) is own
     assert container.image == ("python:3.12.13-slim-bookworm" if own else "team/torch:2")
+
+
+def test_the_pod_of_a_job_has_the_keys_of_jobs_alone(stack: Setting, environment: Environment) -> None:
+    own = reads(render.job(stack, made(environment)))
+    assert own == {
+        ("matcha-secrets", "object-store-jobs-access-key"),
+        ("matcha-secrets", "object-store-jobs-secret-key"),
+        ("echo-x1", "KEY"),
+    }
+    there = KubernetesOptions(namespace="ml", storage="s3://company/ml", storage_secret="keys")
+    theirs = reads(render.job(setting(there, [], []), made(environment)))
+    assert theirs == {("keys", "access-key"), ("keys", "secret-key"), ("echo-x1", "KEY")}
+
+
+def reads(job: Job) -> set[tuple[str, str]]:
+    """Secrets that the pod of a job names, each with the key."""
+    assert job.spec
+    return set(rotation.reads(job.spec.template))
 
 
 def test_a_job_needs_what_was_asked_for(stack: Setting, environment: Environment) -> None:

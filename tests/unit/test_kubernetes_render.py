@@ -26,6 +26,7 @@ from matcha.targets.kubernetes import (
     doctor,
     foundations,
     look,
+    opening,
     outside,
 )
 from matcha.targets.kubernetes.compare import amount
@@ -84,12 +85,13 @@ def options(name: str) -> KubernetesOptions:
 
 def stack(name: str = "defaults", deployments: tuple[Deployment, ...] = ()) -> Setting:
     wanted = planning.want(components(), deployments)
-    return setting(options(name), wanted.services, wanted.environments)
+    return setting(options(name), wanted.services, wanted.environments, lent=planning.lent(components()))
 
 
 def documents(name: str) -> list[dict[str, Any]]:
     wanted = planning.want(components(), ())
     target = KubernetesTarget(Path("/nowhere"), options(name))
+    target.lend(planning.lent(components()))
     return list(target.manifests(wanted.services, wanted.environments))
 
 
@@ -107,6 +109,7 @@ def pods(document: dict[str, Any]) -> list[dict[str, Any]]:
 def settled(document: dict[str, Any]) -> dict[str, Any]:
     """Without what changes with every edit of a component's code."""
     text = msgspec.json.encode(document).decode()
+    text = text.replace(msgspec.json.encode(opening.program()).decode(), '"PROGRAM"')
     text = re.sub(r"code-[0-9a-f]{16}", "code-DIGEST", text)
     text = re.sub(r'"(matcha-ml/(?:digest|files))":"[0-9a-f]{16}"', r'"\1":"DIGEST"', text)
     text = re.sub(r"-[0-9a-f]{16}-{machine}\.tar\.gz", "-DIGEST-{machine}.tar.gz", text)

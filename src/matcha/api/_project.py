@@ -18,7 +18,7 @@ from matcha.component import Component, Deployment, ModelRegistry, ModelServer, 
 from matcha.errors import BadInput, MatchaError, NotProvisioned
 from matcha.service import Environment, Service
 from matcha.state import State
-from matcha.target import Bounding, StateStore, Target
+from matcha.target import Bounding, Lending, StateStore, Target
 
 Folder = Path | str
 MOST_LISTED = 12
@@ -35,6 +35,8 @@ class Project:
         self.stack = stack
         self.target = target
         self.by_record = by_record
+        if isinstance(target, Lending):
+            target.lend(planning.lent(self.components))
 
     @property
     def components(self) -> Sequence[Component]:

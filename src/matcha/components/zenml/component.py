@@ -82,6 +82,9 @@ class ZenML(Component):
             ),
         )
 
+    def stores(self) -> tuple[str, ...]:
+        return (ARTIFACTS,)
+
     def setup_digest(self) -> str:
         return digest_of(["2", wiring.parts("", "")])
 

@@ -170,7 +170,14 @@ class InsideAccess(_Shared):
 
     def _key(self, name: str) -> str:
         storage = self._setting.storage
-        return self._secrets.get(name) if storage.own else self._secrets.of(storage.secret, name)
+        if not storage.own:
+            return self._secrets.of(storage.secret, name)
+        try:
+            return self._secrets.get(name)
+        except NotProvisioned:
+            raise NotProvisioned(
+                "This stack has no keys for jobs: it was made by an earlier Matcha, or they were deleted."
+            ) from None
 
     def folder(self, name: str) -> Path:
         return Path("/tmp", name)  # noqa: S108 - of the pod

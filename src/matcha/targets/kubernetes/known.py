@@ -16,7 +16,7 @@ from matcha.service import Environment, Service
 from matcha.state import State
 from matcha.targets.kubernetes import desired, facts, keys, proof, removal
 from matcha.targets.kubernetes.cluster import Cluster
-from matcha.targets.kubernetes.described import recorded
+from matcha.targets.kubernetes.described import lent, recorded
 from matcha.targets.kubernetes.fencing import Fenced
 from matcha.targets.kubernetes.here import Here
 from matcha.targets.kubernetes.names import STORE
@@ -47,6 +47,11 @@ class KnownStack:
         self._proof = proof.Proof()
         self._loose = False  # the namespace, as in `look.Found`
         self._here = Here(self._project, self._options)
+        self._lent: tuple[str, ...] = ()
+
+    def lend(self, areas: Sequence[str]) -> None:
+        """`matcha.target.Lending`."""
+        self._lent = tuple(areas)
 
     @cached_property
     def _store(self) -> ClusterStore:
@@ -80,7 +85,7 @@ class KnownStack:
 
     def _render(self, services: Sequence[Service], environments: Sequence[Environment]) -> Setting:
         refuse_unknown(f"targets.{self.name}.ports", self._options.ports, services)
-        return setting(self._options, services, environments, self._trust)
+        return setting(self._options, services, environments, self._trust, self._lent)
 
     def _known(self) -> Setting:
         """As given to this object, otherwise as the run that began it recorded it."""
@@ -103,4 +108,4 @@ class KnownStack:
         kept = recorded(state.facts)
         if kept is None:
             raise NotProvisioned
-        return setting(self._options, *kept, trust)
+        return setting(self._options, *kept, trust, lent(state.facts))

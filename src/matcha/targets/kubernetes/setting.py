@@ -18,6 +18,7 @@ BUCKET = "matcha"
 STORE_PORT = 7070
 REGION = "us-east-1"  # what S3 servers that have none go by
 ACCESS_KEY, SECRET_KEY = "object-store-access-key", "object-store-secret-key"
+JOBS_ACCESS_KEY, JOBS_SECRET_KEY = "object-store-jobs-access-key", "object-store-jobs-secret-key"
 
 
 class Storage(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,7 +37,9 @@ class Storage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Setting(msgspec.Struct, frozen=True, kw_only=True):
-    """One stack in one namespace. `trust`: certificates in PEM that pods trust besides their image's."""
+    """One stack in one namespace. `trust`: certificates in PEM that pods trust besides their image's.
+    `lent`: areas of the object store that jobs read and write.
+    """
 
     options: KubernetesOptions
     services: tuple[Service, ...]
@@ -44,6 +47,7 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
     storage: Storage
     around: Surroundings
     trust: str = ""
+    lent: tuple[str, ...] = ()
 
     @property
     def namespace(self) -> str:
@@ -71,6 +75,7 @@ def setting(
     services: Sequence[Service],
     environments: Sequence[Environment],
     trust: str = "",
+    lent: Sequence[str] = (),
 ) -> Setting:
     found = storage(options)
     return Setting(
@@ -82,7 +87,16 @@ def setting(
             options.namespace, services, found.url, _database(options), _outside(options.expose)
         ),
         trust=trust,
+        lent=tuple(lent),
     )
+
+
+def for_jobs(found: Setting) -> Setting:
+    """`found` with the keys that jobs have. A store that is not Matcha's has one pair for everything."""
+    if not found.storage.own:
+        return found
+    own = msgspec.structs.replace(found.storage, access_key=JOBS_ACCESS_KEY, secret_key=JOBS_SECRET_KEY)
+    return msgspec.structs.replace(found, storage=own)
 
 
 def with_service(found: Setting, service: Service) -> Setting:

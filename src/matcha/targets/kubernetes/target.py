@@ -145,7 +145,7 @@ class KubernetesTarget(Training):
             trust = self._trust if services else ""  # not told
             comparable = bool(services) and state.facts.get(MADE_BY) == made_by(self._options, trust)
         if services:
-            wanted = setting(self._options, services, environments, trust)
+            wanted = setting(self._options, services, environments, trust, self._lent)
         made, ports = self._remembered(state, trust), self._here.ports(state)
         return statuses.statuses(self._cluster, made, wanted, ports, comparable=comparable, state=state)
 
@@ -181,7 +181,8 @@ class KubernetesTarget(Training):
         self._set(services, environments)
         self._here.forget(state.stack_id)  # whose ports are this stack's
         ports = {f"{s.name}/{p.name}": p.preferred for s in services for p in s.ports}
-        facts = {**described(services, environments), MADE_BY: made_by(self._options, self._trust)}
+        facts = described(services, environments, self._lent)
+        facts[MADE_BY] = made_by(self._options, self._trust)
         return msgspec.structs.replace(state, ports=ports, facts={**state.facts, **facts})
 
     # -- the steps -------------------------------------------------------------------------------------

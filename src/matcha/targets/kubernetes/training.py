@@ -13,6 +13,7 @@ from matcha.state import State
 from matcha.targets.kubernetes.access import InsideAccess
 from matcha.targets.kubernetes.known import KnownStack
 from matcha.targets.kubernetes.names import STORE
+from matcha.targets.kubernetes.setting import for_jobs
 
 if TYPE_CHECKING:
     from matcha.targets.kubernetes.jobs.delivery import Delivery
@@ -35,7 +36,8 @@ class Training(KnownStack):
 
     def inside(self, state: State) -> Access:
         found = self._setting or self._remembered(state)
-        return InsideAccess(found, self._secrets, self._here.access(state, found, self._secrets))
+        here = self._here.access(state, found, self._secrets)
+        return InsideAccess(for_jobs(found), self._secrets, here)
 
     def bring(self, job: RemoteJob, emit: Emit) -> str:
         return self._queue.bring(self._known(), self.access(self._state()), job, emit)

@@ -48,7 +48,7 @@ from matcha.targets.kubernetes.pod import (
     variable,
 )
 from matcha.targets.kubernetes.resolve import ENVIRONMENT
-from matcha.targets.kubernetes.setting import Setting
+from matcha.targets.kubernetes.setting import Setting, for_jobs
 
 ROOT = "/matcha/project"
 FETCHER = "code"  # the init container that lays the project out
@@ -113,6 +113,7 @@ def owned_by(job: Job) -> list[OwnerReference]:
 
 
 def job(setting: Setting, made: Made) -> Job:
+    setting = for_jobs(setting)
     notes = {
         COMMAND: msgspec.json.encode(made.job.shown).decode(),
         OWNER: made.owner,
