@@ -19,6 +19,7 @@ from matcha.state import State
 JobCondition = Literal["queued", "starting", "running", "succeeded", "failed", "cancelled"]
 UNITS = {
     "": 1,
+    "k": 10**3,
     "K": 10**3,
     "M": 10**6,
     "G": 10**9,
@@ -50,7 +51,7 @@ class Demand(msgspec.Struct, frozen=True, kw_only=True):
 
 def memory_bytes(text: str) -> int:
     """`8Gi` -> bytes. Raises BadInput for what is not a Kubernetes-style quantity."""
-    match = re.fullmatch(r"(\d{1,18}(?:\.\d{1,18})?)([KMGT]i?)?", text.strip(), re.ASCII)
+    match = re.fullmatch(r"(\d{1,18}(?:\.\d{1,18})?)(k|[KMGT]i?)?", text.strip(), re.ASCII)
     if not match:
         raise BadInput(f'"{text}" is not an amount of memory.', resolution="--memory 8Gi")
     return int(float(match[1]) * UNITS[match[2] or ""])
@@ -143,9 +144,9 @@ class JobQueue(Jobs, Protocol):
 
     root: ClassVar[str]  # the folder there that `RemoteJob.project` and `beside` are in
 
-    def check_remote(self, demand: Demand) -> Sequence[str]:
+    def check_remote(self, demand: Demand, image: str = "") -> Sequence[str]:
         """Notes on how it may come to run (waits, a node that is added); raises MatchaError, saying what was
-        found, for what no machine there can ever have.
+        found, for what no machine there can ever have, and for an `image` that is none.
         """
 
     def inside(self, state: State) -> Access:

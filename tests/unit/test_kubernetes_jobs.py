@@ -154,10 +154,10 @@ def test_the_size_is_told(tmp_path: Path) -> None:
     (root / "gone").symlink_to("nowhere")
     told = queue._told(packing.pack(root, {}, tmp_path / "code.tar.gz"))
     assert told.startswith("Your code: 2 files, 3.0 MiB, ")
-    assert "they lead nowhere: gone." in told
+    assert "Links left out, since what they stand for is not there or left out: gone." in told
 
 
-@pytest.mark.parametrize("there", ["../outside.txt", "../elsewhere", "/etc/hostname", ".", "../project"])
+@pytest.mark.parametrize("there", ["../outside.txt", "../elsewhere", "/etc/hostname", ".."])
 def test_a_link_that_leads_out_is_refused(tmp_path: Path, there: str) -> None:
     root = tmp_path / "project"
     write(tmp_path, {"project/a.py": "", "outside.txt": "secret", "elsewhere/x": "secret"})
@@ -179,6 +179,50 @@ def test_a_link_inside_is_what_it_stands_for(tmp_path: Path) -> None:
     with tarfile.open(made.file) as tar:
         assert {m.name for m in tar} == {"runs/7/model.txt", "a.py", "latest/model.txt", "b.py"}
         assert all(m.isreg() for m in tar)
+
+
+@pytest.mark.parametrize(
+    "links", [{"a": "."}, {"a": "../project"}, {"a": "a"}, {"x/up": ".."}, {"x/y": "../z", "z/x": "../x"}]
+)
+def test_a_link_without_an_end_is_refused(tmp_path: Path, links: dict[str, str]) -> None:
+    root = tmp_path / "project"
+    write(root, {"a.py": "", "x/b.py": "", "z/c.py": ""})
+    for name, there in links.items():
+        (root / name).symlink_to(there)
+    with pytest.raises(BadInput, match="is a link to something that it is a part of itself"):
+        packed(root, tmp_path)
+
+
+def test_links_behind_links_go_along_and_what_is_left_out_stays_so(tmp_path: Path) -> None:
+    root = tmp_path / "project"
+    write(
+        root,
+        {"shared/v3.csv": "", "shared/more/x": "", ".env": "KEY=1", "private/key": "", ".git/config": ""},
+    )
+    write(root, {".venv/pyvenv.cfg": "", ".venv/lib/x": "", ".gitignore": "\ufeff.env\nprivate/\n"})
+    (root / "shared" / "train.csv").symlink_to("v3.csv")
+    (root / "shared" / "all").symlink_to("more")
+    for name, there in {
+        "data": "shared",
+        "conf": ".env",
+        "cfg": "private",
+        "g": ".git",
+        "env": ".venv",
+    }.items():
+        (root / name).symlink_to(there)
+    made = packing.pack(root, {}, tmp_path / "code.tar.gz")
+    with tarfile.open(made.file) as tar:
+        names = {m.name for m in tar}
+    inside = {"v3.csv", "train.csv", "more/x", "all/x"}
+    assert names == {".gitignore"} | {f"{top}/{name}" for top in ("shared", "data") for name in inside}
+    assert made.left == ("cfg", "conf", "env", "g")
+
+
+@pytest.mark.parametrize("line", ["data\\", "! ", "!", "\\/a", "a\\"])
+def test_a_line_that_is_no_pattern_to_git_leaves_nothing_out(tmp_path: Path, line: str) -> None:
+    root = tmp_path / "project"
+    write(root, {"a": "", "data": "", "left": "", ".gitignore": f"{line}\nleft\n"})
+    assert packed(root, tmp_path) == {"a", "data", ".gitignore"}
 
 
 def test_what_goes_along_is_source_alone(tmp_path: Path) -> None:
@@ -208,7 +252,7 @@ def environment(tmp_path: Path) -> Environment:
 
 def made(environment: Environment | None, **changes: Any) -> render.Made:
     job = RemoteJob(
-        command=("python", "-m", "matcha.worker", "--", "echo", "$(HOME)"),
+        command=("python", "-m", "matcha.worker", "--", "echo", "$$", "$(HOME)"),
         shown=("echo", "$(HOME)"),
         project=Path("/nowhere"),
         env={"PLAIN": Output("$(X)"), "KEY": Output("s3cr3t", sensitive=True)},
@@ -236,7 +280,7 @@ def test_a_job_is_valid_and_holds_no_secret(stack: Setting, environment: Environ
     variables = {v.name: v for v in container.env or ()}
     assert variables["KEY"].valueFrom.secretKeyRef.name == "echo-x1"  # type: ignore[union-attr]
     assert variables["PLAIN"].value == "$$(X)"
-    assert container.command is not None and container.command[-1] == "$$(HOME)"
+    assert container.command is not None and container.command[-2:] == ["$$$$", "$$(HOME)"]
     before = ["environment", "code"] if own else ["code"]
     assert [c.name for c in pod.initContainers or ()] == [*before, "witness"]
     assert ("PATH" in variables) is own
@@ -329,8 +373,8 @@ GPU_POOL = {"gpu": Pool(gpu=1, cpu=6, memory="50Gi")}
         (Demand(), [node("a")], {}, ""),
         (Demand(gpu=1), [node("a", gpu=1, taints=GPU_TAINT)], {}, ""),
         (Demand(gpu=1), [node("a", gpu=1, taints=[("nvidia.com/gpu", "present", "NoSchedule")])], {}, ""),
-        (Demand(), [node("a", gpu=1, taints=GPU_TAINT)], {}, "no node takes such a job"),
-        (Demand(gpu=1), [node("a", gpu=1, taints=[("team", "x", "NoSchedule")])], {}, "none has any"),
+        (Demand(), [node("a", gpu=1, taints=GPU_TAINT)], {}, "a: sku=gpu:NoSchedule"),
+        (Demand(gpu=1), [node("a", gpu=1, taints=[("team", "x", "NoSchedule")])], {}, "a: team=x:NoSchedule"),
         (Demand(gpu=2), [node("a", gpu=1)], {}, "none has more than 1"),
         (Demand(gpu=1), [node("a")], {}, "1 GPU asked for, and none has any"),
         (Demand(gpu=1), [node("a")], GPU_POOL, ""),
@@ -341,8 +385,10 @@ GPU_POOL = {"gpu": Pool(gpu=1, cpu=6, memory="50Gi")}
         (Demand(), [node("a", off=True)], {}, ""),
         (Demand(gpu=1), [node("a", gpu=1, taints=[*GPU_TAINT, GONE])], {}, ""),
         (Demand(gpu=2), [node("a", gpu=1, taints=[GONE])], {}, "4 CPUs, 16.0 GiB, 1 GPU (takes nothing now)"),
-        (Demand(gpu=1), [node("a", gpu=1, taints=[("sku", "gpu", "NoExecute")])], {}, "none has any"),
-        (Demand(), [node("a", labels={"kubernetes.io/os": "windows"})], {}, "no node takes such a job"),
+        (Demand(gpu=1), [node("a", gpu=1, taints=[("sku", "gpu", "NoExecute")])], {}, "each keeps jobs off"),
+        (Demand(), [node("a", labels={"kubernetes.io/os": "windows"})], {}, "a: it does not run Linux"),
+        (Demand(cpu=9), [node("a"), node("b", taints=GPU_TAINT)], {}, "b keeps jobs off: sku=gpu:NoSchedule"),
+        (Demand(), [], {}, "there is no node"),
     ],
 )
 def test_only_what_can_never_run_is_refused(demand: Demand, nodes: Any, pools: Any, said: str) -> None:

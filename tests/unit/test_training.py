@@ -140,7 +140,7 @@ def test_ctrl_c_ends_the_job_or_says_that_it_goes_on(
         root = "/there"
         asked: ClassVar[list[str]] = []
 
-        def check_remote(self, demand: Demand) -> list[str]:
+        def check_remote(self, demand: Demand, image: str = "") -> list[str]:
             return []
 
         def inside(self, state: State) -> Access:

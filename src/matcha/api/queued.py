@@ -82,7 +82,7 @@ def run_remote(
 
     Ctrl-C ends the job. Whatever else ends this process does not: `job_logs` goes on with it.
     """
-    for note in queue.check_remote(demand):
+    for note in queue.check_remote(demand, image):
         emit(Event("job", "note", note))
     name = queue.submit(described(opened, queue, command, demand, where, image, emit), emit)
     if detach:

@@ -128,7 +128,7 @@ def run(
 
     Raises BadInput for an empty command, a folder elsewhere, or resources that this target does not have.
     """
-    if not command:
+    if not command or not command[0].strip():
         raise BadInput("There is no command to run.", resolution="matcha run -- python train.py")
     opened = open_project(project, target)
     where = _inside(opened, folder)

@@ -156,8 +156,8 @@ def secret_variable(name: str, key: str, secret: str = SECRETS) -> EnvVar:
 
 
 def literal(value: str) -> str:
-    """`value` where Kubernetes would take `$(...)` for a reference to another variable."""
-    return value.replace("$(", "$$(")
+    """`value` where Kubernetes takes `$(...)` for a reference to another variable, and `$$` for a dollar."""
+    return value.replace("$", "$$")
 
 
 def storage_variables(setting: Setting) -> list[EnvVar]:

@@ -31,7 +31,8 @@ class Training(KnownStack):
 
         return Queue(self._cluster, self._store, self._secrets)
 
-    def check_remote(self, demand: Demand) -> Sequence[str]:
+    def check_remote(self, demand: Demand, image: str = "") -> Sequence[str]:
+        self._queue.refuse(image)
         return self._queue.place(self._known(), demand).notes
 
     def inside(self, state: State) -> Access:

@@ -64,7 +64,7 @@ class Queue:
 
     def bring(self, setting: Setting, access: Access, job: RemoteJob, emit: Emit) -> str:
         """Where its code lies then."""
-        self._refuse(job)
+        self.refuse(job.image)
         return self._bring(Delivery(self._cluster, setting, access), job, emit)
 
     def _bring(self, delivery: Delivery, job: RemoteJob, emit: Emit) -> str:
@@ -78,22 +78,22 @@ class Queue:
         then nothing is left of the job.
         """
         stack = self._stack()
-        self._refuse(job)
+        self.refuse(job.image)
         where = self.place(setting, job.demand)
         there = self._machines() if where.machines else machines(self._cluster)
         machine, kinds = _kinds(where.machines, there)
-        delivery = Delivery(self._cluster, setting, access)
+        delivery, rank = Delivery(self._cluster, setting, access), priority.ensure(self._cluster)
         if not job.code:
             job = msgspec.structs.replace(job, code=self._bring(delivery, job, emit))
         if job.environment:
             several = len(there | set(kinds)) > 1
-            self._ensure_environment(setting, job.environment, kinds, several, delivery, place, emit)
+            self._ensure_environment(setting, job.environment, kinds, several, delivery, place, rank, emit)
         made = render.Made(
             name=render.new_name((job.step,) if job.step else job.shown),
             job=job,
             owner=person(),
             machine=machine,
-            priority=priority.ensure(self._cluster),
+            priority=rank,
         )
         try:
             self._queue(setting, made)
@@ -129,14 +129,14 @@ class Queue:
             raise NotProvisioned
         return state.stack_id
 
-    def _refuse(self, job: RemoteJob) -> None:
+    def refuse(self, image: str) -> None:
         """Raises BadInput for what no node could run, MatchaError for a stack that is not ready for jobs."""
-        if job.image:
+        if image:
             try:
-                msgspec.convert(job.image, Image)
+                msgspec.convert(image, Image)
             except msgspec.ValidationError:
                 raise BadInput(
-                    f'"{job.image}" is no name of an image.',
+                    f'"{image}" is no name of an image.',
                     details="It is one as in python:3.12-slim or registry.example.com/team/base:7.",
                     resolution="matcha run --image IMAGE -- ...",
                 ) from None
@@ -154,10 +154,11 @@ class Queue:
         several: bool,
         delivery: Delivery,
         place: str,
+        rank: str,
         emit: Emit,
     ) -> None:
         """Built where the archive is not there yet: once for all jobs of the same lock. `several`: the
-        cluster has more than one kind of node.
+        cluster has more than one kind of node. `rank`: a PriorityClass, below servers'; empty for none.
         """
         base.check(setting.options, environment)
         places = [archives.placed(setting, environment, kind) for kind in kinds]
@@ -169,7 +170,10 @@ class Queue:
         emit(Event(key, "started", "building what your code needs, once"))
         raiser = Raiser(self._cluster, lambda: None)
         for kind in kinds:
-            parts = desired.of_stack(setting, archives.builder(setting, environment, kind if several else ""))
+            *before, build = archives.builder(setting, environment, kind if several else "")
+            assert build.spec and build.spec.template.spec
+            build.spec.template.spec.priorityClassName = rank or None
+            parts = desired.of_stack(setting, [*before, build])
             raiser.run_job(parts, key, archives.BUILD_SECONDS, emit, place=place, advice=MEND)
         emit(Event(key, "done", "", time.monotonic() - began))
 
@@ -329,5 +333,11 @@ def _kinds(taking: frozenset[str], there: frozenset[str]) -> tuple[str, list[str
 
 def _told(packed: packing.Packed) -> str:
     size = f"{packing.mebibytes(packed.size)}, {packing.mebibytes(packed.packed)} with Matcha's own, packed"
-    left = f" Left out, for they lead nowhere: {', '.join(packed.left)}." if packed.left else ""
+    left = (
+        ""
+        if not packed.left
+        else (
+            f" Links left out, since what they stand for is not there or left out: {', '.join(packed.left)}."
+        )
+    )
     return f"Your code: {packed.files} file{'s' if packed.files != 1 else ''}, {size}.{left}"
