@@ -182,6 +182,19 @@ def test_an_environment_that_no_job_has_used_for_a_month_goes(
     assert there() == kept - {archive}
 
 
+def test_what_a_job_runs_in_is_built_behind_servers(
+    training: SmallStack, client: Client, tmp_path: Path
+) -> None:
+    (tmp_path / "lock").touch()
+    environment = Environment(name="workspace", lock=tmp_path / "lock")
+    job = msgspec.structs.replace(described(tmp_path), image="", environment=environment)
+    training.target().submit(job, silent)
+    builds = [
+        j for j in client.list(Job) if j.metadata and str(j.metadata.name).startswith("build-workspace")
+    ]
+    assert [j.spec.template.spec.priorityClassName for j in builds] == [priority.name(training.namespace)]  # type: ignore[union-attr]
+
+
 def test_steps_of_a_pipeline_run_the_same_code_and_say_what_they_are(
     training: SmallStack, store: ObjectStore, client: Client, tmp_path: Path
 ) -> None:
