@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from matcha.targets.kubernetes import (
     space,
     volumes,
 )
-from matcha.targets.kubernetes.cluster import Cluster
+from matcha.targets.kubernetes.cluster import Cluster, ClusterError
 from matcha.targets.kubernetes.exposed import checking
 from matcha.targets.kubernetes.names import SECRETS
 from matcha.targets.kubernetes.secrets import values
@@ -69,8 +70,9 @@ def notes(
     """Where it goes, what is built there first, and what the user has to know of."""
     options = known.setting.options
     yield f"{cluster.named}, namespace {options.namespace}."
-    if not (version := doctor.version(cluster)).ok:
-        yield version.message
+    with contextlib.suppress(ClusterError):  # some show it to administrators alone
+        if not (version := doctor.version(cluster)).ok:
+            yield version.message
     yield from leaving.notes(options, project)
     wanted = {f"service/{service.name}" for service in known.setting.services}
     there = known.snapshot.resources
