@@ -14,6 +14,7 @@ import msgspec
 
 from matcha.access import Access
 from matcha.component import Tokens
+from matcha.errors import MatchaError
 from matcha.events import Emit
 from matcha.service import Environment, Service
 from matcha.state import State
@@ -289,6 +290,10 @@ class Lending(Protocol):
         """The areas that jobs read and write; others are closed to them. Said before anything is asked."""
 
 
+class Changed(MatchaError):
+    """What was to be replaced is not what was read."""
+
+
 @runtime_checkable
 class Exposing(Protocol):
     """A target that can let applications outside of it reach the `outside` port of services."""
@@ -299,9 +304,12 @@ class Exposing(Protocol):
     def tokens(self) -> Tokens:
         """Those that are kept with the stack, also where nothing is exposed."""
 
-    def keep_tokens(self, tokens: Tokens) -> None:
-        """Under the stack's lock: replace what is kept, and have services find it soon. They go with the
-        stack. Raises MatchaError where it was not kept, or may not have been.
+    def keep_tokens(self, tokens: Tokens, *, before: int, locked: bool = True) -> None:
+        """Replace the list of serial `before`, which was read, and have services find it soon. They go with
+        the stack. Under the stack's lock, unless `locked` is False, for who takes tokens away alone.
+
+        Raises Changed where another list is kept by now, MatchaError where it was not kept, or may not have
+        been.
         """
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from matcha.access import Access
 from matcha.component import Tokens
 from matcha.errors import MatchaError, NotFound
 from matcha.service import Port
+from matcha.target import Changed
 from matcha.targets.kubernetes import permissions
 from matcha.targets.kubernetes.exposed import waiting
 from matcha.targets.kubernetes.exposed.kinds import Certificate, Gateway, HTTPRoute
@@ -392,14 +394,40 @@ def test_two_who_make_tokens_at_once_lose_none(
     exposed.provision()
     target = exposed.target()
     token = target.store().acquire("test", wait=10, emit=lambda _: None).token
-    target.keep_tokens(Tokens(serial=5))
-    with pytest.raises(MatchaError, match="Somebody else changed the tokens meanwhile"):
-        target.keep_tokens(Tokens(serial=5))
+    target.keep_tokens(Tokens(serial=5), before=0)
+    with pytest.raises(Changed, match="Somebody else changed the tokens meanwhile"):
+        target.keep_tokens(Tokens(serial=7), before=0)
     target.store().release(token)
     assert exposed.target().tokens().serial == 5
     with pytest.raises(MatchaError):
-        target.keep_tokens(Tokens(serial=6))  # without the lock
+        target.keep_tokens(Tokens(serial=6), before=5)  # without the lock
     assert exposed.target().tokens().serial == 5
+
+
+def test_a_token_ends_at_once_whoever_has_the_stack_and_stays_ended(
+    api_server: Path, exposed: SmallStack, controller: None, proxy: FaultyProxy
+) -> None:
+    """Revoked while somebody provisions, and while somebody makes another one of what was there before."""
+    certificate(api_server, exposed.namespace)
+    exposed.provision()
+    exposed.create_token("leaked")
+    store = exposed.target().store()
+    token = store.acquire("provision", wait=10, emit=lambda _: None).token
+    assert exposed.revoke_token("leaked").token.name == "leaked"
+    store.release(token)
+    assert exposed.tokens() == []
+    exposed.create_token("leaked")
+    held = proxy.add(Fault("PUT", "/secrets/", hold=True))
+    with ThreadPoolExecutor(1) as pool:
+        slow = pool.submit(exposed.create_token, "shop")
+        assert held.came.wait(60)
+        admin = SmallStack(exposed.folder.parent, api_server, exposed.namespace)
+        target = exposing(admin).target()
+        was = target.tokens()
+        target.keep_tokens(Tokens(serial=was.serial + 1), before=was.serial, locked=False)
+        held.let_go.set()
+        slow.result(120)
+    assert exposed.tokens() == ["shop"]
 
 
 def test_a_lost_answer_leaves_the_token_kept_and_shown(

@@ -130,7 +130,7 @@ class SmallStack:
 
     def revoke_token(self, name: str) -> RevokedToken:
         with self._opened():
-            return outside.revoke_token(name, project=self.folder, lock_wait=60)
+            return outside.revoke_token(name, project=self.folder)
 
     def details(self) -> dict[str, str]:
         """What `matcha status` has to say of the services, and of what they stand on."""

@@ -6,7 +6,7 @@ import hashlib
 import re
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from matcha import engine, inference
 from matcha.access import public_url
@@ -17,12 +17,13 @@ from matcha.component import Component, Token, Tokens, TokenServer
 from matcha.errors import BadInput, MatchaError, NotFound, suggest
 from matcha.events import Emit, Event, silent
 from matcha.state import State
-from matcha.target import Exposing
+from matcha.target import Changed, Exposing
 
 NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?\Z")
 RULE = "Letters, digits, dots, dashes and underscores, at most 63, a letter or digit at either end."
 DAY = 86400.0
 MOST_DAYS = 36500
+TRIES = 5
 VARIABLE = "MATCHA_TOKEN"  # of the example
 SOON = "It goes by the new list within about a minute."
 
@@ -49,20 +50,24 @@ def create_token(
     _check(name, expires)
     with engine.locked(opened.store, f"tokens create {name}", wait=lock_wait, emit=emit):
         state = _running(opened)
-        kept = exposing.tokens()
-        if taken := next((each for each in kept.tokens if name in (each.name, each.id)), None):
-            raise BadInput(
-                f'There is a token "{name}" already ({taken.id}).',
-                details="Its secret cannot be shown again.",
-                resolution=f"matcha tokens revoke {name}, or give the new one another name",
-            )
         for model in models:
             if model not in state.deployments:
                 raise NotFound(
                     f'No model is deployed as "{model}".', resolution=suggest(model, state.deployments)
                 )
         token, text = _made(name, models, expires)
-        silent_ones = _keep(opened, exposing, kept, (*kept.tokens, token), emit)
+
+        def with_it(kept: Tokens) -> tuple[Token, ...]:
+            others = [each for each in kept.tokens if each.id != token.id]  # a lost answer may have kept it
+            if taken := next((each for each in others if name in (each.name, each.id)), None):
+                raise BadInput(
+                    f'There is a token "{name}" already ({taken.id}).',
+                    details="Its secret cannot be shown again.",
+                    resolution=f"matcha tokens revoke {name}, or give the new one another name",
+                )
+            return (*others, token)
+
+        silent_ones = _change(opened, exposing, with_it, emit, locked=True)
     url = public_url(opened.access(), _server(opened)[1])
     return NewToken(
         token=_told(token),
@@ -86,22 +91,26 @@ def revoke_token(
     project: Folder = ".",
     target: str | None = None,
     emit: Emit = silent,
-    lock_wait: float = LOCK_WAIT,
 ) -> RevokedToken:
-    """End the token of this name or id. Raises NotFound where there is none."""
+    """End the token of this name or id, at once: also while somebody else changes the stack. Raises NotFound
+    where there is none.
+    """
     opened = open_project(project, target)
     holder = _holder(opened)
-    with engine.locked(opened.store, f"tokens revoke {name}", wait=lock_wait, emit=emit):
-        opened.state()
-        kept = holder.tokens()
+    opened.state()
+    ended: list[Token] = []
+
+    def without_it(kept: Tokens) -> tuple[Token, ...]:
         found = next((each for each in kept.tokens if name in (each.name, each.id)), None)
-        if found is None:
+        if found is None and not ended:  # or a lost answer took it away
             raise NotFound(
                 f'There is no token "{name}".', resolution=suggest(name, [each.name for each in kept.tokens])
             )
-        rest = tuple(each for each in kept.tokens if each.id != found.id)
-        silent_ones = _keep(opened, holder, kept, rest, emit)
-    return RevokedToken(token=_told(found), notes=_notes(silent_ones))
+        ended[:] = [found or ended[0]]
+        return tuple(each for each in kept.tokens if each.id != ended[0].id)
+
+    silent_ones = _change(opened, holder, without_it, emit, locked=False)
+    return RevokedToken(token=_told(ended[0]), notes=_notes(silent_ones))
 
 
 def _check(name: str, expires: int | None) -> None:
@@ -134,8 +143,22 @@ def _made(name: str, models: Sequence[str], expires: int | None) -> tuple[Token,
     )
 
 
+def _change(
+    opened: Project, holder: Exposing, edit: Callable[[Tokens], Sequence[Token]], emit: Emit, *, locked: bool
+) -> Sequence[str]:
+    """Once more on what is there by then, where somebody else changed it meanwhile."""
+    for left in reversed(range(TRIES)):
+        kept = holder.tokens()
+        try:
+            return _keep(opened, holder, kept, edit(kept), emit, locked=locked)
+        except Changed:
+            if not left:
+                raise
+    raise AssertionError
+
+
 def _keep(
-    opened: Project, holder: Exposing, before: Tokens, after: Sequence[Token], emit: Emit
+    opened: Project, holder: Exposing, before: Tokens, after: Sequence[Token], emit: Emit, *, locked: bool
 ) -> Sequence[str]:
     """Kept first, so that whatever ends this, servers come to it; names of those that were not told at once.
     Whom to tell is known before: a token that is kept is shown, whatever comes then.
@@ -145,7 +168,7 @@ def _keep(
     serial = max(before.serial + 1, int(time.time() * 1000))
     changed = Tokens(serial=serial, tokens=tuple(after))
     access = opened.access() if opened.state().phase != "stopped" else None
-    holder.keep_tokens(changed)
+    holder.keep_tokens(changed, before=before.serial, locked=locked)
     servers = [c for c in opened.components if isinstance(c, TokenServer)]
     if access is None or not servers:
         return ()  # nobody listens

@@ -19,7 +19,7 @@ from matcha.errors import ComponentFailed, NotProvisioned
 from matcha.events import Emit, Event
 from matcha.service import Environment, Service, service_digest
 from matcha.state import State
-from matcha.target import Foundation, Seen, ServiceStatus, Snapshot, StateStore
+from matcha.target import Changed, Foundation, Seen, ServiceStatus, Snapshot, StateStore
 from matcha.targets.fake.store import FakeStore, replace
 
 Facts = dict[str, dict[str, Any]]
@@ -129,8 +129,10 @@ class FakeTarget:
         kept = self._read().get("tokens")
         return msgspec.convert(kept["value"], Tokens) if kept else Tokens()
 
-    def keep_tokens(self, tokens: Tokens) -> None:
+    def keep_tokens(self, tokens: Tokens, *, before: int, locked: bool = True) -> None:
         self._may_fail("tokens")
+        if self.tokens().serial != before:
+            raise Changed("Somebody else changed the tokens meanwhile.")
         self._put("tokens", Seen("present"), value=msgspec.to_builtins(tokens))
 
     def settle(self) -> None:

@@ -231,15 +231,16 @@ class KubernetesTarget(Training):
     def tokens(self) -> Tokens:
         return tokens.read(self._cluster)
 
-    def keep_tokens(self, kept: Tokens) -> None:
+    def keep_tokens(self, kept: Tokens, *, before: int, locked: bool = True) -> None:
         """The pods are touched, as in `refresh`: also where the options expose nothing any more. Nothing that
         comes after the list is kept fails.
         """
         listening = [service.name for service in self._known().services if service.outside is not None]
-        tokens.keep(self._writing, kept)
+        writing = self._writing if locked else self._cluster
+        tokens.keep(writing, kept, before)
         for name in listening:
             with contextlib.suppress(MatchaError):  # it is found within a minute
-                self._writing.touch(name, TOUCHED)
+                writing.touch(name, TOUCHED)
 
     def _bring_about(
         self,

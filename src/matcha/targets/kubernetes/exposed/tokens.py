@@ -11,8 +11,9 @@ from lightkube.resources.core_v1 import Secret
 
 from matcha.component import Tokens
 from matcha.errors import MatchaError
+from matcha.target import Changed
 from matcha.targets.kubernetes import ownership
-from matcha.targets.kubernetes.cluster import Cluster, ClusterError
+from matcha.targets.kubernetes.cluster import Cluster, ClusterError, Conflict
 from matcha.targets.kubernetes.exposed.mounted import KEY, NAME
 from matcha.targets.kubernetes.names import MANAGER, labels, put_instance
 from matcha.targets.kubernetes.secrets import encoded, values
@@ -38,8 +39,8 @@ def _tokens(found: Secret | None) -> Tokens:
         ) from error
 
 
-def keep(cluster: Cluster, tokens: Tokens) -> None:
-    """In the place of what was read before: raises MatchaError where that has changed since."""
+def keep(cluster: Cluster, tokens: Tokens, before: int) -> None:
+    """In the place of the list of serial `before`. Raises Changed where there is another by now."""
     text = msgspec.json.encode(tokens).decode()
     if len(text) > LARGEST:
         raise MatchaError(
@@ -47,14 +48,19 @@ def keep(cluster: Cluster, tokens: Tokens) -> None:
         )
     found = cluster.get(Secret, NAME)
     ownership.refuse(cluster, found)
-    if _tokens(found).serial >= tokens.serial:
-        raise MatchaError("Somebody else changed the tokens meanwhile.", resolution="matcha tokens list")
+    if _tokens(found).serial != before:
+        raise _changed()
     try:
         _write(cluster, found, {KEY: encoded(text)})
     except ClusterError as error:
         # An answer may be lost: then what is there tells.
-        if not is_unsettled(error) or values(cluster.get(Secret, NAME)).get(KEY) != text:
-            raise
+        if is_unsettled(error) and values(cluster.get(Secret, NAME)).get(KEY) == text:
+            return
+        raise _changed() if isinstance(error, Conflict) else error from error
+
+
+def _changed() -> Changed:
+    return Changed("Somebody else changed the tokens meanwhile.", resolution="matcha tokens list")
 
 
 def _write(cluster: Cluster, found: Secret | None, data: dict[str, str]) -> None:
