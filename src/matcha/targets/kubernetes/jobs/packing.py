@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import hashlib
 import os
@@ -64,7 +65,7 @@ def _of_project(project: Path) -> tuple[list[_Member], list[str]]:
     members: list[_Member] = []
     left: list[str] = []
     try:
-        found = list(kept(root))
+        found = dict.fromkeys(kept(root))
         for path in found:
             name = path.relative_to(root).as_posix()
             if not path.is_symlink():
@@ -80,7 +81,7 @@ def _of_project(project: Path) -> tuple[list[_Member], list[str]]:
 
 
 def _behind(
-    root: Path, link: Path, name: str, found: Sequence[Path], within: Sequence[Path] = ()
+    root: Path, link: Path, name: str, found: Mapping[Path, None], within: Sequence[Path] = ()
 ) -> Iterator[_Member]:
     """What a link stands for, as far as that goes along itself (`found`); nothing where it is not there.
     `within`: what links around it stand for.
@@ -89,7 +90,9 @@ def _behind(
         there = link.resolve(strict=True)
     except FileNotFoundError:
         return
-    except (OSError, RuntimeError):  # a link that stands for itself
+    except (OSError, RuntimeError) as error:  # which one says that a link stands for itself is the Python's
+        if isinstance(error, OSError) and error.errno != errno.ELOOP:
+            raise
         raise _endless(name) from None
     if not there.is_relative_to(root):
         raise BadInput(
@@ -99,10 +102,14 @@ def _behind(
         )
     if link.is_relative_to(there) or there in within:
         raise _endless(name)
+    if there.is_file():
+        if there in found:
+            yield _Member(name, there, there.stat().st_size)
+        return
     for path in found:
         if not path.is_relative_to(there):
             continue
-        inside = name if path == there else f"{name}/{path.relative_to(there).as_posix()}"
+        inside = f"{name}/{path.relative_to(there).as_posix()}"
         if not path.is_symlink():
             yield _Member(inside, path, path.stat().st_size)
         else:
