@@ -30,12 +30,12 @@ ONLY_A_TRACKER = "components:\n  pipeline: null\n  model-deployer: null\n  monit
 # no database.
 SAMPLE = (
     "test_a_component_lives_through_everything[data-version-control-dvc]",
-    "test_a_changed_description_replaces_that_service_and_keeps_its_data",
     "test_live_files_change_under_the_running_process",
     "test_a_killed_provision_is_finished_by_the_next[6.0]",
     "test_a_steady_load_through_whatever_happens[75]",
     "test_a_deleted_pod_comes_back_with_its_data[zenml]",
     "test_a_deleted_pod_comes_back_with_its_data[object-store]",
+    "test_it_starts_again_on_a_machine_that_comes_back_at_once[without a word]",
     "test_what_ends_by_itself_never_starts_again[137]",
     "test_what_ends_by_itself_never_starts_again[0]",
 )

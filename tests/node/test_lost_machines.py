@@ -70,6 +70,7 @@ def pods(team: ClusterMatcha, name: str) -> list[dict[str, Any]]:
     return team.objects("pods", f"--selector=job-name={name}")
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("how", [(), ("--told",)], ids=["without a word", "told to end"])
 def test_it_starts_again_on_a_machine_that_comes_back_at_once(
     team: ClusterMatcha, machine: Path, how: tuple[str, ...]

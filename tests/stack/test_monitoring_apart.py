@@ -157,6 +157,7 @@ def test_what_is_killed_each_time_is_told_and_loses_nothing(
     assert pair.bench.about()["failure"] is None
 
 
+@pytest.mark.sweep(sample=())
 def test_where_nobody_makes_windows_captures_are_kept_and_it_is_said(
     make: Make, tracking: Tracking, meddler: Meddler
 ) -> None:

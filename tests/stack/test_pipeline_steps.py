@@ -287,6 +287,7 @@ def test_a_failing_step_ends_what_needs_it_and_is_named(bed: Bed) -> None:
     assert any("of all things" in line for line in bed.jobs.log)
 
 
+@pytest.mark.sweep(sample=())
 def test_a_job_that_dies_without_a_word_fails_its_step_or_has_it_tried_again(bed: Bed) -> None:
     said = bed.run("dying", code=1)
     assert "Step `dies` failed: it ended with -9" in said
@@ -334,6 +335,7 @@ def test_jobs_end_with_a_leader_that_was_killed(bed: Bed) -> None:
         until(lambda: bed.jobs.running["waits"].poll() is not None, 30)
 
 
+@pytest.mark.sweep(sample=())
 def test_one_failure_ends_all_where_the_pipeline_says_so(bed: Bed) -> None:
     said = bed.run("fast", "forever", code=1)
     assert "Step `fails` failed" in said
