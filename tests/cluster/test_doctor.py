@@ -110,6 +110,7 @@ def test_status_and_plan_name_a_namespace_that_goes(stack: SmallStack, admin: Cl
     said = f"The namespace {stack.namespace} is being removed, and the stack with it."
     try:
         until(lambda: admin.found(Deployment) == [], 60)
+        until(lambda: admin.get(ConfigMap, STATE).metadata.deletionTimestamp, 60)  # kinds go one by one
         assert any(note.startswith(said) for note in stack.plan().notes)
         assert not stack.status().healthy
         assert stack.details()["small"].startswith(said)

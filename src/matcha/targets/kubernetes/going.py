@@ -5,6 +5,7 @@ and the whole namespace.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 from lightkube.resources.core_v1 import PersistentVolumeClaim, Pod
 
@@ -55,10 +56,13 @@ def refuse(cluster: Cluster, services: Sequence[str] | None = None) -> None:
             )
 
 
-def namespace(cluster: Cluster) -> str:
-    """That it is on its way out, and what holds it; empty otherwise. Its objects go kind after kind, so those
-    that are there do not tell.
+def namespace(cluster: Cluster, objects: Iterable[Any]) -> str:
+    """That it is on its way out, and what holds it; empty otherwise. `objects`: those of the stack in it,
+    which then go, too.
     """
+    there = list(objects)
+    if there and not any(each.metadata.deletionTimestamp for each in there):
+        return ""
     found = space.seen(cluster)
     if found is None or not found.metadata.deletionTimestamp:
         return ""

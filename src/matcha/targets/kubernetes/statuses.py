@@ -94,7 +94,7 @@ def statuses(
     services = [_keyless(s, keyless.get(s.name)) for s in services]
     foundations = [_keyless(f, lost if f.name == DATABASE else None) for f in foundations]
     told = [*services, *foundations, *_dumps(seen)]
-    if ending := going.namespace(cluster):
+    if ending := going.namespace(cluster, seen.found.objects.values()):
         return [msgspec.structs.replace(each, detail=ending) for each in told]
     return told
 

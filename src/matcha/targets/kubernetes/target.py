@@ -114,7 +114,7 @@ class KubernetesTarget(Training):
             self._former = removal.volumes(there.objects.values())
         shown = look.snapshot(there, found, machines(self._cluster), state)
         lost = unrecorded.again(there) if state is None else ""
-        ending = going.namespace(self._cluster)
+        ending = going.namespace(self._cluster, there.objects.values())
         unseen = [*hidden(self._cluster, environments), *([] if self._reads_secrets else [rotation.CLOSED])]
         notes = tuple(filter(None, (ending, lost, *shown.notes, *unseen)))
         resources = shown.resources if state else unrecorded.seen(shown.resources)
