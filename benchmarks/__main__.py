@@ -13,7 +13,7 @@ from benchmarks.figures import Asked, Row
 from benchmarks.machine import Machine, load, this_machine, wait_until_calm
 
 SUBJECTS = ("provision", "commands", "memory", "inference", "cold")
-ON_REQUEST = ("jobs", "kubernetes")  # needs root, and makes a cluster
+ON_REQUEST = ("jobs", "kubernetes", "serving")  # needs root, and makes a cluster
 ROUNDS = 5  # the fewest whose median is worth reporting
 RESULTS = Path(__file__).with_name("results")
 

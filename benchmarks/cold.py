@@ -13,7 +13,7 @@ from pathlib import Path
 from benchmarks import bare, places, stack
 from benchmarks.figures import Asked, Budget, Row
 from matcha import environments, uvtool
-from matcha.component import Environment
+from matcha.service import Environment
 
 
 def run(asked: Asked) -> list[Row]:

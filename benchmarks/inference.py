@@ -51,12 +51,12 @@ def _deployed(project: stack.Project, python: Path, folder: Path) -> str:
     """The model's address in a fresh stack."""
     project("provision", "--yes")
     found = project.json("get")
-    _train(python, folder / "model", found["experiment-tracker"]["tracking-url"], folder)
+    train(python, folder / "model", found["experiment-tracker"]["tracking-url"], folder)
     project("deploy", f"models:/{NAME}/1", "--name", NAME)
     return f"{found['model-deployer']['base-url']}/v2/models/{NAME}/infer"
 
 
-def _train(python: Path, model: Path, tracker: str, folder: Path) -> None:
+def train(python: Path, model: Path, tracker: str, folder: Path) -> None:
     script = Path(__file__).with_name("training.py")
     subprocess.run(
         [str(python), str(script), str(model)],

@@ -15,7 +15,8 @@ from urllib.parse import urlsplit
 import psutil
 
 from matcha import environments, registry
-from matcha.component import Component, Environment, Service
+from matcha.component import Component
+from matcha.service import Environment, Service
 
 COMPILE_SECONDS = 600.0
 # What the variables of a test run or of another stack would change; servers write bytecode as a user's do.

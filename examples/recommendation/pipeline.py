@@ -55,6 +55,9 @@ def train(training: pd.DataFrame, factors: int) -> Annotated[str, "model_uri"]:
     The file is what Matcha compares the served traffic with, to tell when it drifts.
     """
     file = str(DATA / "training.parquet")
+    if not Path(file).exists():  # a step may run on another machine than the one before
+        DATA.mkdir(exist_ok=True)
+        training.to_parquet(file)
     dataset = mlflow.data.from_pandas(training, source=file, name="movielens-100k", targets="rating")
     mlflow.log_input(dataset, context="training")
     mlflow.log_param("factors", factors)

@@ -1,131 +1,26 @@
-"""The contract between components and everything else. Nothing here names a target.
-
-A component describes services; a target runs them. Strings of a `Service` (command, env, files) may hold
-placeholders, which the target resolves where it runs the service:
-
-    {port:NAME}        the number of the service's own port
-    {bind}             the address to listen on (loopback locally, every interface in a pod)
-    {url:ROLE}         base URL of another component's service, as this service reaches it; empty for a role
-                       of `talks_to` that the stack does not have
-    {address:ROLE.PORT}  host:port of any port of another component's service
-    {hosts}            comma-separated Host headers the service may be addressed by
-    {volume:NAME}      a private directory: a volume of the service, or a cache
-    {store:AREA}       URL (or path) of an area of the stack's object store
-    {database:NAME}    SQLAlchemy URL of a database of the service
-    {files}            directory of the service's `files`
-    {live}             directory of the service's `live` files
-
-Secrets have no placeholder: they reach a service as the environment variables that `Service.secrets` names,
-or in a pipe.
-"""
+"""The contract between components and everything else. Nothing here names a target."""
 
 from __future__ import annotations
 
-import hashlib
-import re
 from collections.abc import Mapping, Sequence
-from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
+from typing import Annotated, Any, ClassVar, Protocol, runtime_checkable
 
 import msgspec
 
-# JSON never matches: a name would stand in quotes.
-PLACEHOLDER = re.compile(r"\{([a-z][a-z0-9-]*)(?::([A-Za-z0-9_./-]*))?\}")
-PLACEHOLDERS = ("port", "bind", "url", "address", "hosts", "volume", "store", "database", "files", "live")
+from matcha.access import Access, Output
+from matcha.service import (
+    Environment,
+    Service,
+    digest_of,
+)
+
+Cores = Annotated[float, msgspec.Meta(ge=0.01, le=128)]
+Mebibytes = Annotated[int, msgspec.Meta(ge=100, le=2_000_000)]
 
 
-class Environment(msgspec.Struct, frozen=True, kw_only=True):
-    """The exact packages of a service.
-
-    `lock` is a hash-locked universal requirements file, `python` a version specifier, `warm` a file that
-    lists the modules whose bytecode the first start needs, `image` the official image of the same version.
-    """
-
-    name: str
-    lock: Path
-    python: str = ">=3.10,<3.14"
-    warm: Path | None = None
-    image: str = ""
-
-    @property
-    def digest(self) -> str:
-        return hashlib.sha256(self.lock.read_bytes() + self.python.encode()).hexdigest()[:16]
-
-
-class Port(msgspec.Struct, frozen=True):
-    name: str
-    preferred: int
-    protocol: Literal["http", "grpc"] = "http"
-
-
-class Database(msgspec.Struct, frozen=True):
-    """A database the service owns. `seed` is SQL that makes it on SQLite, already migrated."""
-
-    name: str
-    seed: Path | None = None
-
-
-class Probe(msgspec.Struct, frozen=True, kw_only=True):
-    """An HTTP GET of `path` answers 2xx while the service can do its work. Times in seconds.
-
-    One that fails `failures` checks in a row is restarted. Where a restart would not help, because what is
-    missing is a database or another service, `alive` is what answers for the process alone.
-    """
-
-    path: str
-    alive: str = ""
-    port: str = "http"
-    start_timeout: float = 120.0
-    timeout: float = 3.0
-    failures: int = 4
-
-
-class Resources(msgspec.Struct, frozen=True, kw_only=True):
-    """What the service asks for: CPU in cores, memory in MiB (limit = twice the request)."""
-
-    cpu: float = 0.1
-    memory: int = 256
-
-
-class Service(msgspec.Struct, frozen=True, kw_only=True):
-    """One long-running process.
-
-    `command` is what follows the environment's Python interpreter. `secrets` maps an environment variable
-    to the name of a secret that the target generates and keeps. `irreplaceable` are names of those without
-    which what the service stored cannot be read. With `conceal` they are kept out of the process's
-    environment, and the process takes them by `matcha_secrets`. `files` are read at start, so a
-    change restarts the service; `live` files change under the running process. `code` are folders for
-    PYTHONPATH.
-    `needs` are roles that must be healthy before this starts; `talks_to` those it only calls; `called_by`
-    those that call it without being described anew for it. `for_applications` are
-    names of ports that may be opened to what is no part of the stack. `caches` are directories whose loss
-    costs nothing but time.
-    """
-
-    name: str
-    role: str
-    environment: str
-    command: tuple[str, ...]
-    ports: tuple[Port, ...]
-    health: Probe
-    env: dict[str, str] = msgspec.field(default_factory=dict)
-    secrets: dict[str, str] = msgspec.field(default_factory=dict)
-    irreplaceable: tuple[str, ...] = ()
-    conceal: bool = False
-    volumes: tuple[str, ...] = ()
-    caches: tuple[str, ...] = ()
-    stores: tuple[str, ...] = ()
-    databases: tuple[Database, ...] = ()
-    files: dict[str, str] = msgspec.field(default_factory=dict)
-    live: dict[str, str] = msgspec.field(default_factory=dict)
-    code: tuple[Path, ...] = ()
-    needs: tuple[str, ...] = ()
-    talks_to: tuple[str, ...] = ()
-    called_by: tuple[str, ...] = ()
-    for_applications: tuple[str, ...] = ()
-    resources: Resources = Resources()
-    stop_seconds: int = 15
+# Settings of a deployment that are its process's, not of what that serves.
+ROOM = ("min_replicas", "max_replicas", "cpu", "memory_mb")
 
 
 class GivenReference(msgspec.Struct, frozen=True, kw_only=True):
@@ -143,6 +38,7 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
 
     `asked` is the URI as typed, `uri` the exact version it meant then (`models:/movie/3`). `environment` is
     empty where the model fits the serving environment, otherwise the digest of the lock it brought.
+    `dedicated`: a process serves it and no other model.
     `signature` is MLflow's own JSON; `reference` the artifact path, under the run, of the reference sample,
     which is of the training data where `given` is null.
     """
@@ -155,6 +51,7 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
     run_id: str = ""
     environment: str = ""
     python: str = ""
+    dedicated: bool = False
     signature: dict[str, Any] = msgspec.field(default_factory=dict)
     reference: str = ""
     given: GivenReference | None = None
@@ -166,74 +63,11 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
         return digest_of(msgspec.structs.replace(self, deployed_at=""))
 
 
-class Output(msgspec.Struct, frozen=True):
-    """A property that `matcha get` shows."""
-
-    value: str
-    sensitive: bool = False
-
-
 class Holding(msgspec.Struct, frozen=True):
     """Something of which the stack may hold the only copy, such as (3, "runs"). -1: could not be counted."""
 
     count: int
     what: str
-
-
-class Access(Protocol):
-    """How code on this machine reaches a provisioned stack."""
-
-    def url(self, role: str) -> str:
-        """Base URL of the component's service. Raises NotProvisioned where it has none yet."""
-
-    def address(self, role: str, port: str) -> str:
-        """host:port."""
-
-    def secret(self, name: str) -> str: ...
-
-    def keep_secret(self, name: str, value: str) -> None: ...
-
-    def store(self, area: str) -> str:
-        """URL or path of an object-store area as a client reaches it."""
-
-    def store_env(self) -> Mapping[str, Output]:
-        """Environment variables with which a client reaches the object store; none where it is a folder."""
-
-    def inside(self, template: str) -> str:
-        """`template` with {url:..}, {address:..} and {store:..} resolved as a service sees them."""
-
-    def database(self, name: str) -> Path | None:
-        """The SQLite file of a database, where it is one and exists."""
-
-    def folder(self, name: str) -> Path:
-        """A private folder of the project for client-side configuration (made, mode 0700)."""
-
-
-@runtime_checkable
-class SharedAccess(Protocol):
-    """An `Access` to a stack that others reach too, by loopback ports of their own machines."""
-
-    def shared_url(self, role: str) -> str:
-        """What `url` is wherever the preferred port is free; the same for everybody, so it may be kept in
-        the stack. Raises NotProvisioned.
-        """
-
-
-@runtime_checkable
-class InsideAccess(Protocol):
-    """An `Access` as what runs inside of the stack has it: its addresses mean nothing on this machine."""
-
-    here: Access  # the same stack as this machine reaches it
-
-
-def reachable(access: Access) -> Access:
-    """One whose addresses can be asked from here."""
-    return access.here if isinstance(access, InsideAccess) else access
-
-
-def shared_url(access: Access, role: str) -> str:
-    """The address of `role` to write into what the stack's users share."""
-    return access.shared_url(role) if isinstance(access, SharedAccess) else access.url(role)
 
 
 class Component:
@@ -260,7 +94,9 @@ class Component:
         return ()
 
     def stores(self) -> tuple[str, ...]:
-        """Object-store areas that exist without a service of this component using them."""
+        """Object-store areas that its clients use themselves, without a service in between: users' code on
+        their machines, and in jobs. Those that services use are theirs to name.
+        """
         return ()
 
     def secrets(self) -> tuple[str, ...]:
@@ -292,6 +128,13 @@ class Component:
         return ()
 
 
+def services_of(
+    component: Component, deployments: Sequence[Deployment], *, apart: bool
+) -> tuple[Service, ...]:
+    """`apart`: also those that are."""
+    return tuple(s for s in component.services(deployments) if apart or not s.apart)
+
+
 class ModelVersion(msgspec.Struct, frozen=True, kw_only=True):
     """What a model URI means now. `requirements` are pip requirement lines of the model; `example` is its
     input example, in the JSON of MLflow's scoring server.
@@ -316,6 +159,28 @@ class RegisteredModel(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     versions: tuple[str, ...] = ()
     aliases: dict[str, str] = msgspec.field(default_factory=dict)
+
+
+class Token(msgspec.Struct, frozen=True, kw_only=True):
+    """What the stack keeps of an application's bearer token `matcha_<id>_<secret>`.
+
+    `digest` is the SHA-256 of the whole token, in hex. `models`: deployments that it may ask; none for all of
+    them. Times are Unix seconds; `expires` 0: never.
+    """
+
+    id: str
+    name: str
+    digest: str
+    models: tuple[str, ...] = ()
+    created: float
+    expires: float = 0.0
+
+
+class Tokens(msgspec.Struct, frozen=True, kw_only=True):
+    """The tokens that are good. `serial` rises with every change: the newest list is the one that counts."""
+
+    serial: int = 0
+    tokens: tuple[Token, ...] = ()
 
 
 class LoadResult(msgspec.Struct, frozen=True):
@@ -377,6 +242,16 @@ class ModelServer(Protocol):
 
 
 @runtime_checkable
+class TokenServer(Protocol):
+    """A component with an `outside` port."""
+
+    def take_tokens(self, access: Access, tokens: Tokens) -> Sequence[str]:
+        """Have every replica go by these at once; the names of those that did not answer, which read the list
+        by themselves soon. Never raises.
+        """
+
+
+@runtime_checkable
 class Monitor(Protocol):
     """Drift and bias of deployed models."""
 
@@ -384,28 +259,17 @@ class Monitor(Protocol):
         """The verdict that stands of one deployment, or of all: `matcha.api.types.Report`."""
 
 
-def service_digest(service: Service, environment: Environment) -> str:
-    """Digest of everything whose change means another process; `live` files do not.
+@runtime_checkable
+class StepRunner(Protocol):
+    """A component that runs pipelines, of which each step may be a job of its own."""
 
-    Code counts by its content: the same code in another place is the same service.
-    """
-    described = msgspec.structs.replace(service, live={}, code=(), irreplaceable=())
-    return digest_of((described, code_digests(service), environment.digest))
+    def steps_env(self, access: Access) -> Mapping[str, Output]:
+        """Variables, on top of `client_env`, of whoever leads such a pipeline, and of the jobs of its steps.
 
+        `access` is theirs. Raises NotProvisioned before the first `setup`.
+        """
 
-def code_digests(service: Service) -> list[str]:
-    return [_folder_digest(folder) for folder in service.code]
-
-
-@cache
-def _folder_digest(folder: Path) -> str:
-    found = hashlib.sha256()
-    for path in sorted(folder.rglob("*.py")):
-        found.update(str(path.relative_to(folder)).encode() + b"\0" + path.read_bytes())
-    return found.hexdigest()[:16]
-
-
-def digest_of(value: object) -> str:
-    """Short stable digest of any msgspec-encodable value (paths by their text)."""
-    raw = msgspec.json.encode(value, enc_hook=str, order="sorted")
-    return hashlib.sha256(raw).hexdigest()[:16]
+    def steps_code(self) -> Path:
+        """A folder for PYTHONPATH of both. What is in it asks for jobs by the socket that MATCHA_STEPS names:
+        see `matcha.api.pipelines`.
+        """

@@ -10,14 +10,16 @@ from typing import ClassVar, Literal, Protocol, runtime_checkable
 
 import msgspec
 
-from matcha.component import Access, Environment, Output
+from matcha.access import Access, Output
 from matcha.errors import BadInput
 from matcha.events import Emit
+from matcha.service import Environment
 from matcha.state import State
 
 JobCondition = Literal["queued", "starting", "running", "succeeded", "failed", "cancelled"]
 UNITS = {
     "": 1,
+    "k": 10**3,
     "K": 10**3,
     "M": 10**6,
     "G": 10**9,
@@ -49,7 +51,7 @@ class Demand(msgspec.Struct, frozen=True, kw_only=True):
 
 def memory_bytes(text: str) -> int:
     """`8Gi` -> bytes. Raises BadInput for what is not a Kubernetes-style quantity."""
-    match = re.fullmatch(r"(\d{1,18}(?:\.\d{1,18})?)([KMGT]i?)?", text.strip(), re.ASCII)
+    match = re.fullmatch(r"(\d{1,18}(?:\.\d{1,18})?)(k|[KMGT]i?)?", text.strip(), re.ASCII)
     if not match:
         raise BadInput(f'"{text}" is not an amount of memory.', resolution="--memory 8Gi")
     return int(float(match[1]) * UNITS[match[2] or ""])
@@ -71,7 +73,8 @@ class RemoteJob(msgspec.Struct, frozen=True, kw_only=True):
     `command` is what runs there, `shown` what its user typed. The files of `project` are packed, less what
     its .gitignore files leave out, and `beside` them these folders (name there -> folder here). `folder`
     is where it runs, relative to the project. Of `env`, what is sensitive reaches the job apart from its
-    description. It runs in `environment`; None: in what `image` has.
+    description. It runs in `environment`; None: in what `image` has. `code`: what `JobQueue.bring` answered,
+    where that was asked before. `step` of `pipeline` is what it runs, if it is one.
     """
 
     command: tuple[str, ...]
@@ -83,12 +86,16 @@ class RemoteJob(msgspec.Struct, frozen=True, kw_only=True):
     beside: dict[str, Path] = msgspec.field(default_factory=dict)
     environment: Environment | None = None
     image: str = ""
+    code: str = ""
+    pipeline: str = ""
+    step: str = ""
 
 
 class JobStatus(msgspec.Struct, frozen=True, kw_only=True):
     """One job. Times are Unix seconds, 0 where there is none yet; `exit_code` is -1 until it ended by itself.
 
-    `detail`: what it waits for, or why it failed. `owner`: who started it, `user@machine`.
+    `detail`: what it waits for, or why it failed. `owner`: who started it, `user@machine`. `step` of
+    `pipeline` is what it runs, if it is one.
     """
 
     name: str
@@ -105,6 +112,8 @@ class JobStatus(msgspec.Struct, frozen=True, kw_only=True):
     node: str = ""
     owner: str = ""
     resolution: str = ""
+    pipeline: str = ""
+    step: str = ""
 
 
 @runtime_checkable
@@ -135,16 +144,19 @@ class JobQueue(Jobs, Protocol):
 
     root: ClassVar[str]  # the folder there that `RemoteJob.project` and `beside` are in
 
-    def check_remote(self, demand: Demand) -> Sequence[str]:
+    def check_remote(self, demand: Demand, image: str = "") -> Sequence[str]:
         """Notes on how it may come to run (waits, a node that is added); raises MatchaError, saying what was
-        found, for what no machine there can ever have.
+        found, for what no machine there can ever have, and for an `image` that is none.
         """
 
     def inside(self, state: State) -> Access:
         """How a job reaches the stack."""
 
+    def bring(self, job: RemoteJob, emit: Emit) -> str:
+        """Bring its code there, for several jobs to run: `RemoteJob.code`."""
+
     def submit(self, job: RemoteJob, emit: Emit) -> str:
-        """Bring its environment about and its code there, then queue it; its name."""
+        """Bring its environment about, and its code there, then queue it; its name."""
 
     def job(self, name: str) -> JobStatus:
         """Raises NotFound."""

@@ -13,15 +13,18 @@ LARGEST = 16 * 2**20  # bytes of an answer
 
 
 class Answer(NamedTuple):
+    """`head` is the status line and the headers as they came."""
+
     status: int
     body: bytes
+    head: bytes = b""
 
 
 def get(url: str, seconds: float, headers: Mapping[str, str] = {}) -> Answer:
     """The whole answer. Raises OSError (TimeoutError after `seconds`) and ValueError for what is not HTTP."""
     raw = b"".join(_parts(url, seconds, headers))
     head, _, body = raw.partition(b"\r\n\r\n")
-    return Answer(_status(head), body)
+    return Answer(_status(head), body, head)
 
 
 def status(url: str, seconds: float) -> int:

@@ -7,8 +7,9 @@ from typing import Literal
 
 import msgspec
 
-from matcha.component import Component, Deployment, Environment, Service, digest_of, service_digest
+from matcha.component import Component, Deployment, services_of
 from matcha.errors import COMPONENT, MatchaError
+from matcha.service import Environment, Service, digest_of, service_digest
 from matcha.state import State
 from matcha.target import Foundation, Seen, Snapshot
 
@@ -74,11 +75,17 @@ def want(
     foundations: Callable[
         [Sequence[Service], Sequence[Environment]], Sequence[Foundation]
     ] = lambda _services, _environments: (),
+    *,
+    apart: bool = True,
+    kept: Sequence[Service] = (),
 ) -> Wanted:
     """What `components` and `deployments` need. `extra` are environments of models that brought their own;
-    `foundations` says what the target needs for services.
+    `foundations` says what the target needs for services; `apart`: whether it runs those that are. `kept`
+    stay beside them, where nothing has their names.
     """
-    services = tuple(s for c in components for s in c.services(deployments))
+    services = tuple(s for c in components for s in services_of(c, deployments, apart=apart))
+    names = {s.name for s in services}
+    services = (*services, *(s for s in kept if s.name not in names))
     used = {s.environment for s in services}
     environments = tuple(
         e for e in (*(e for c in components for e in c.environments()), *extra) if e.name in used
@@ -100,6 +107,11 @@ def want(
     )
     resources = _resources(components, wanted, foundations(services, environments))
     return msgspec.structs.replace(wanted, resources=tuple(resources))
+
+
+def lent(components: Sequence[Component]) -> tuple[str, ...]:
+    """Areas of the object store that jobs use, as all clients do."""
+    return tuple(_unique(area for c in components for area in c.stores()))
 
 
 def _unique(values: Iterable[str]) -> dict[str, None]:
@@ -132,7 +144,7 @@ def _resources(
             yield _setup_resource(component, digest, by_role)
     deployer = next((s for s in services if s.role == "model-deployer"), None)
     if deployer:
-        needs = tuple(f"service/{s.name}" for s in services if s.live or s.role.startswith("serving-"))
+        needs = tuple(f"service/{s.name}" for s in services if s.live)
         yield Resource(
             key="deployments",
             digest=digest_of([d.digest for d in wanted.deployments]),

@@ -14,9 +14,10 @@ from typing import Annotated, Any, TextIO
 
 import msgspec
 
-from matcha.component import Component
+from matcha.component import Component, Cores, Mebibytes
 from matcha.errors import BadInput, MatchaError, Unfit, suggest
 from matcha.nearest import FILE as FILE  # noqa: PLC0414 - others have it from here
+from matcha.service import Replicas, check_replicas
 from matcha.stackfile import StackFile
 from matcha.target import NamesFiles
 
@@ -40,6 +41,9 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     `reference`: what drift is measured against in place of the training data, from the next `matcha deploy`
     on: a Parquet or CSV file, relative to the project, or a URI (`runs:/RUN/path`, `https://...`).
+
+    `dedicated`: a process serves this model and no other, with `min-replicas`, `max-replicas`, `cpu` and
+    `memory-mb` of its own, where they differ from the model deployer's.
     """
 
     sensitive: tuple[str, ...] = ()
@@ -48,10 +52,21 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     thresholds: dict[str, Threshold] = {}
     min_rows: Rows | None = None
     reference: Source | None = None
+    dedicated: bool = False
+    min_replicas: Replicas | None = None
+    max_replicas: Replicas | None = None
+    cpu: Cores | None = None
+    memory_mb: Mebibytes | None = None
+
+    def __post_init__(self) -> None:
+        check_replicas(self.min_replicas, self.max_replicas)
 
     def written(self) -> dict[str, Any]:
-        """What differs from the defaults, by field; without `reference`, which only a deploy takes."""
-        usual = {**msgspec.structs.asdict(ModelSettings()), "reference": self.reference}
+        """What differs from the defaults, by field; without `reference`, which only a deploy takes, and
+        `dedicated`, which is no setting of what is served.
+        """
+        apart = {"reference": self.reference, "dedicated": self.dedicated}
+        usual = {**msgspec.structs.asdict(ModelSettings()), **apart}
         return {name: value for name, value in msgspec.structs.asdict(self).items() if value != usual[name]}
 
 

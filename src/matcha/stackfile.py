@@ -95,6 +95,8 @@ class StackFile:
             if isinstance(unfit := error.__cause__, Unfit):
                 raise self.error((*keys, *inner, unfit.key), str(unfit), unfit.hint) from None
             found = _at(value, inner)
+            if inner and isinstance(found, dict):  # of options within options
+                self.check_keys((*keys, *inner), found, _names(kind, inner) or found, "option")
             said = _wanted(kind, inner, found) or _sentence(text, found)
             raise self.error((*keys, *inner), said) from error
 
@@ -185,7 +187,25 @@ def _wanted(kind: type[Any], keys: Keys, found: Any) -> str:
     return f"{keys[-1]} has to be {told}" + ("" if hidden else f", found {quoted(found)}")
 
 
+def _names(kind: type[Any], keys: Keys) -> list[str]:
+    """Of the struct that stands at `keys`; none where another type does."""
+    info: Any = msgspec.inspect.type_info(kind)
+    for key in keys:
+        info = _below(_bare(info), key)
+    return [field.encode_name for field in getattr(_bare(info), "fields", ())]
+
+
+def _bare(info: Any) -> Any:
+    """Without what is said of the type, and without null."""
+    while isinstance(info, msgspec.inspect.Metadata):
+        info = info.type
+    if isinstance(info, msgspec.inspect.UnionType):
+        return next((each for each in info.types if hasattr(each, "fields")), info)
+    return info
+
+
 def _below(info: Any, key: str) -> Any:
+    info = _bare(info)
     fields = getattr(info, "fields", ())
     return next((f.type for f in fields if f.encode_name == key), getattr(info, "value_type", None))
 

@@ -12,8 +12,11 @@ from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import msgspec
 
-from matcha.component import Access, Environment, Service
+from matcha.access import Access
+from matcha.component import Tokens
+from matcha.errors import MatchaError
 from matcha.events import Emit
+from matcha.service import Environment, Service
 from matcha.state import State
 
 Condition = Literal["absent", "stopped", "starting", "running", "unhealthy", "failed", "present"]
@@ -41,7 +44,8 @@ class ServiceStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Runtime facts of one service, or of something that services stand on (`foundation`).
 
     Memory is proportional set size in bytes, -1 where unknown. `resolution`: what to type where it is not
-    well and a provision would not mend it.
+    well and a provision would not mend it. `replicas`: how many are ready and how many there should be,
+    where there may be more than one; memory and restarts are then of all of them.
     """
 
     name: str
@@ -53,6 +57,7 @@ class ServiceStatus(msgspec.Struct, frozen=True, kw_only=True):
     uptime: float = 0.0
     resolution: str = ""
     foundation: bool = False
+    replicas: tuple[int, int] | None = None
 
 
 class LockInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -278,6 +283,37 @@ class Sharing(Protocol):
 
 
 @runtime_checkable
+class Lending(Protocol):
+    """A target whose jobs have keys of their own to the stack's object store."""
+
+    def lend(self, areas: Sequence[str]) -> None:
+        """The areas that jobs read and write; others are closed to them. Said before anything is asked."""
+
+
+class Changed(MatchaError):
+    """What was to be replaced is not what was read."""
+
+
+@runtime_checkable
+class Exposing(Protocol):
+    """A target that can let applications outside of it reach the `outside` port of services."""
+
+    def exposed(self) -> str:
+        """The host by which they do; empty where the stack file exposes nothing."""
+
+    def tokens(self) -> Tokens:
+        """Those that are kept with the stack, also where nothing is exposed."""
+
+    def keep_tokens(self, tokens: Tokens, *, before: int, locked: bool = True) -> None:
+        """Replace the list of serial `before`, which was read, and have services find it soon. They go with
+        the stack. Under the stack's lock, unless `locked` is False, for who takes tokens away alone.
+
+        Raises Changed where another list is kept by now, MatchaError where it was not kept, or may not have
+        been.
+        """
+
+
+@runtime_checkable
 class OnePython(Protocol):
     """A target whose environments all run on one Python, whatever this machine has."""
 
@@ -286,6 +322,13 @@ class OnePython(Protocol):
 
     def way_to(self, python: str) -> str:
         """The option that has the target run on `python` ("3.11"), as a person would write it."""
+
+
+@runtime_checkable
+class Bounding(Protocol):
+    """A target that ends what uses more memory than it may: services that are `apart` run there."""
+
+    bounds_memory: ClassVar[bool]
 
 
 @runtime_checkable

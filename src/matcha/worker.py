@@ -4,8 +4,9 @@ Runs in the job's own environment, by the standard library alone:
 
     python -m matcha.worker [--after MODULE] -- COMMAND...
 
-What runs after it gets `--experiment-since` and the moment of the start in Unix milliseconds; whatever comes
-of it, the exit code is the command's, as a shell has it.
+What runs after it gets `--experiment-since` and the moment of the start in Unix milliseconds, which is that
+of MATCHA_JOB_BEGAN for a job that goes on with what others began; whatever comes of it, the exit code is the
+command's, as a shell has it.
 """
 
 from __future__ import annotations
@@ -23,16 +24,19 @@ AFTER_SECONDS = 600.0
 BEGAN, SAMPLER = "MATCHA_JOB_BEGAN", "MATCHA_JOB_SAMPLER"  # variables of the command: as `after` takes them
 QUIET = ("done", "logged", "exists", "no-dataset")
 NOT_FOUND, NOT_EXECUTABLE = 127, 126
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def main(arguments: Sequence[str]) -> int:
     before, command = _split(list(arguments))
-    began = int(time.time() * 1000)
+    began = int(os.environ.get(BEGAN) or time.time() * 1000)
     told: list[int] = []
     sampler = before[1] if before[:1] == ["--after"] else ""
     os.environ.update({BEGAN: str(began), SAMPLER: sampler})
     code = run(command, told)
-    if not told:  # who is told to end has seconds left
+    if not told:  # who is told to end has seconds left, and what the command came to stands
+        for number in ENDING:
+            signal.signal(number, lambda *_: sys.exit(code))
         after(sampler, began)
     return code
 
@@ -57,7 +61,7 @@ def run(command: Sequence[str], told: list[int]) -> int:
         told.append(number)
         child.send_signal(number)
 
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in ENDING:
         signal.signal(number, pass_on)
     code = child.wait()
     return code if code >= 0 else 128 - code

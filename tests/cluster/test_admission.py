@@ -28,7 +28,7 @@ from lightkube.resources.core_v1 import Namespace, Pod, Secret, ServiceAccount
 from lightkube.resources.core_v1 import Service as ServiceObject
 
 from matcha import planning, registry
-from matcha.component import service_digest
+from matcha.service import service_digest
 from matcha.targets.kubernetes import KubernetesOptions, desired, foundations, look
 from matcha.targets.kubernetes.cluster import Cluster, Forbidden
 from matcha.targets.kubernetes.names import ADMITTED, MANAGER

@@ -307,7 +307,10 @@ ADDED = (
 )
 
 
-@pytest.mark.parametrize("edits", [EDITS, ADDED], ids=["changed", "added"])
+@pytest.mark.sweep(sample=("changed", "some of what was added"))
+@pytest.mark.parametrize(
+    "edits", [EDITS, ADDED[::3], ADDED], ids=["changed", "some of what was added", "added"]
+)
 def test_what_others_changed_shows_in_the_plan_and_is_repaired(
     api_server: Path, stack: SmallStack, edits: tuple[Edit, ...]
 ) -> None:

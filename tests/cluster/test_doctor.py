@@ -27,7 +27,7 @@ from lightkube.resources.core_v1 import Service as ServiceObject
 
 from matcha.errors import BadInput, MatchaError
 from matcha.host.findings import Finding
-from matcha.targets.kubernetes import here, rotation
+from matcha.targets.kubernetes import doctor, here, rotation
 from matcha.targets.kubernetes.cluster import Cluster
 from matcha.targets.kubernetes.jobs import gpus
 from matcha.targets.kubernetes.names import SECRETS, STATE
@@ -91,6 +91,15 @@ def test_a_namespace_that_is_being_removed_is_told_with_what_holds_it(leaving: S
     assert fix.startswith(f"kubectl wait --for=delete namespace/{leaving.namespace} ")
 
 
+def test_a_cluster_that_is_too_old_is_told_before_anything_is_made(
+    stack: SmallStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not any("runs Kubernetes" in note for note in stack.plan().notes)
+    monkeypatch.setattr(doctor, "CHECKED", ("1.97", "1.98"))
+    assert any("its manifests are checked from 1.97 on" in note for note in stack.plan().notes)
+    assert "Use a newer cluster." in ill(stack, "cluster").values()
+
+
 def test_status_and_plan_name_a_namespace_that_goes(stack: SmallStack, admin: Cluster) -> None:
     """Its record is there yet."""
     stack.provision()
@@ -101,6 +110,7 @@ def test_status_and_plan_name_a_namespace_that_goes(stack: SmallStack, admin: Cl
     said = f"The namespace {stack.namespace} is being removed, and the stack with it."
     try:
         until(lambda: admin.found(Deployment) == [], 60)
+        until(lambda: admin.get(ConfigMap, STATE).metadata.deletionTimestamp, 60)  # kinds go one by one
         assert any(note.startswith(said) for note in stack.plan().notes)
         assert not stack.status().healthy
         assert stack.details()["small"].startswith(said)

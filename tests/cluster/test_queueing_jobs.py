@@ -11,9 +11,11 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from lightkube import Client
 from lightkube.models.core_v1 import LimitRangeItem, LimitRangeSpec
@@ -22,13 +24,15 @@ from lightkube.resources.batch_v1 import Job
 from lightkube.resources.core_v1 import LimitRange, Secret
 from lightkube.resources.scheduling_v1 import PriorityClass
 
+from matcha.access import Output
 from matcha.api import _relayed, serving
 from matcha.api.types import DeployResult
-from matcha.component import Deployment, Output
+from matcha.component import Deployment
 from matcha.errors import BadInput, MatchaError, NotFound, NotProvisioned
 from matcha.events import Event, silent
 from matcha.job import Demand, RemoteJob
-from matcha.targets.kubernetes import KubernetesTarget, permissions
+from matcha.service import Environment
+from matcha.targets.kubernetes import KubernetesTarget, archives, permissions
 from matcha.targets.kubernetes.inside.matcha_pod import relay
 from matcha.targets.kubernetes.inside.matcha_pod.ending import Deadline
 from matcha.targets.kubernetes.inside.matcha_pod.s3 import Store
@@ -98,7 +102,11 @@ def training(
 
 
 def submitted(target: KubernetesTarget, folder: Path, demand: Demand | None = None) -> str:
-    job = RemoteJob(
+    return target.submit(described(folder, demand), silent)
+
+
+def described(folder: Path, demand: Demand | None = None) -> RemoteJob:
+    return RemoteJob(
         command=("python", "train.py"),
         shown=("python", "train.py"),
         project=folder / "code",
@@ -106,7 +114,6 @@ def submitted(target: KubernetesTarget, folder: Path, demand: Demand | None = No
         env={"PLAIN": Output("1"), "KEY": Output("hunter2-hunter2", sensitive=True)},
         image="team/torch:2",
     )
-    return target.submit(job, silent)
 
 
 def uploaded(store: ObjectStore) -> list[str]:
@@ -130,6 +137,82 @@ def test_a_job_is_queued_with_what_it_needs_alone(
     target = training.target()
     assert [j.name for j in target.jobs()] in ([name, other], [other, name])
     until(lambda: {j.condition for j in target.jobs()} == {"running"}, 30)
+
+
+@pytest.mark.parametrize("image", ["Team/torch:2", "team/torch:2 --privileged", "https://example.com/torch"])
+def test_what_is_no_image_is_refused(training: SmallStack, tmp_path: Path, image: str) -> None:
+    """A node would say so once the job has its turn, and again and again."""
+    job = msgspec.structs.replace(described(tmp_path), image=image)
+    with pytest.raises(BadInput, match=f'"{image}" is no name of an image'):
+        training.target().submit(job, silent)
+    assert not training.target().jobs()
+
+
+def test_an_environment_that_no_job_has_used_for_a_month_goes(
+    training: SmallStack, store: ObjectStore, client: Client, tmp_path: Path
+) -> None:
+    folder = store.folder / "company" / "ml" / "environments"
+    folder.mkdir(parents=True)
+    setting, old = training.target()._known(), time.time() - 40 * 86400
+    (tmp_path / "lock").touch()
+    mine, other = (Environment(name="workspace", lock=tmp_path / "lock", python=p) for p in ("", ">=3.11"))
+    archive, others = (Path(archives.placed(setting, e, "amd64")).name for e in (mine, other))
+
+    def ran(environment: Environment) -> str:
+        made = msgspec.structs.replace(described(tmp_path), image="", environment=environment)
+        return training.target().submit(made, silent)
+
+    def there() -> set[str]:
+        return {file.name for file in folder.iterdir() if file.suffix != ".used"}
+
+    kept = {archive, others, "workspace-34-x86_64.tar.gz", "mlserver-12.tar.gz"}
+    for name in (*kept, "workspace-12-x86_64.tar.gz"):
+        (folder / name).write_bytes(b"an archive")
+        os.utime(folder / name, (old, old))
+    (folder / "workspace-34-x86_64.tar.gz.used").touch()
+    (folder / f"{others}.used").touch()
+    job = ran(mine)
+    assert there() == kept  # the last one is of the stack itself
+    os.utime(folder / f"{archive}.used", (old, old))
+    ran(other)
+    assert there() == kept  # the job may come to read it again
+    client.delete(Job, job)
+    until(lambda: job not in {j.metadata.name for j in client.list(Job) if j.metadata}, 60)
+    ran(other)
+    assert there() == kept - {archive}
+
+
+def test_what_a_job_runs_in_is_built_behind_servers(
+    training: SmallStack, client: Client, tmp_path: Path
+) -> None:
+    (tmp_path / "lock").touch()
+    environment = Environment(name="workspace", lock=tmp_path / "lock")
+    job = msgspec.structs.replace(described(tmp_path), image="", environment=environment)
+    training.target().submit(job, silent)
+    [build] = [j for j in client.list(Job) if "build-workspace" in str(j.metadata and j.metadata.name)]
+    assert build.spec and build.spec.template.spec
+    assert build.spec.template.spec.priorityClassName == priority.name(training.namespace)
+
+
+def test_steps_of_a_pipeline_run_the_same_code_and_say_what_they_are(
+    training: SmallStack, store: ObjectStore, client: Client, tmp_path: Path
+) -> None:
+    target = training.target()
+    like = described(tmp_path)
+    like = msgspec.structs.replace(like, code=target.bring(like, silent), pipeline="movies")
+    (tmp_path / "code" / "train.py").write_text("print('changed while it runs')\n")
+    sizes = {"load": Demand(cpu=0.2), "train_model": Demand(memory="2Gi")}
+    names = {
+        step: target.submit(msgspec.structs.replace(like, step=step, demand=demand), silent)
+        for step, demand in sizes.items()
+    }
+    assert names["train_model"].startswith("train-model-")
+    assert uploaded(store) == [like.code.rpartition("/")[2]]
+    found = {job.step: job for job in target.jobs()}
+    assert {(job.pipeline, job.command) for job in found.values()} == {("movies", ("python", "train.py"))}
+    assert (found["load"].cpu, found["train_model"].memory) == (0.2, "2Gi")
+    assert target.job(names["load"]).step == "load"
+    assert "matcha-ml/step" not in (client.get(Job, submitted(target, tmp_path)).metadata.annotations or {})  # type: ignore[union-attr]
 
 
 def test_who_has_the_documented_role_runs_lists_and_ends_jobs(
@@ -217,6 +300,19 @@ def test_of_a_stack_that_is_destroyed_meanwhile_nothing_is_left(
     thread.join(60)
     assert isinstance(failed[0], NotProvisioned), failed
     until(lambda: not there(api_server, training.namespace), 60)
+
+
+def test_ctrl_c_before_its_name_is_told_leaves_no_job(
+    training: SmallStack, client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        assert list(client.list(Job, labels=dict(queue.MARKS)))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(queue.Queue, "_tidy", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        submitted(training.target(), tmp_path)
+    until(lambda: not list(client.list(Job, labels=dict(queue.MARKS))), 60)
 
 
 @pytest.mark.parametrize("point", range(POINTS))

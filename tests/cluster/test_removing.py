@@ -295,7 +295,7 @@ def test_the_proof_does_without_what_does_not_answer(
 ) -> None:
     """Such as an API of an extension whose server is down; it is said."""
     stack.provision()
-    proxy.add(Fault("GET", "/apis/autoscaling/v2", status=503, times=ALWAYS))
+    proxy.add(Fault("GET", "/apis/resource.k8s.io/v1", status=503, times=ALWAYS))
     proxy.add(Fault("GET", "/limitranges?", status=403, times=ALWAYS))
     proxy.requests.clear()
     events: list[Event] = []
@@ -303,14 +303,14 @@ def test_the_proof_does_without_what_does_not_answer(
     notes = [e.message for e in events if e.phase == "note"]
     assert notes == [*destroyed.unproved]
     silent, closed = notes
-    assert silent.startswith("/apis/autoscaling/v2 does not say which kinds it has (a fault of the test)")
+    assert silent.startswith("/apis/resource.k8s.io/v1 does not say which kinds it has (a fault of the test)")
     assert closed == (
         "You may not list LimitRange: of these it was not checked that nothing is left. An administrator "
         f"can: kubectl get limitranges -n {stack.namespace} -l app.kubernetes.io/managed-by=matcha"
     )
     kinds = {path.partition("?")[0].rpartition("/")[2] for _, path in proxy.requests if "managed-by" in path}
     assert {"endpointslices", "ingresses", "endpoints", "resourcequotas"} <= kinds
-    assert not {"events", "horizontalpodautoscalers"} & kinds
+    assert not {"events", "resourceclaims"} & kinds
 
 
 def test_data_stays_whoever_took_off_the_label_that_says_so(api_server: Path, stack: SmallStack) -> None:

@@ -18,7 +18,7 @@ from lightkube.resources.core_v1 import PersistentVolumeClaim, Pod, Secret
 from lightkube.resources.core_v1 import Service as ServiceObject
 from lightkube.types import PatchType
 
-from matcha.component import Access, Output
+from matcha.access import Access, Output
 from matcha.errors import ComponentFailed, MatchaError, NotProvisioned
 from matcha.events import Event
 from matcha.targets.kubernetes import raising, rotation

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from lightkube.resources.core_v1 import ConfigMap
 
-from matcha.component import Environment, Service
+from matcha.service import Environment, Service
 from matcha.state import State
 from matcha.target import Target
 from matcha.targets.kubernetes import KubernetesOptions, KubernetesTarget

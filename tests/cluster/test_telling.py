@@ -25,7 +25,7 @@ from lightkube.resources.networking_v1 import NetworkPolicy
 from lightkube.resources.storage_v1 import StorageClass
 from lightkube.types import PatchType
 
-from matcha.component import Output
+from matcha.access import Output
 from matcha.errors import BadInput, ComponentFailed, MatchaError
 from matcha.host.findings import Finding
 from matcha.targets.kubernetes import KubernetesOptions, permissions, raising, unrecorded

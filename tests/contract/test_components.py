@@ -9,7 +9,9 @@ import pytest
 
 import matcha
 from matcha import planning, registry
-from matcha.component import PLACEHOLDER, PLACEHOLDERS, Component, Deployment, Output, service_digest
+from matcha.access import Output
+from matcha.component import Component, Deployment
+from matcha.service import PLACEHOLDER, PLACEHOLDERS, service_digest
 from support.access import FolderAccess
 
 CATALOGUE = registry.component_catalogue()
@@ -31,6 +33,7 @@ MODEL = Deployment(
     python="3.11",
     settings={"sample": 0.5},
 )
+ALONE = msgspec.structs.replace(MODEL, name="a" * 52, dedicated=True)
 each = pytest.mark.parametrize("cls", COMPONENTS, ids=lambda c: f"{c.role}-{c.flavor}")
 
 
@@ -52,7 +55,11 @@ def test_options_refuse_what_they_do_not_know(cls: type[Component]) -> None:
 
 
 @each
-@pytest.mark.parametrize("deployments", [(), (MODEL,)], ids=["no model", "a model of its own environment"])
+@pytest.mark.parametrize(
+    "deployments",
+    [(), (MODEL,), (ALONE,)],
+    ids=["no model", "a model of its own environment", "a dedicated model"],
+)
 def test_services_are_pure_and_whole(cls: type[Component], deployments: tuple[Deployment, ...]) -> None:
     component = made(cls)
     services = component.services(deployments)
@@ -61,6 +68,7 @@ def test_services_are_pure_and_whole(cls: type[Component], deployments: tuple[De
         assert any(p.name == service.health.port for p in service.ports)
         assert all(path.is_dir() for path in service.code)
         assert service.command
+        assert re.fullmatch(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?", service.name), "a cluster takes it"
         assert not any(secret in repr(service.env) for secret in service.secrets)
 
 
@@ -76,7 +84,7 @@ def test_live_files_do_not_change_the_process(cls: type[Component]) -> None:
 
 @each
 def test_every_placeholder_is_one_a_target_resolves(cls: type[Component]) -> None:
-    for service in made(cls).services((MODEL,)):
+    for service in made(cls).services((MODEL, ALONE)):
         texts = [*service.command, *service.env.values(), *service.files.values(), *service.live.values()]
         for text in texts:
             for match in PLACEHOLDER.finditer(text):
@@ -122,8 +130,21 @@ def test_its_folder_explains_it(cls: type[Component]) -> None:
 
 def test_roles_that_are_needed_exist() -> None:
     for cls in COMPONENTS:
-        for role in (*cls.requires, *(r for s in made(cls).services(()) for r in (*s.needs, *s.talks_to))):
-            assert role in CATALOGUE, f"{cls.role} needs {role}"
+        services = made(cls).services(())
+        own = {s.role for s in services}
+        for role in (*cls.requires, *(r for s in services for r in (*s.needs, *s.talks_to))):
+            assert role in {*CATALOGUE, *own}, f"{cls.role} needs {role}"
+
+
+@each
+def test_what_runs_apart_can_be_done_without(cls: type[Component]) -> None:
+    """Nobody may need it, nor ask for more of it than an address that may be empty."""
+    services = made(cls).services(())
+    apart = {s.role for s in services if s.apart}
+    for service in services:
+        assert not apart & {service.role, *service.needs} or service.apart
+        texts = (*service.command, *service.env.values(), *service.files.values())
+        assert not [t for t in texts for role in apart if f"{{address:{role}" in t]
 
 
 def test_the_default_stack_has_an_order() -> None:

@@ -54,7 +54,7 @@ Boundary = tuple[int, str]
 def boundaries() -> list[Boundary]:
     """Serial and moment of every write of a first provision: its begin, its claims, each step, its end."""
     components = [cls(cls.Options()) for cls in _default_stack()]
-    steps = [r for r in planning.want(components, ()).resources if r.key != "deployments"]
+    steps = [r for r in planning.want(components, (), apart=False).resources if r.key != "deployments"]
     return [(serial, moment) for serial in range(1, len(steps) + 4) for moment in ("before", "after")]
 
 

@@ -282,6 +282,25 @@ def test_a_model_with_other_packages_has_its_own_process_at_the_same_address(
     assert stack.services() == before
 
 
+def test_a_dedicated_model_has_a_process_of_its_own_and_comes_back_without_a_lost_request(
+    stack: Matcha, credit: str
+) -> None:
+    before = set(stack.services())
+    load = Load(credit)
+    with load.running():
+        until(lambda: load.answers, 60)
+        stack("deploy", "models:/credit/2", "--dedicated")
+        assert set(stack.services()) == {*before, "dedicated-credit"}
+        assert answer(credit) == SECOND
+        shown = {m["name"]: m for m in stack.json("status")["models"]}
+        assert (shown["credit"]["dedicated"], shown["credit"]["healthy"]) == (True, True)
+        assert "credit (version 2, dedicated)" in stack("models").stdout
+        stack("deploy", "models:/credit/1")
+    assert load.failures == []
+    assert set(load.answers) == {FIRST[0], SECOND[0]}
+    assert set(stack.services()) == before
+
+
 def test_killed_servers_come_back_serving_what_they_served(stack: Matcha, credit: str) -> None:
     stack("deploy", "models:/credit/2", "--name", "second")
     second = stack.predict_url("second")

@@ -121,6 +121,13 @@ def test_training_data_that_cannot_be_had_is_told(stack: Matcha) -> None:
     stack("undeploy", "changed")
 
 
+def test_steps_of_a_pipeline_are_processes_here_whichever_way_it_is_run(stack: Matcha) -> None:
+    """`--pipeline` is for clusters; a project that moves there runs by the same command here."""
+    script = "import os; print(os.environ['MLFLOW_TRACKING_URI'])"
+    said = stack("run", "--pipeline", "--", "python", "-c", script).stdout
+    assert said.strip() == stack.url("experiment-tracker", "tracking-url")
+
+
 def test_an_unmodified_zenml_pipeline_runs_on_the_stack(stack: Matcha) -> None:
     told = last_json(stack("run", "--", "python", "zenml_pipeline.py").stdout)
     assert told["status"] == "completed"

@@ -15,11 +15,14 @@ from support.cluster import ClusterMatcha
 from support.killing import Provisioned, provision_killed_at_every_step
 from support.outside import Outside
 from support.package_index import wheel
+from support.scaled import Scaled
+from support.steady import application_of
 from support.stores import close_all
 from support.sweep import is_whole
 
 SCRIPTS = Path(__file__).resolve().parents[1] / "e2e" / "cluster"
 UP_SECONDS = 3600.0  # the first time it builds Kubernetes itself
+ONLY_PIPELINES = "components:\n  model-deployer: null\n  monitoring: null\n"
 ONLY_A_TRACKER = "components:\n  pipeline: null\n  model-deployer: null\n  monitoring: null\n"
 
 
@@ -27,9 +30,14 @@ ONLY_A_TRACKER = "components:\n  pipeline: null\n  model-deployer: null\n  monit
 # no database.
 SAMPLE = (
     "test_a_component_lives_through_everything[data-version-control-dvc]",
-    "test_a_changed_description_replaces_that_service_and_keeps_its_data",
     "test_live_files_change_under_the_running_process",
     "test_a_killed_provision_is_finished_by_the_next[6.0]",
+    "test_a_steady_load_through_whatever_happens[75]",
+    "test_a_deleted_pod_comes_back_with_its_data[zenml]",
+    "test_a_deleted_pod_comes_back_with_its_data[object-store]",
+    "test_it_starts_again_on_a_machine_that_comes_back_at_once[without a word]",
+    "test_what_ends_by_itself_never_starts_again[137]",
+    "test_what_ends_by_itself_never_starts_again[0]",
 )
 
 
@@ -65,10 +73,7 @@ def kubeconfig(request: pytest.FixtureRequest) -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def provisioned(kubeconfig: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Provisioned]:
     """In a namespace of its own, which provision makes; killed at every step of the first provision."""
-    folder = tmp_path_factory.mktemp("a team's stack")
-    matcha = ClusterMatcha(
-        folder / "project", folder / "home", kubeconfig, f"matcha-test-{secrets.token_hex(3)}"
-    )
+    matcha = ClusterMatcha.of_team(tmp_path_factory.mktemp("a team's stack"), kubeconfig)
     try:
         yield Provisioned(matcha, provision_killed_at_every_step(matcha))
     finally:
@@ -80,13 +85,37 @@ def stack(provisioned: Provisioned) -> ClusterMatcha:
     return provisioned.matcha
 
 
+@pytest.fixture(scope="session")
+def team(kubeconfig: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterMatcha]:
+    """That trains: without serving and monitoring. Its stack goes with the last test of test_running_jobs."""
+    folder = tmp_path_factory.mktemp("a team that trains")
+    made = ClusterMatcha.of_team(folder, kubeconfig, ONLY_PIPELINES)
+    try:
+        made("provision", "--yes")
+        yield made
+    finally:
+        made.remove()
+
+
+@pytest.fixture(scope="session")
+def scaled(kubeconfig: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scaled]:
+    """That serves, with two replicas, `movie` of one of its three versions."""
+    matcha = ClusterMatcha.of_team(tmp_path_factory.mktemp("a team that serves"), kubeconfig)
+    made = Scaled(matcha)
+    try:
+        made.provision()
+        made.log_models()
+        made.deploy(1)
+        yield made
+    finally:
+        matcha.kubectl("delete", "namespace", application_of(matcha), "--ignore-not-found", "--wait=false")
+        matcha.remove()
+
+
 @pytest.fixture
 def tracker(kubeconfig: Path, tmp_path: Path) -> Iterator[ClusterMatcha]:
     """A stack that is not provisioned yet: MLflow on its database, and nothing that has to be built."""
-    namespace = f"matcha-test-{secrets.token_hex(3)}"
-    made = ClusterMatcha(tmp_path / "project", tmp_path / "home", kubeconfig, namespace)
-    file = made.project / "matcha.yaml"
-    file.write_text(file.read_text() + ONLY_A_TRACKER)
+    made = ClusterMatcha.of_team(tmp_path, kubeconfig, ONLY_A_TRACKER)
     try:
         yield made
     finally:

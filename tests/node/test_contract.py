@@ -16,8 +16,9 @@ from typing import Any
 import httpx
 import pytest
 
-from matcha.component import Component, Environment, Service
+from matcha.component import Component
 from matcha.planning import Wanted
+from matcha.service import Environment, Service
 from matcha.state import State
 from matcha.target import Target
 from matcha.targets.kubernetes import KubernetesOptions, KubernetesTarget

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from matcha.component import Resources
 from matcha.errors import ComponentFailed
+from matcha.service import Resources
 from matcha.targets.kubernetes import raising
 from matcha.targets.kubernetes.secrets import Secrets
 from matcha.views.live import Plain

@@ -6,11 +6,8 @@ One stack and one environment for all: each test leaves both as they were.
 from __future__ import annotations
 
 import json
-import secrets
 import signal
 import subprocess
-from collections.abc import Iterator
-from pathlib import Path
 from typing import IO, Any
 
 import httpx
@@ -19,7 +16,6 @@ import pytest
 from support.cluster import ClusterMatcha
 from support.matcha import until
 
-ONLY_A_TRACKER = "components:\n  pipeline: null\n  model-deployer: null\n  monitoring: null\n"
 COMES_UP = 600.0  # seconds; the first job has its environment built
 TRAIN = """
 import json, os, sys
@@ -46,24 +42,13 @@ for number in range(600):
 """
 
 
-@pytest.fixture(scope="module")
-def team(kubeconfig: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterMatcha]:
-    folder = tmp_path_factory.mktemp("a team that trains")
-    made = ClusterMatcha(
-        folder / "project", folder / "home", kubeconfig, f"matcha-test-{secrets.token_hex(3)}"
-    )
-    file = made.project / "matcha.yaml"
-    file.write_text(file.read_text() + ONLY_A_TRACKER)
+@pytest.fixture(scope="module", autouse=True)
+def _code(team: ClusterMatcha) -> None:
     for name, text in {"train.py": TRAIN, "tick.py": TICK, "sub/x.py": ""}.items():
-        (made.project / name).parent.mkdir(exist_ok=True)
-        (made.project / name).write_text(text)
-    (made.project / ".gitignore").write_text("*.bin\n")
-    (made.project / "big.bin").write_bytes(b"x" * 2**20)
-    try:
-        made("provision", "--yes")
-        yield made
-    finally:
-        made.remove()
+        (team.project / name).parent.mkdir(exist_ok=True)
+        (team.project / name).write_text(text)
+    (team.project / ".gitignore").write_text("*.bin\n")
+    (team.project / "big.bin").write_bytes(b"x" * 2**20)
 
 
 def jobs(team: ClusterMatcha) -> dict[str, dict[str, Any]]:

@@ -23,7 +23,7 @@ from support.matcha import until
 from support.pages import marked
 
 BACK = 300.0  # seconds for a pod to come back on a busy machine
-SERVICES = {"mlflow", "zenml", "mlserver", "monitoring"}
+SERVICES = {"mlflow", "zenml", "mlserver", "monitoring", "monitoring-work"}
 
 DVC = """
 import os, subprocess, sys
@@ -276,6 +276,7 @@ def assert_kept(stack: ClusterMatcha, before: Held) -> None:
     assert answer["predictions"] == pytest.approx([-1.0, 1.0])
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("name", ["mlflow", "zenml", "mlserver", "monitoring", "object-store"])
 def test_a_deleted_pod_comes_back_with_its_data(stack: ClusterMatcha, name: str) -> None:
     before = held(stack)
@@ -488,6 +489,20 @@ def test_the_example_runs_as_jobs_unchanged(stack: ClusterMatcha) -> None:
     until(lambda: stack.json("monitor", "movie")[0]["status"] == "drift", 60, every=3)
     ended = {job["condition"] for job in stack.json("jobs", "list")}
     assert ended == {"succeeded"}
+
+
+def test_the_example_runs_as_a_pipeline_of_jobs(stack: ClusterMatcha) -> None:
+    """Each step is a pod of its own, and the last one deploys."""
+    example = stack.project / "recommendation"
+    led = stack("run", "--pipeline", "--", "python", "run.py", where=example)
+    assert "asks to deploy models:/movie@champion as movie" in led.stderr
+    assert "rmse_of_movie_mean" in led.stdout
+    assert "[deploy] Endpoint: " in led.stdout
+    newest = {job["step"]: job for job in reversed(stack.json("jobs", "list"))}
+    steps = {name: (job["pipeline"], job["condition"]) for name, job in newest.items() if name}
+    assert steps == dict.fromkeys(
+        ("load", "train", "evaluate", "register", "deploy"), ("recommendation", "succeeded")
+    )
 
 
 def test_destroy_keeps_data_unless_told_and_then_leaves_nothing(stack: ClusterMatcha) -> None:

@@ -17,9 +17,10 @@ from typing import Any
 import httpx
 import msgspec
 
-from matcha.component import PLACEHOLDER, Deployment, Service
+from matcha.component import Deployment
 from matcha.components.monitoring import Monitoring
 from matcha.components.monitoring.component import Options
+from matcha.service import PLACEHOLDER, Service
 from support.objectstore import ACCESS_KEY, SECRET_KEY
 from support.serving import answers, free_port
 
@@ -42,10 +43,12 @@ class Bench:
         store: str = "",
         secret: str = SECRET_KEY,
         trust: str = "",
+        apart: str = "",
     ) -> None:
         self.python = python
         self.root = root
         self.mlflow = mlflow
+        self.apart = apart
         self.endpoint = store if store.startswith("http") else ""
         self.area = "s3://matcha/monitoring" if self.endpoint else store or str(root / "area")
         self.keys = {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": secret}
@@ -65,8 +68,8 @@ class Bench:
 
     def start(self, **rules: Any) -> None:
         self.rules |= rules
-        service = Monitoring(Options()).services(())[0]
-        settings = json.loads(service.files["settings.json"]) | self.rules
+        service = self.service()
+        settings = json.loads(service.files.get("settings.json", "{}")) | self.rules
         (self.root / "settings.json").write_text(json.dumps(settings))
         with (self.root / "log").open("ab") as log:
             self.process = subprocess.Popen(
@@ -83,6 +86,9 @@ class Bench:
             assert time.monotonic() < end, self.log
             time.sleep(0.05)
 
+    def service(self) -> Service:
+        return Monitoring(Options()).services(())[0]
+
     def _env(self, service: Service) -> dict[str, str]:
         kept = {k: v for k, v in os.environ.items() if k in ("PATH", "HOME", "LANG")}
         own = {k: self._resolve(v) for k, v in service.env.items()}
@@ -97,6 +103,8 @@ class Bench:
             "port:http": str(self.port),
             "hosts": f"127.0.0.1:{self.port},localhost:{self.port}",
             "volume:captures": str(self.data),
+            "volume:work": str(self.data),
+            "url:monitoring-work": self.apart,
             "store:monitoring": self.area,
             "files": str(self.root),
             "live": str(self.root),
@@ -164,6 +172,13 @@ class Bench:
     def about(self, name: str = "movie") -> dict[str, Any]:
         found: dict[str, Any] = next(d for d in self.get("/v1/deployments").json() if d["name"] == name)
         return found
+
+
+class Apart(Bench):
+    """What makes windows apart, as a process of its own."""
+
+    def service(self) -> Service:
+        return Monitoring(Options()).services(())[1]
 
 
 def line(columns: dict[str, Any], *, output: float = 0.5, **changes: Any) -> bytes:

@@ -18,7 +18,7 @@ from matcha.components.mlflow import MLflow
 from matcha.components.monitoring import Monitoring
 from matcha.components.monitoring.component import Options
 from support.access import FolderAccess
-from support.objectstore import SECRET_KEY
+from support.objectstore import SECRET_KEY, Meddler, ObjectStore, meddling, object_store
 from support.serving import Running, interpreter, running
 
 HERE = Path(__file__).parent
@@ -89,16 +89,32 @@ def make_fixture(python: Path, tmp_path: Path) -> Iterator[Make]:
         store: str = "",
         secret: str = SECRET_KEY,
         trust: str = "",
+        apart: str = "",
+        kind: type[Bench] = Bench,
         **rules: Any,
     ) -> Bench:
         folder = tmp_path / f"monitoring{len(made)}"
-        made.append(Bench(python, folder, mlflow, deployments, store, secret, trust))
+        made.append(kind(python, folder, mlflow, deployments, store, secret, trust, apart))
         made[-1].start(**rules)
         return made[-1]
 
     yield make
     for bench in made:
         bench.end()
+
+
+@pytest.fixture(name="store")
+def store_fixture(tmp_path: Path) -> Iterator[ObjectStore]:
+    with object_store(tmp_path / "objects") as store:
+        (store.folder / "matcha").mkdir()
+        yield store
+
+
+@pytest.fixture(name="meddler")
+def meddler_fixture(store: ObjectStore) -> Iterator[Meddler]:
+    """Between the service and the store."""
+    with meddling(store.url) as meddler:
+        yield meddler
 
 
 @pytest.fixture(name="alone")

@@ -17,7 +17,7 @@ import httpx
 import psutil
 import pytest
 
-from matcha.component import Output
+from matcha.access import Output
 from matcha.components.dvc import DVC
 from matcha.components.mlflow import MLflow
 from matcha.components.zenml import ZenML, wiring

@@ -46,6 +46,17 @@ def test_a_batch_sent_twice_counts_once(alone: Bench) -> None:
     assert alone.window()["waiting"] == 10
 
 
+def test_a_batch_is_known_again_whatever_other_replicas_send_meanwhile(alone: Bench) -> None:
+    """It is sent anew when its answer was lost, half a minute later perhaps."""
+    lines = b"\n".join(traffic(5, 2, seed=2))
+    assert alone.send(lines, X_Matcha_Batch="one", X_Matcha_Sender="a").status_code == 202
+    for number in range(300):
+        alone.send(line({"a": 1}), X_Matcha_Batch=f"other-{number}", X_Matcha_Sender="b")
+    again = alone.send(lines, X_Matcha_Batch="one", X_Matcha_Sender="a")
+    assert again.json()["accepted"] == 0
+    assert alone.send(lines, X_Matcha_Batch="one", X_Matcha_Sender="c").json()["accepted"] == 5
+
+
 def test_no_body_ends_the_service(alone: Bench) -> None:
     hostile = [
         b"",

@@ -5,37 +5,31 @@ from __future__ import annotations
 import shutil
 import signal
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trustme
 from monitoring_bench import Bench, traffic
-from monitoring_fixtures import Make, Tracking, make_fixture, python_fixture, tracking_fixture
+from monitoring_fixtures import (
+    Make,
+    Tracking,
+    make_fixture,
+    meddler_fixture,
+    python_fixture,
+    store_fixture,
+    tracking_fixture,
+)
 from monitoring_stored import Stored, captured_ids, named_ids
 
 from matcha.component import Deployment
 from support.matcha import until
-from support.objectstore import Meddler, ObjectStore, meddling, object_store
+from support.objectstore import Meddler, ObjectStore, object_store
 
 pytestmark = pytest.mark.stack
-FIXTURES = (make_fixture, python_fixture, tracking_fixture)
+FIXTURES = (make_fixture, meddler_fixture, python_fixture, store_fixture, tracking_fixture)
 NO_MLFLOW = "http://127.0.0.1:9"
 MOVIE = Deployment(name="movie", asked="", uri="", version="1")
-
-
-@pytest.fixture(name="store")
-def store_fixture(tmp_path: Path) -> Iterator[ObjectStore]:
-    with object_store(tmp_path / "objects") as store:
-        (store.folder / "matcha").mkdir()
-        yield store
-
-
-@pytest.fixture(name="meddler")
-def meddler_fixture(store: ObjectStore) -> Iterator[Meddler]:
-    with meddling(store.url) as meddler:
-        yield meddler
 
 
 def lose_volume(bench: Bench) -> None:

@@ -260,7 +260,7 @@ def test_metrics_count_requests_by_model(server: Bench) -> None:
         ({"name": "x", "uri": 3}, "uri is not text"),
         ({"name": "x", "uri": "models:/credit/1", "settings": {"sample": 2}}, "sample"),
         ({"name": "x", "uri": "models:/credit/1", "settings": {"sample": "all"}}, "sample"),
-        ({"name": "x", "uri": "models:/credit/1", "environment": "abc"}, "no process"),
+        ({"name": "x", "uri": "models:/credit/1", "process": "abc"}, "no process"),
         ({"name": "credit", "uri": "models:/credit/1"}, "named twice"),
         ("credit", "not an object"),
     ],

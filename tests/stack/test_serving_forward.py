@@ -7,6 +7,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import httpx
@@ -17,6 +18,7 @@ from serving_malformed import NAMES, changed, good
 from matcha import environments
 from matcha.component import ModelVersion
 from matcha.components.mlserver.component import MLServer, Options
+from support.listening import Handler, Listening
 
 pytestmark = pytest.mark.stack
 
@@ -70,13 +72,13 @@ def test_captures_wait_for_a_receiver_that_is_down(make_server: Make) -> None:
 def test_a_model_of_another_environment_answers_behind_the_same_address(
     make_server: Make, receiver: Receiver, serving_models: Path
 ) -> None:
-    child = make_server("child", MATCHA_ENVIRONMENT="other", MATCHA_CAPTURE_URL=receiver.url).start()
+    child = make_server("child", MATCHA_PROCESS="other", MATCHA_CAPTURE_URL=receiver.url).start()
     main = make_server("main", MATCHA_CAPTURE_URL=receiver.url).start()
     signature = {
         "inputs": json.dumps([{"type": "double", "name": n, "required": True} for n in NAMES]),
         "outputs": json.dumps([{"type": "tensor", "tensor-spec": {"dtype": "float64", "shape": [-1]}}]),
     }
-    away = credit(2, environment="other", forward=child.url, signature=signature)
+    away = credit(2, process="other", forward=child.url, signature=signature)
     here = {"name": "texts", "uri": str(serving_models / "texts")}
     assert child.put(here, away) == {"credit": ""}
     assert main.put(here, away) == {"texts": "", "credit": ""}
@@ -108,8 +110,8 @@ def test_a_model_of_another_environment_answers_behind_the_same_address(
     child.kill()
     down = main.infer("credit", body(*good()))
     assert down.status_code == 503
-    assert "environment" in down.json()["error"]
-    assert main.shown()["credit"] == "the process of its environment does not answer"
+    assert "own process" in down.json()["error"]
+    assert main.shown()["credit"] == "its own process does not answer"
     child.write_live(here, away)
     child.start().wait_ready("credit")
     assert main.infer("credit", body(*good())).status_code == 200
@@ -121,9 +123,9 @@ def test_a_model_of_another_environment_answers_behind_the_same_address(
 
 def test_a_name_stays_as_it_is_where_another_process_could_not_load(make_server: Make) -> None:
     """Whether it was served here, by yet another process, or not at all."""
-    child = make_server("child", MATCHA_ENVIRONMENT="other").start()
+    child = make_server("child", MATCHA_PROCESS="other").start()
     main = make_server("main").start()
-    away = {"environment": "other", "forward": child.url}
+    away = {"process": "other", "forward": child.url}
     bad = {"name": "credit", "uri": "models:/credit/99", "version": "99", **away}
     main.put(credit(1))
     assert main.put(bad, failed={"credit": "no such version"}) == {
@@ -138,25 +140,48 @@ def test_a_name_stays_as_it_is_where_another_process_could_not_load(make_server:
     assert main.shown() == {"credit": "", "fresh": "no"}
 
 
+class Replicas(Listening):
+    """Of another process, one behind the other; each says which version it serves, and the last one again."""
+
+    def __init__(self, *versions: str) -> None:
+        left = list(versions)
+
+        class Replica(Handler):
+            def do_GET(self) -> None:
+                version = left.pop(0) if len(left) > 1 else left[0]
+                said = {"name": "credit", "platform": "mlflow", "versions": [version]}
+                self.answer(body=json.dumps(said).encode())
+
+        super().__init__(Replica)
+
+
+def test_a_replica_of_the_other_process_that_is_late_refuses_nothing(make_server: Make) -> None:
+    main = make_server().start()
+    with closing(Replicas("1", "1", "2")) as late, closing(Replicas("1")) as never:
+        for served, expected in ((late, ""), (never, "its own process still serves version 1")):
+            told = main.put(credit(2, process="other", forward=served.url))
+            assert expected in told["credit"] and bool(expected) == bool(told["credit"])
+
+
 def test_it_is_shown_what_the_process_of_another_environment_lacks(make_server: Make) -> None:
     """The main server came up first, or the other one could not load what it is asked for."""
-    child = make_server("child", MATCHA_ENVIRONMENT="other").start()
+    child = make_server("child", MATCHA_PROCESS="other").start()
     main = make_server("main").start()
-    away = {"environment": "other", "forward": child.url}
+    away = {"process": "other", "forward": child.url}
     main.put(credit(2, **away))
-    assert main.shown() == {"credit": "the process of its environment has not loaded it yet"}
+    assert main.shown() == {"credit": "its own process has not loaded it yet"}
     child.put({**credit(99), **away})
     assert "99" in main.shown()["credit"]
     child.put({**credit(1), **away})
-    assert main.shown() == {"credit": "its process serves version 1"}
+    assert main.shown() == {"credit": "its own process serves version 1"}
     child.put(credit(2, **away))
     assert main.shown() == {"credit": ""}
 
 
 def test_a_model_moves_between_environments_without_losing_a_request(make_server: Make) -> None:
-    child = make_server("child", MATCHA_ENVIRONMENT="other").start()
+    child = make_server("child", MATCHA_PROCESS="other").start()
     main = make_server("main").start()
-    away = credit(2, environment="other", forward=child.url)
+    away = credit(2, process="other", forward=child.url)
     main.put(credit(1))
     with Load(main, "credit", body(*good()), clients=3) as load:
         load.wait_for("1")
@@ -199,10 +224,10 @@ def test_a_model_of_older_packages_gets_an_environment_of_its_own(
         [str(own), "-W", "ignore", "-c", OLD, model.uri], check=True, capture_output=True, timeout=120
     )
 
-    child = make_server("child", MATCHA_ENVIRONMENT="abc")
+    child = make_server("child", MATCHA_PROCESS="abc")
     child.python = own
     main = make_server("main").start()
-    entry = {"name": "old", "uri": model.uri, "environment": "abc", "forward": child.start().url}
+    entry = {"name": "old", "uri": model.uri, "process": "abc", "forward": child.start().url}
     assert child.put(entry) == main.put(entry) == {"old": ""}
     answer = main.infer("old", body(*(tensor(n, [1.0]) for n in NAMES)))
     assert answer.status_code == 200, answer.text

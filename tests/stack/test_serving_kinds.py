@@ -33,13 +33,13 @@ def server(
 ) -> Iterator[Bench]:
     """Serves every kind, and those of `AWAY` once more from the process of another environment."""
     make, made = maker(serving_python, serving_models, tmp_path_factory.mktemp("kinds"))
-    child, bench = make("child", MATCHA_ENVIRONMENT="other").start(), make("main").start()
+    child, bench = make("child", MATCHA_PROCESS="other").start(), make("main").start()
     entries = [{"name": k.name, "uri": str(serving_models / f"kind-{k.name}")} for k in KINDS]
     away = [
         {
             **e,
             "name": f"away-{k.name}",
-            "environment": "other",
+            "process": "other",
             "forward": child.url,
             "signature": signature(k),
         }

@@ -1,4 +1,4 @@
-"""A stack's addresses, secrets and folders, kept in one folder: a real `matcha.component.Access`."""
+"""A stack's addresses, secrets and folders, kept in one folder: a real `matcha.access.Access`."""
 
 from __future__ import annotations
 

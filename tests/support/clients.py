@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from matcha import components
-from matcha.component import Environment
 from matcha.environments import uv_path
+from matcha.service import Environment
 from support.cluster import ClusterMatcha
 from support.serving import interpreter
 

@@ -15,8 +15,9 @@ import msgspec
 
 import matcha
 from matcha import registry
+from matcha.access import Output
 from matcha.api._project import Project, open_project
-from matcha.component import Component, Output
+from matcha.component import Component
 from matcha.errors import MatchaError, NotProvisioned
 from matcha.planning import Plan, Wanted
 
@@ -182,7 +183,7 @@ class Life:
         return self.outputs(), self.variables()
 
     def is_taken_out(self) -> None:
-        own = {s.name for s in self.cls(self.cls.Options()).services(())}
+        own = {s.name for s in self.opened.services_of(self.cls(self.cls.Options()), ())}
         self._write(
             {role: flavor for role, flavor in with_required(self.cls).items() if role != self.cls.role}
         )

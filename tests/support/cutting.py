@@ -32,7 +32,7 @@ class Cutter:
             def do_GET(self) -> None:
                 cutter.forward(self)
 
-            do_POST = do_PUT = do_GET  # noqa: N815
+            do_POST = do_PUT = do_GET
 
             def log_message(self, *_: Any) -> None:
                 pass

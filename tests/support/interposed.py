@@ -23,7 +23,7 @@ class Interposed(http.server.ThreadingHTTPServer):
             def do_GET(self) -> None:
                 serve(self)
 
-            do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_GET  # noqa: N815
+            do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_GET
 
             def log_message(self, *_: Any) -> None:
                 pass

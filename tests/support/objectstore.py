@@ -23,6 +23,7 @@ from support.interposed import Interposed
 
 ACCESS_KEY, SECRET_KEY = "matcha-test", "a/secret+with=signs"
 PATIENCE = 60.0  # seconds until it listens, on a busy machine
+HELD = 300.0  # seconds after which a request that is held goes on, whoever forgot it
 STARTS = 5  # another program may take the port between its choice and its use
 ANSWERS = {
     "slow": (503, b"<Error><Code>SlowDown</Code><Message>Reduce your request rate.</Message></Error>"),
@@ -164,7 +165,7 @@ class Meddler:
             return
         body = handler.rfile.read(length)
         if trouble and action == "hold":
-            trouble.let_go.wait(PATIENCE)
+            trouble.let_go.wait(HELD)
         if action in ANSWERS:
             status, said = ANSWERS[action]
             _respond(handler, status, {"Content-Type": "application/xml"}, said, len(said))

@@ -9,8 +9,8 @@ from typing import Any
 
 import msgspec
 
-from matcha.component import Environment, Port, Probe, Service
 from matcha.errors import MatchaError
+from matcha.service import Environment, Port, Probe, Service
 
 SERVER = """
 import http.server, json, os, sys, threading

@@ -194,7 +194,8 @@ class Pods:
             await self._watch(int(query["resourceVersion"]), receive, send)
         else:
             version = str(next(self._versions))
-            await _answer({"metadata": {"resourceVersion": version}, "items": [*self._pods.values()]}, send)
+            items = [p for p in self._pods.values() if _picks(query.get("labelSelector", ""), p)]
+            await _answer({"metadata": {"resourceVersion": version}, "items": items}, send)
 
     async def _watch(self, version: int, receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
@@ -253,6 +254,12 @@ async def _down(reader: asyncio.StreamReader, send: Any) -> None:
 
 async def _say(send: Any, channel: int, data: bytes) -> None:
     await send({"type": "websocket.send", "bytes": bytes((channel,)) + data})
+
+
+def _picks(selector: str, pod: dict[str, Any]) -> bool:
+    """By what it says with `=`; a set of values picks every pod."""
+    wanted = [part.split("=", 1) for part in selector.split(",") if "=" in part]
+    return all(pod["metadata"]["labels"].get(key) == value for key, value in wanted)
 
 
 async def _answer(body: dict[str, Any], send: Any, status: int = 200) -> None:

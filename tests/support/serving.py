@@ -18,7 +18,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from matcha import environments
-from matcha.component import PLACEHOLDER, Component, Database, Environment, Service
+from matcha.component import Component
+from matcha.service import OUTSIDE, PLACEHOLDER, Database, Environment, Service
 from support.access import FolderAccess
 
 START_SECONDS = 180
@@ -90,6 +91,7 @@ class Running:
             "hosts": f"127.0.0.1,localhost,127.0.0.1:{self.port},localhost:{self.port}",
             "volume": str(self.access.root / "volumes" / name),
             "store": self.access.store(name),
+            "outside": OUTSIDE.get(name, ""),
             "database": f"sqlite:///{self.access.root}/databases/{name}.db",
         }
         return places[kind]

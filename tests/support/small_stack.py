@@ -12,12 +12,14 @@ from unittest import mock
 import msgspec
 from lightkube.resources.core_v1 import Namespace
 
-from matcha.api import _recorded, inspect, lifecycle, serving, training, upkeep
+from matcha.access import Output
+from matcha.api import _recorded, inspect, lifecycle, outside, serving, training, upkeep
 from matcha.api._project import Project
-from matcha.api.types import Destroyed, Finding, Provisioned, StackStatus
-from matcha.component import Component, Database, Environment, Output, Service
+from matcha.api.types import Destroyed, Finding, NewToken, Provisioned, RevokedToken, StackStatus
+from matcha.component import Component
 from matcha.events import Emit, silent
 from matcha.planning import Plan
+from matcha.service import Database, Environment, Service
 from matcha.spec import Stack
 from matcha.targets.kubernetes import KubernetesOptions, KubernetesTarget
 from matcha.targets.kubernetes.look import everything
@@ -117,6 +119,19 @@ class SmallStack:
         with self._opened():
             return training.env(self.folder)
 
+    def create_token(self, name: str, **how: Any) -> NewToken:
+        with self._opened():
+            return outside.create_token(name, project=self.folder, lock_wait=60, **how)
+
+    def tokens(self) -> list[str]:
+        """Their names."""
+        with self._opened():
+            return [each.name for each in outside.tokens(self.folder)]
+
+    def revoke_token(self, name: str) -> RevokedToken:
+        with self._opened():
+            return outside.revoke_token(name, project=self.folder)
+
     def details(self) -> dict[str, str]:
         """What `matcha status` has to say of the services, and of what they stand on."""
         found = self.status()
@@ -155,6 +170,7 @@ class SmallStack:
             mock.patch.object(lifecycle, "open_project", lambda *_: opened),
             mock.patch.object(_recorded, "open_project", lambda *_: opened),
             mock.patch.object(inspect, "open_project", lambda *_: opened),
+            mock.patch.object(outside, "open_project", lambda *_: opened),
             mock.patch.object(serving, "open_project", lambda *_: opened),
             mock.patch.object(training, "open_project", lambda *_: opened),
             mock.patch.object(upkeep, "open_project", lambda *_: opened),

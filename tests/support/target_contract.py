@@ -20,10 +20,11 @@ from typing import Any, Protocol
 import msgspec
 import pytest
 
-from matcha.component import Access, Environment, Service, service_digest
+from matcha.access import Access
 from matcha.engine import locked
 from matcha.errors import ComponentFailed, NotProvisioned, StateUnreadable
 from matcha.events import silent
+from matcha.service import Environment, Service, service_digest
 from matcha.state import Record, State
 from matcha.target import Seen, ServiceStatus, Target
 from support.matcha import until

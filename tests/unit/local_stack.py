@@ -9,8 +9,8 @@ from typing import Any
 
 import msgspec
 
-from matcha.component import Environment, Service, service_digest
 from matcha.events import Event
+from matcha.service import Environment, Service, service_digest
 from matcha.state import Record, State
 from matcha.targets.local import LocalOptions, LocalTarget
 from support.plain import SERVER, NothingToInstall, web

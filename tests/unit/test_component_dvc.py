@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from matcha.component import Output
+from matcha.access import Output
 from matcha.components.dvc import COMPONENT
 from support.access import FolderAccess
 

@@ -19,7 +19,8 @@ import httpx
 import pytest
 
 from matcha import inside
-from matcha.component import ModelRegistry, Output
+from matcha.access import Output
+from matcha.component import ModelRegistry
 from matcha.components.mlflow import COMPONENT, component, folder, models, uris
 from matcha.components.mlflow.rest import Tracker, Unknown
 from matcha.errors import BadInput, MatchaError, NotFound, NotProvisioned
@@ -196,7 +197,7 @@ class Scripted:
                 self.end_headers()
                 self.wfile.write(body)
 
-            do_POST = do_GET  # noqa: N815
+            do_POST = do_GET
 
             def log_message(self, *_: Any) -> None:
                 pass

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from matcha.component import Output
+from matcha.access import Output
 from matcha.components.zenml import COMPONENT, wiring
 from matcha.errors import MatchaError, NotProvisioned
 from support.access import FolderAccess

@@ -9,11 +9,13 @@ import msgspec
 import pytest
 
 from matcha import planning
-from matcha.component import Access, Component, Environment, Service
+from matcha.access import Access
+from matcha.component import Component
 from matcha.engine import Journal, Work, locked, run
 from matcha.errors import ComponentFailed, Locked, NotServed
 from matcha.events import Event, silent
 from matcha.planning import Plan, Step
+from matcha.service import Environment, Service
 from matcha.state import Record, State
 from matcha.targets.fake import FakeTarget
 from matcha.targets.fake.store import FakeStore

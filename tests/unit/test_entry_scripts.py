@@ -59,7 +59,7 @@ def program(path: Path, does: str) -> None:
 @pytest.fixture
 def whole(clone: Path) -> Callable[..., list[str]]:
     """Runs `./test` with Pythons that print what they are asked for instead of doing it."""
-    for name in ("cat", "id", "mktemp", "rm", "sed", "timeout"):
+    for name in ("cat", "id", "mkdir", "mktemp", "rm", "sed", "timeout"):
         (clone / "programs" / name).symlink_to(str(shutil.which(name)))
     (clone / "programs" / "python3").symlink_to(sys.executable)
     program(clone / ".venv/bin/uv", "exit 0")

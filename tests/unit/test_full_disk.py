@@ -10,9 +10,9 @@ import pytest
 from local_stack import Bench, web
 
 from matcha import api, spec
-from matcha.component import Database
 from matcha.errors import MatchaError
 from matcha.host.files import NoRoom
+from matcha.service import Database
 
 
 def fill(disk: Path) -> None:

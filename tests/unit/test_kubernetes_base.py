@@ -8,10 +8,11 @@ import pytest
 
 from matcha.api import _models
 from matcha.api._project import Project, open_project
-from matcha.component import Environment, ModelVersion
+from matcha.component import ModelVersion
 from matcha.errors import BadInput, WrongPython
 from matcha.events import silent
 from matcha.pythons import python_for
+from matcha.service import Environment
 from matcha.state import State
 from matcha.targets.kubernetes import base
 from matcha.targets.kubernetes.options import KubernetesOptions

@@ -13,7 +13,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import msgspec
 import pytest
 
-from matcha.component import Database, Environment, Probe
+from matcha.service import Database, Environment, Probe
 from matcha.targets.kubernetes import KubernetesOptions, first_start, foundations, workloads
 from matcha.targets.kubernetes.code import POD_CODE
 from matcha.targets.kubernetes.setting import setting

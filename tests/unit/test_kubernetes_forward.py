@@ -374,6 +374,17 @@ def test_connections_spread_over_a_service_s_pods(pods: Pods, forwarder: Callabl
         assert sorted(said(link, b"?..") for link in links) == [b"one", b"one", b"two", b"two"]
 
 
+def test_connections_one_after_the_other_take_turns(pods: Pods, forwarder: Callable[..., Running]) -> None:
+    pods.put("app-1", "app", {ASK: pods.listen(saying(b"one"))})
+    pods.put("app-2", "app", {ASK: pods.listen(saying(b"two"))})
+    running = forwarder(ask=ASK)
+    asked = []
+    for _ in range(6):
+        asked.append(ask_once(running))
+        wait(lambda: pods.forwards == 0)
+    assert sorted(asked) == [b"one"] * 3 + [b"two"] * 3
+
+
 def test_what_a_pod_refused_is_said_again(pods: Pods, forwarder: Callable[..., Running]) -> None:
     """A container that just died is ready for a moment longer."""
     pods.put("app-1", "app", {ASK: free_port()})

@@ -5,12 +5,14 @@ git, and the API's own types.
 from __future__ import annotations
 
 import datetime
+import http.server
+import json
 import os
 import subprocess
 import sys
 import tarfile
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from lightkube.models.core_v1 import (
     ContainerStatus,
     NodeSpec,
     NodeStatus,
+    ObjectReference,
     PodCondition,
     PodSpec,
     PodStatus,
@@ -33,17 +36,26 @@ from lightkube.models.core_v1 import (
 )
 from lightkube.models.meta_v1 import ObjectMeta
 from lightkube.resources.batch_v1 import Job
+from lightkube.resources.core_v1 import Event as ClusterEvent
 from lightkube.resources.core_v1 import Node, Pod
 
-from matcha.component import Environment, Output
+from matcha.access import Output
 from matcha.errors import BadInput
+from matcha.events import Event
 from matcha.job import Demand, RemoteJob
-from matcha.targets.kubernetes import KubernetesOptions
+from matcha.service import Environment
+from matcha.targets.kubernetes import KubernetesOptions, rotation
+from matcha.targets.kubernetes.cluster import ClusterError
 from matcha.targets.kubernetes.inside.matcha_pod import ending
-from matcha.targets.kubernetes.jobs import capacity, packing, render, telling
+from matcha.targets.kubernetes.jobs import capacity, packing, queue, render, telling
 from matcha.targets.kubernetes.options import Pool
+from matcha.targets.kubernetes.secrets import Secrets
 from matcha.targets.kubernetes.setting import Setting, setting
+from matcha.views.jobs import jobs_lines
+from matcha.views.text import Paper
+from matcha.views.text import render as shown
 from support.matcha import until
+from support.stores import close_all, cluster
 
 GIB = 2**30
 
@@ -136,7 +148,16 @@ def test_more_than_code_is_refused_with_the_largest_named(tmp_path: Path) -> Non
     assert named == ["8.bin", "7.bin", "6.bin", "5.bin", "4.bin"]
 
 
-@pytest.mark.parametrize("there", ["../outside.txt", "../elsewhere", "/etc/hostname", ".", "../project"])
+def test_the_size_is_told(tmp_path: Path) -> None:
+    root = tmp_path / "project"
+    write(root, {"a.py": "x" * 3 * 2**20, "b.py": ""})
+    (root / "gone").symlink_to("nowhere")
+    told = queue._told(packing.pack(root, {}, tmp_path / "code.tar.gz"))
+    assert told.startswith("Your code: 2 files, 3.0 MiB, ")
+    assert "Links left out, since what they stand for is not there or left out: gone." in told
+
+
+@pytest.mark.parametrize("there", ["../outside.txt", "../elsewhere", "/etc/hostname", ".."])
 def test_a_link_that_leads_out_is_refused(tmp_path: Path, there: str) -> None:
     root = tmp_path / "project"
     write(tmp_path, {"project/a.py": "", "outside.txt": "secret", "elsewhere/x": "secret"})
@@ -158,6 +179,50 @@ def test_a_link_inside_is_what_it_stands_for(tmp_path: Path) -> None:
     with tarfile.open(made.file) as tar:
         assert {m.name for m in tar} == {"runs/7/model.txt", "a.py", "latest/model.txt", "b.py"}
         assert all(m.isreg() for m in tar)
+
+
+@pytest.mark.parametrize(
+    "links", [{"a": "."}, {"a": "../project"}, {"a": "a"}, {"x/up": ".."}, {"x/y": "../z", "z/x": "../x"}]
+)
+def test_a_link_without_an_end_is_refused(tmp_path: Path, links: dict[str, str]) -> None:
+    root = tmp_path / "project"
+    write(root, {"a.py": "", "x/b.py": "", "z/c.py": ""})
+    for name, there in links.items():
+        (root / name).symlink_to(there)
+    with pytest.raises(BadInput, match="is a link to something that it is a part of itself"):
+        packed(root, tmp_path)
+
+
+def test_links_behind_links_go_along_and_what_is_left_out_stays_so(tmp_path: Path) -> None:
+    root = tmp_path / "project"
+    write(
+        root,
+        {"shared/v3.csv": "", "shared/more/x": "", ".env": "KEY=1", "private/key": "", ".git/config": ""},
+    )
+    write(root, {".venv/pyvenv.cfg": "", ".venv/lib/x": "", ".gitignore": "\ufeff.env\nprivate/\n"})
+    (root / "shared" / "train.csv").symlink_to("v3.csv")
+    (root / "shared" / "all").symlink_to("more")
+    for name, there in {
+        "data": "shared",
+        "conf": ".env",
+        "cfg": "private",
+        "g": ".git",
+        "env": ".venv",
+    }.items():
+        (root / name).symlink_to(there)
+    made = packing.pack(root, {}, tmp_path / "code.tar.gz")
+    with tarfile.open(made.file) as tar:
+        names = {m.name for m in tar}
+    inside = {"v3.csv", "train.csv", "more/x", "all/x"}
+    assert names == {".gitignore"} | {f"{top}/{name}" for top in ("shared", "data") for name in inside}
+    assert made.left == ("cfg", "conf", "env", "g")
+
+
+@pytest.mark.parametrize("line", ["data\\", "! ", "!", "\\/a", "a\\"])
+def test_a_line_that_is_no_pattern_to_git_leaves_nothing_out(tmp_path: Path, line: str) -> None:
+    root = tmp_path / "project"
+    write(root, {"a": "", "data": "", "left": "", ".gitignore": f"{line}\nleft\n"})
+    assert packed(root, tmp_path) == {"a", "data", ".gitignore"}
 
 
 def test_what_goes_along_is_source_alone(tmp_path: Path) -> None:
@@ -187,14 +252,15 @@ def environment(tmp_path: Path) -> Environment:
 
 def made(environment: Environment | None, **changes: Any) -> render.Made:
     job = RemoteJob(
-        command=("python", "-m", "matcha.worker", "--", "echo", "$(HOME)"),
+        command=("python", "-m", "matcha.worker", "--", "echo", "$$", "$(HOME)"),
         shown=("echo", "$(HOME)"),
         project=Path("/nowhere"),
         env={"PLAIN": Output("$(X)"), "KEY": Output("s3cr3t", sensitive=True)},
         environment=environment,
+        code="s3://matcha/jobs/code-1.tar.gz",
         **changes,
     )
-    return render.Made(name="echo-x1", job=job, code="s3://matcha/jobs/code-1.tar.gz", owner="me@here")
+    return render.Made(name="echo-x1", job=job, owner="me@here")
 
 
 @pytest.mark.parametrize("own", [True, False])
@@ -214,10 +280,29 @@ def test_a_job_is_valid_and_holds_no_secret(stack: Setting, environment: Environ
     variables = {v.name: v for v in container.env or ()}
     assert variables["KEY"].valueFrom.secretKeyRef.name == "echo-x1"  # type: ignore[union-attr]
     assert variables["PLAIN"].value == "$$(X)"
-    assert container.command is not None and container.command[-1] == "$$(HOME)"
-    assert [c.name for c in pod.initContainers or ()] == (["environment"] if own else []) + ["code"]
+    assert container.command is not None and container.command[-2:] == ["$$$$", "$$(HOME)"]
+    before = ["environment", "code"] if own else ["code"]
+    assert [c.name for c in pod.initContainers or ()] == [*before, "witness"]
     assert ("PATH" in variables) is own
     assert container.image == ("python:3.12.13-slim-bookworm" if own else "team/torch:2")
+
+
+def test_the_pod_of_a_job_has_the_keys_of_jobs_alone(stack: Setting, environment: Environment) -> None:
+    own = reads(render.job(stack, made(environment)))
+    assert own == {
+        ("matcha-secrets", "object-store-jobs-access-key"),
+        ("matcha-secrets", "object-store-jobs-secret-key"),
+        ("echo-x1", "KEY"),
+    }
+    there = KubernetesOptions(namespace="ml", storage="s3://company/ml", storage_secret="keys")
+    theirs = reads(render.job(setting(there, [], []), made(environment)))
+    assert theirs == {("keys", "access-key"), ("keys", "secret-key"), ("echo-x1", "KEY")}
+
+
+def reads(job: Job) -> set[tuple[str, str]]:
+    """Secrets that the pod of a job names, each with the key."""
+    assert job.spec
+    return set(rotation.reads(job.spec.template))
 
 
 def test_a_job_needs_what_was_asked_for(stack: Setting, environment: Environment) -> None:
@@ -238,9 +323,10 @@ def test_the_command_has_one_try_and_a_lost_node_is_none(stack: Setting, environ
     assert job.spec and job.spec.podFailurePolicy
     lost, ended, *before = job.spec.podFailurePolicy.rules
     assert (lost.action, lost.onPodConditions[0].type) == ("Ignore", "DisruptionTarget")  # type: ignore[index]
-    assert ended.onExitCodes and (ended.action, ended.onExitCodes.containerName) == ("FailJob", "job")
-    assert (ended.onExitCodes.operator, ended.onExitCodes.values) == ("NotIn", [0])
+    assert ended.onExitCodes and (ended.action, ended.onExitCodes.containerName) == ("FailJob", "witness")
+    assert (ended.onExitCodes.operator, ended.onExitCodes.values) == ("In", [86])
     assert [r.onExitCodes.containerName for r in before if r.onExitCodes] == ["environment", "code"]
+    assert job.spec.ttlSecondsAfterFinished == 24 * 3600  # then it goes, and its Secret with it
 
 
 @pytest.mark.parametrize(
@@ -277,6 +363,7 @@ def node(
 
 
 GPU_TAINT = [("sku", "gpu", "NoSchedule")]
+GONE = ("node.kubernetes.io/unreachable", None, "NoExecute")
 GPU_POOL = {"gpu": Pool(gpu=1, cpu=6, memory="50Gi")}
 
 
@@ -286,8 +373,8 @@ GPU_POOL = {"gpu": Pool(gpu=1, cpu=6, memory="50Gi")}
         (Demand(), [node("a")], {}, ""),
         (Demand(gpu=1), [node("a", gpu=1, taints=GPU_TAINT)], {}, ""),
         (Demand(gpu=1), [node("a", gpu=1, taints=[("nvidia.com/gpu", "present", "NoSchedule")])], {}, ""),
-        (Demand(), [node("a", gpu=1, taints=GPU_TAINT)], {}, "no node takes such a job"),
-        (Demand(gpu=1), [node("a", gpu=1, taints=[("team", "x", "NoSchedule")])], {}, "none has any"),
+        (Demand(), [node("a", gpu=1, taints=GPU_TAINT)], {}, "a: sku=gpu:NoSchedule"),
+        (Demand(gpu=1), [node("a", gpu=1, taints=[("team", "x", "NoSchedule")])], {}, "a: team=x:NoSchedule"),
         (Demand(gpu=2), [node("a", gpu=1)], {}, "none has more than 1"),
         (Demand(gpu=1), [node("a")], {}, "1 GPU asked for, and none has any"),
         (Demand(gpu=1), [node("a")], GPU_POOL, ""),
@@ -295,8 +382,13 @@ GPU_POOL = {"gpu": Pool(gpu=1, cpu=6, memory="50Gi")}
         (Demand(cpu=5), [node("a"), node("b", cpu="4500m")], {}, "none has more than 4.5"),
         (Demand(memory="17Gi"), [node("a")], {}, "none has more than 16.0Gi"),
         (Demand(gpu=1, cpu=8), [node("a", gpu=1), node("b", cpu="16")], {}, "all of it at once"),
-        (Demand(), [node("a", off=True)], {}, "no node takes such a job"),
-        (Demand(), [node("a", labels={"kubernetes.io/os": "windows"})], {}, "no node takes such a job"),
+        (Demand(), [node("a", off=True)], {}, ""),
+        (Demand(gpu=1), [node("a", gpu=1, taints=[*GPU_TAINT, GONE])], {}, ""),
+        (Demand(gpu=2), [node("a", gpu=1, taints=[GONE])], {}, "4 CPUs, 16.0 GiB, 1 GPU (takes nothing now)"),
+        (Demand(gpu=1), [node("a", gpu=1, taints=[("sku", "gpu", "NoExecute")])], {}, "each keeps jobs off"),
+        (Demand(), [node("a", labels={"kubernetes.io/os": "windows"})], {}, "a: it does not run Linux"),
+        (Demand(cpu=9), [node("a"), node("b", taints=GPU_TAINT)], {}, "b keeps jobs off: sku=gpu:NoSchedule"),
+        (Demand(), [], {}, "there is no node"),
     ],
 )
 def test_only_what_can_never_run_is_refused(demand: Demand, nodes: Any, pools: Any, said: str) -> None:
@@ -312,6 +404,32 @@ def test_only_what_can_never_run_is_refused(demand: Demand, nodes: Any, pools: A
 def test_a_pool_is_told_as_what_has_to_come() -> None:
     assert "pool gpu has to be added" in capacity.place(Demand(gpu=1), [node("a")], GPU_POOL).notes[0]
     assert not capacity.place(Demand(gpu=1), [node("a", gpu=1)], GPU_POOL).notes
+
+
+@pytest.mark.parametrize(
+    ("taking", "there", "runs_on", "built_for"),
+    [
+        ({"amd64"}, {"amd64"}, "", ["amd64"]),
+        ({"arm64"}, {"arm64"}, "", ["arm64"]),
+        ({"amd64", "arm64"}, {"amd64", "arm64"}, "amd64", ["amd64"]),
+        # The other kind's nodes keep jobs off, so nothing can be built on them either.
+        ({"arm64"}, {"amd64", "arm64"}, "arm64", ["arm64"]),
+        (set(), {"amd64", "arm64"}, "", ["amd64", "arm64"]),
+        (set(), set(), "", ["amd64"]),
+    ],
+)
+def test_an_environment_is_built_for_the_machines_that_take_the_job(
+    taking: set[str], there: set[str], runs_on: str, built_for: list[str]
+) -> None:
+    assert queue._kinds(frozenset(taking), frozenset(there)) == (runs_on, built_for)
+
+
+def test_a_node_that_is_away_for_now_is_waited_for() -> None:
+    """Cordoned for an upgrade, or not ready: it may be back in a minute."""
+    [note] = capacity.place(Demand(), [node("a", off=True)], {}).notes
+    assert "a is cordoned, or not well" in note
+    found = capacity.place(Demand(), [node("a", taints=[GONE]), node("b")], {})
+    assert found == capacity.Place(frozenset({"amd64"}))
 
 
 def test_gpus_that_a_node_does_not_offer_are_told() -> None:
@@ -383,7 +501,17 @@ NO_FILE = 'exec: "nosuch": executable file not found in $PATH: unknown'
         (job(FAILED), [pod(ended(3))], "failed", 3, "exit code 3"),
         (job(FAILED), [pod(ended(137, "OOMKilled"))], "failed", 137, "needed more memory than 1Gi"),
         (job(FAILED), [pod(ended(128, "StartError", NO_FILE))], "failed", 127, "executable file not found"),
+        (job(), [pod(ended(255, "Unknown"))], "running", -1, "its node was lost; it starts again"),
+        (
+            job(FAILED),
+            [pod(ended(255, "Unknown"))],
+            "failed",
+            -1,
+            "its node was lost in the middle",
+        ),
+        (job(FAILED), [pod(ended(137, "ContainerStatusUnknown"))], "failed", -1, "its node was lost"),
         (job(FAILED, **{render.CANCELLED: "you@there"}), [], "cancelled", -1, "cancelled by you@there"),
+        (job(COMPLETE, **{render.CANCELLED: "you@there"}), [pod(ended(0))], "succeeded", 0, ""),
         (job(), [pod(RUNNING, leaving=True)], "running", -1, "kubectl delete node n1"),
     ],
 )
@@ -400,12 +528,158 @@ def test_what_no_job_may_do_is_left_out() -> None:
     assert found.detail == "no node takes it: 0/1 nodes are available: 1 Insufficient cpu"
 
 
+def test_a_node_that_is_added_for_a_job_is_told() -> None:
+    waiting = pod(None, node="", conditions=[UNFIT])
+    about = ObjectReference(kind="Pod", name="t-1-a")
+    grows = ClusterEvent(
+        metadata=ObjectMeta(name="e"), involvedObject=about, reason="TriggeredScaleUp", lastTimestamp=WHEN
+    )
+    found = telling.status(job(), [waiting], [grows])
+    assert (found.condition, found.detail.partition(":")[0]) == ("queued", "waiting for a new node")
+
+
 def test_who_needs_more_memory_is_told_how_to_ask() -> None:
     found = telling.status(job(FAILED), [pod(ended(137, "OOMKilled"))])
     assert found.resolution == "matcha run --memory 2Gi -- ..."
 
 
+def test_a_step_is_told_as_one() -> None:
+    notes = {render.PIPELINE: "movies", render.STEP: "train"}
+    found = telling.status(job(FAILED, **notes), [pod(ended(137, "OOMKilled"))])
+    assert (found.pipeline, found.step) == ("movies", "train")
+    assert found.resolution == 'ResourceSettings(memory="2048MiB")'
+    assert "step train of movies" in shown(jobs_lines([found], Paper(), now=0.0), Paper())
+    assert "python t.py" in shown(jobs_lines([telling.status(job(), [])], Paper(), now=0.0), Paper())
+
+
+# -- how it is followed -------------------------------------------------------------------------------------
+
+
+class Answers:
+    """An API server of one job, whose node hands out no log. `statuses` are those of its next answers."""
+
+    def __init__(self) -> None:
+        self.statuses: list[int] = []
+        self.is_over = True
+        self.pods: list[Pod] = []
+        self.asked_for_log = 0
+        answers = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                status = answers.statuses.pop(0) if answers.statuses else 200
+                said = answers.said(self.path)
+                if self.path.split("?")[0].endswith("/log"):
+                    answers.asked_for_log += 1
+                    status = 500
+                if status != 200:
+                    said = {"kind": "Status", "status": "Failure", "message": "no", "code": status}
+                raw = json.dumps(said).encode()
+                self.send_response(status)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(raw)))
+                self.end_headers()
+                self.wfile.write(raw)
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
+
+    def said(self, path: str) -> Any:
+        if "/jobs/" not in path:
+            return {"kind": "PodList", "metadata": {}, "items": [pod.to_dict() for pod in self.pods]}
+        found = {
+            **job(*([COMPLETE] if self.is_over else [])).to_dict(),
+            "apiVersion": "batch/v1",
+            "kind": "Job",
+        }
+        found["metadata"] |= {
+            "labels": {"app.kubernetes.io/managed-by": "matcha", "app.kubernetes.io/name": "job"}
+        }
+        return found
+
+
+@pytest.fixture
+def answers(monkeypatch: pytest.MonkeyPatch) -> Iterator[Answers]:
+    monkeypatch.setattr(queue, "POLL", 0.01)
+    made = Answers()
+    threading.Thread(target=made.server.serve_forever, args=(0.02,), daemon=True).start()
+    yield made
+    close_all()
+    made.server.shutdown()
+    made.server.server_close()
+
+
+def followed(answers: Answers, tmp_path: Path, then: Callable[[str], object] = bool) -> list[str]:
+    """What is said besides the job's log, which is empty; `then` gets each as it is said."""
+    kubeconfig = tmp_path / "kubeconfig"
+    known_here: Any = {"cluster": {"server": answers.url}, "name": "c"}
+    context: Any = {"context": {"cluster": "c", "user": "u"}, "name": "here"}
+    user: Any = {"name": "u", "user": {"token": "t"}}
+    kubeconfig.write_text(
+        json.dumps(
+            {"current-context": "here", "clusters": [known_here], "contexts": [context], "users": [user]}
+        )
+    )
+    reached = cluster(kubeconfig, "ml", sleep=lambda _: None)
+    told: list[str] = []
+
+    def heard(event: Event) -> None:
+        told.append(event.message)
+        then(event.message)
+
+    unused: Any = None
+    assert list(queue.Queue(reached, unused, Secrets(reached)).follow("t-1", heard, lines=-1)) == []
+    return told
+
+
+def test_a_cluster_that_is_busy_for_long_is_asked_again(answers: Answers, tmp_path: Path) -> None:
+    answers.statuses += [503] * 12 + [429] * 6
+    assert "the cluster does not answer; the job goes on" in followed(answers, tmp_path)
+    assert not answers.statuses
+
+
+def test_a_cluster_that_refuses_is_not(answers: Answers, tmp_path: Path) -> None:
+    answers.statuses += [403]
+    with pytest.raises(ClusterError, match="not"):
+        followed(answers, tmp_path)
+
+
+def test_a_job_whose_machine_is_lost_is_followed_further(answers: Answers, tmp_path: Path) -> None:
+    """Its log cannot be had meanwhile: the API server says so with the status of a mistake of its own."""
+    answers.is_over, answers.pods = False, [pod(RUNNING)]
+
+    def go_on(said: str) -> None:
+        if said == "n1 does not hand out its log":  # it is missed now, and its pod is to go
+            answers.pods = [pod(RUNNING, leaving=True)]
+        elif "kubectl delete node n1" in said:  # which somebody did; it ran elsewhere since
+            answers.is_over, answers.pods = True, []
+
+    told = followed(answers, tmp_path, go_on)
+    assert told[0] == "runs on n1"
+    assert [said for said in told if "does not answer" in said] == []
+    assert "kubectl delete node n1" in told[-1]
+
+
+def test_of_a_job_that_is_over_a_log_that_is_gone_is_not_waited_for_long(
+    answers: Answers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queue, "UNHEARD", 0.1)
+    answers.pods = [pod(ended(0))]
+    followed(answers, tmp_path)
+    assert answers.asked_for_log > 1
+
+
 # -- the first process of a job -----------------------------------------------------------------------------
+
+
+def test_a_job_may_go_on_with_what_others_began(tmp_path: Path) -> None:
+    (tmp_path / "after.py").write_text("import sys; open('since', 'w').write(sys.argv[2])")
+    env = {**os.environ, "PYTHONPATH": str(tmp_path), "MATCHA_JOB_BEGAN": "17"}
+    work("--after", "after", "--", sys.executable, "-c", "", env=env, cwd=tmp_path)
+    assert (tmp_path / "since").read_text() == "17"
 
 
 def work(*arguments: str, **changes: Any) -> subprocess.CompletedProcess[str]:
@@ -448,6 +722,20 @@ def test_what_comes_after_gets_the_start_and_changes_no_exit_code(tmp_path: Path
     assert "the data changed" in done.stderr
     (tmp_path / "later.py").write_text("raise SystemExit('broken')")
     assert work("--after", "later", "--", "true", cwd=tmp_path).returncode == 0
+
+
+def test_a_command_that_is_over_stays_so_when_its_node_is_drained(tmp_path: Path) -> None:
+    """While its training data is sampled: it would begin anew otherwise."""
+    (tmp_path / "later.py").write_text("import time; open('asked', 'w'); time.sleep(60)")
+    command = [sys.executable, "-m", "matcha.worker", "--after", "later", "--", "true"]
+    child = subprocess.Popen(command, cwd=tmp_path)
+    try:
+        until((tmp_path / "asked").exists, 20)
+        child.terminate()
+        assert child.wait(20) == 0
+    finally:
+        child.kill()
+        child.wait()
 
 
 def test_who_is_hushed_says_nothing_and_others_do(capsys: pytest.CaptureFixture[str]) -> None:

@@ -184,3 +184,66 @@ def test_one_of_several_that_may_not_be_read_is_told(server: Logs, cluster: Clus
     stack = Stack(name="s", target="kubernetes", target_is_written=True, components={}, targets={}, models={})
     with pytest.raises(Forbidden, match="You may not read the log"):
         next(inspect._interleaved(Project(tmp_path, stack, target), ["web", "other"], 10))
+
+
+# -- several replicas ---------------------------------------------------------------------------------------
+
+
+def replica(server: Logs, name: str, revision: str = "new", made: int = 0) -> None:
+    server.pod(name, "web", main=[container("web", RUNNING)], made=made)
+    server.pods[-1]["metadata"]["labels"]["pod-template-hash"] = revision
+
+
+def test_lines_of_replicas_stand_by_their_times_each_with_whose_it_is(server: Logs, cluster: Cluster) -> None:
+    for name in ("web-7d-aa", "web-7d-bb"):
+        replica(server, name)
+    server.of("web-7d-aa", "web").say(1, "first")
+    server.of("web-7d-bb", "web").say(2, "second")
+    server.of("web-7d-aa", "web").say(3, "third", "and its second line")
+    assert shown(cluster) == ["[aa] first", "[bb] second", "[aa] third", "[aa] and its second line"]
+    assert shown(cluster, lines=1) == ["[bb] second", "[aa] and its second line"]
+
+
+def test_a_pod_and_its_successor_are_no_replicas(server: Logs, cluster: Cluster) -> None:
+    replica(server, "web-7d-aa", "old")
+    replica(server, "web-8e-bb", "new", made=5)
+    server.of("web-7d-aa", "web").say(2, "old")
+    server.of("web-8e-bb", "web").say(1, "new")
+    assert shown(cluster) == ["old", "new"]
+
+
+@pytest.mark.timeout(30)
+def test_all_replicas_are_followed_and_those_that_come_later(
+    server: Logs, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logs, "JOINING", 0.1)
+    replica(server, "web-7d-aa")
+    first = server.of("web-7d-aa", "web")
+    first.say(1, "old", "older")
+    found = logs.pod_lines(cluster, "web", 1, follow=True)
+    assert next(found) == "older"  # alone, it needs no name
+    second = server.of("web-7d-bb", "web")
+    second.say(2, "hello")
+    replica(server, "web-7d-bb", made=3)
+    assert next(found) == "[bb] hello"
+    first.say(4, "both")
+    assert next(found) == "[aa] both"
+    second.over = True
+    server.pods = [p for p in server.pods if p["metadata"]["name"] != "web-7d-bb"]
+    said: list[str] = []
+    for number in range(5, 59):
+        first.say(number, f"line {number}")
+        said.append(next(found))
+        if said[-1].startswith("line"):
+            break
+        threading.Event().wait(0.1)
+    assert said[-1] == f"line {4 + len(said)}", "one is left, and needs no name again"
+
+
+@pytest.mark.timeout(20)
+def test_a_replica_that_may_not_be_read_ends_it_with_the_reason(server: Logs, cluster: Cluster) -> None:
+    replica(server, "web-7d-aa")
+    server.of("web-7d-aa", "web").say(1, "a")
+    server.refuse = 403
+    with pytest.raises(Forbidden, match="You may not read the log"):
+        next(logs.pod_lines(cluster, "web", 10, follow=True))

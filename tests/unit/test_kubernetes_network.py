@@ -11,7 +11,8 @@ import msgspec
 import pytest
 
 from matcha import planning, registry
-from matcha.component import Component, Deployment, ModelServer, Service
+from matcha.component import Component, Deployment, ModelServer
+from matcha.service import Service
 from matcha.targets.kubernetes import KubernetesOptions, desired
 from matcha.targets.kubernetes.names import JOB, MANAGER, labels, selector
 from matcha.targets.kubernetes.setting import Setting, setting
@@ -226,7 +227,7 @@ def out(clients: set[str], *ports: int) -> set[Flow]:
 
 def of_jobs(found: Setting) -> set[Flow]:
     """To the stack's servers, as their users reach them."""
-    return {(JOB, s.name, p.preferred) for s in found.services for p in s.ports}
+    return {(JOB, s.name, p.preferred) for s in found.services if not s.apart for p in s.ports}
 
 
 def others_than_jobs(flows: set[Flow]) -> set[Flow]:
@@ -238,7 +239,14 @@ def without_dns(flows: set[Flow]) -> set[Flow]:
     return {f for f in flows if f[1] not in (ANYWHERE, NEIGHBOUR) or f[2] not in DNS}
 
 
-@pytest.mark.parametrize("deployments", [(), (OWN_ENVIRONMENT,)], ids=["plain", "own environment"])
+DEDICATED = Deployment(name="alone", asked="models:/m/2", uri="models:/m/2", dedicated=True)
+
+
+@pytest.mark.parametrize(
+    "deployments",
+    [(), (OWN_ENVIRONMENT,), (DEDICATED, OWN_ENVIRONMENT)],
+    ids=["plain", "own environment", "dedicated"],
+)
 def test_pods_may_talk_to_whom_they_need_and_to_nobody_else(deployments: tuple[Deployment, ...]) -> None:
     found = stack({}, deployments)
     own = {

@@ -40,16 +40,16 @@ def pod(phase: str) -> Pod:
 @pytest.mark.parametrize(
     ("hard", "lacking"),
     [
-        ({"requests.cpu": "1.65"}, ""),
-        ({"requests.cpu": "1.6"}, "leaves 1.6 of requests.cpu, and the stack needs 1.65"),
-        ({"cpu": "1600m"}, "leaves 1.6 of cpu, and the stack needs 1.65"),
-        ({"pods": "7"}, ""),
-        ({"pods": "6"}, "leaves 6 of pods, and the stack needs 7"),
-        ({"count/pods": "6"}, "leaves 6 of count/pods"),
+        ({"requests.cpu": "1.75"}, ""),
+        ({"requests.cpu": "1.7"}, "leaves 1.7 of requests.cpu, and the stack needs 1.75"),
+        ({"cpu": "1700m"}, "leaves 1.7 of cpu, and the stack needs 1.75"),
+        ({"pods": "8"}, ""),
+        ({"pods": "7"}, "leaves 7 of pods, and the stack needs 8"),
+        ({"count/pods": "7"}, "leaves 7 of count/pods"),
         ({"requests.storage": "35Gi"}, ""),
         ({"requests.storage": "34Gi"}, "leaves 34816Mi of requests.storage, and the stack needs 35840Mi"),
         ({"fast.storageclass.storage.k8s.io/persistentvolumeclaims": "2"}, "and the stack needs 3"),
-        ({"count/deployments.apps": "2"}, "leaves 2 of count/deployments.apps, and the stack needs 3"),
+        ({"count/deployments.apps": "3"}, "leaves 3 of count/deployments.apps, and the stack needs 4"),
         ({"count/ingresses.networking.k8s.io": "0"}, ""),
         ({"services.loadbalancers": "0", "requests.nvidia.com/gpu": "0"}, ""),
     ],
@@ -64,7 +64,7 @@ def test_what_a_stack_needs_of_a_quota(hard: dict[str, str], lacking: str) -> No
 def test_what_is_used_counts_less_what_is_the_stacks_own() -> None:
     tight = quota({"requests.cpu": "2"}, {"requests.cpu": "500m"})
     assert room([tight], STACK, (), ()).lacking == (
-        "the quota q leaves 1.5 of requests.cpu, and the stack needs 1.65",
+        "the quota q leaves 1.5 of requests.cpu, and the stack needs 1.75",
     )
     assert room([tight], STACK, [pod("Running")], ()).lacking == ()
     assert room([tight], STACK, [pod("Succeeded")], ()).lacking

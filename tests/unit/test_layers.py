@@ -13,10 +13,20 @@ SOURCE = ROOT / "src" / "matcha"
 TOOLS = Path(sys.executable).parent
 TOP = sorted(p.stem for p in SOURCE.iterdir() if p.suffix == ".py" or (p / "__init__.py").exists())
 MODULES = [name for name in TOP if name != "__init__"]
-OF_COMPONENTS = {"component", "errors", "events", "inside", "plainhttp", "pythons", "sqlite"}
+OF_COMPONENTS = {
+    "access",
+    "component",
+    "errors",
+    "events",
+    "inside",
+    "plainhttp",
+    "pythons",
+    "service",
+    "sqlite",
+}
 NOT_OF_TARGETS = {"api", "cli", "components", "engine", "inference", "planning", "registry", "spec", "views"}
 TERMINAL = {"cli", "views"}
-OF_VIEWS = {"component", "errors", "events", "planning", "state", "views"}
+OF_VIEWS = {"access", "component", "errors", "events", "planning", "state", "views"}
 SDKS = ("azure.identity", "kubernetes", "lightkube")
 BANNED = ("sys.exit(1)", "os._exit(1)", "os.getcwd()", "os.getcwdb()", "Path.cwd()", "print(1)")
 

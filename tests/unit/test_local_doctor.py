@@ -19,9 +19,9 @@ import psutil
 import pytest
 from local_stack import Bench, web
 
-from matcha.component import Environment
 from matcha.errors import MatchaError
 from matcha.host.findings import Finding
+from matcha.service import Environment
 from matcha.state import State
 from matcha.targets.local import checkup, doctor
 from matcha.targets.local.doctor import Check, Patient, fine, ill

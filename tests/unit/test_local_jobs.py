@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from matcha.errors import BadInput, NotFound
-from matcha.host import sweep
+from matcha.host import foreground, sweep
 from matcha.job import Demand, Job, memory_bytes
 from matcha.targets.local import jobs
 from support.matcha import until
@@ -53,7 +53,7 @@ def test_a_command_that_does_not_exist(tmp_path: Path) -> None:
 def test_a_command_that_is_no_program(tmp_path: Path, text: str, mode: int, why: str, advice: str) -> None:
     (tmp_path / "fail").write_text(text)
     (tmp_path / "fail").chmod(mode)
-    with pytest.raises(jobs.CannotRun) as refused:
+    with pytest.raises(foreground.CannotRun) as refused:
         jobs.run(job("./fail", folder=tmp_path))
     assert refused.value.message == f"./fail cannot be run: {why}."
     assert advice in refused.value.resolution
@@ -69,19 +69,19 @@ def test_the_job_runs_in_its_folder_with_its_python_first(tmp_path: Path) -> Non
 
 
 def test_cores_bound_the_threads_of_numeric_libraries(tmp_path: Path) -> None:
-    found = jobs.environment(job("x", folder=tmp_path, cpu=1.0), {"PATH": "/bin"})
-    assert {found[name] for name in jobs.THREADS} == {"1"}
+    found = foreground.environment(job("x", folder=tmp_path, cpu=1.0), {"PATH": "/bin"})
+    assert {found[name] for name in foreground.THREADS} == {"1"}
     assert found["PATH"].split(os.pathsep)[0] == str(PYTHON.parent)
 
 
 def test_what_the_user_set_stays_behind_what_the_stack_sets(tmp_path: Path) -> None:
     user = {"PATH": "/bin", "PYTHONPATH": "/mine:/yours", "CUDA_VISIBLE_DEVICES": "3", "STACK": "another"}
     stack = {"PYTHONPATH": "/project", "STACK": "this"}
-    found = jobs.environment(job("x", folder=tmp_path, env=stack, gpu=1), user)
+    found = foreground.environment(job("x", folder=tmp_path, env=stack, gpu=1), user)
     assert found["PYTHONPATH"] == "/project:/mine:/yours"
     assert found["CUDA_VISIBLE_DEVICES"] == "3"
     assert found["STACK"] == "this"
-    without = jobs.environment(job("x", folder=tmp_path, env=stack, gpu=1), {"PATH": "/bin"})
+    without = foreground.environment(job("x", folder=tmp_path, env=stack, gpu=1), {"PATH": "/bin"})
     assert without["PYTHONPATH"] == "/project"
     assert "CUDA_VISIBLE_DEVICES" not in without
 

@@ -19,7 +19,7 @@ import psutil
 import pytest
 from local_stack import Bench, traces, web
 
-from matcha.component import Database, Environment, Service
+from matcha.service import Database, Environment, Service
 from matcha.targets.local.installer import UvInstaller
 
 if TYPE_CHECKING:  # a killed run imports this file without the folder that this is in

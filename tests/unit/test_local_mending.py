@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from local_stack import SERVER, Bench, web
 
-from matcha.component import Environment, Service
 from matcha.errors import ComponentFailed
+from matcha.service import Environment, Service
 from matcha.targets.local.installer import UvInstaller
 from support.package_index import PackageIndex
 

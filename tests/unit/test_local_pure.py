@@ -10,8 +10,8 @@ import msgspec
 import pytest
 from local_stack import web
 
-from matcha.component import Database, Port, Probe
 from matcha.errors import MatchaError
+from matcha.service import Database, Port, Probe
 from matcha.state import is_stack_id
 from matcha.targets.local.describe import describe, peers, places, ports_of
 from matcha.targets.local.layout import SOCKET_FOLDER_BYTES, Layout, UserLayout

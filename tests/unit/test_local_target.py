@@ -24,10 +24,10 @@ from local_stack import SERVER, Bench, traces, web
 
 import matcha
 from matcha import inside
-from matcha.component import Database, Port, Probe, Service, service_digest
 from matcha.errors import BadInput, ComponentFailed, MatchaError, NotProvisioned
 from matcha.events import silent
 from matcha.host.ports import is_free
+from matcha.service import Database, Port, Probe, Service, service_digest
 from matcha.state import State
 from matcha.targets.local.home import find_stack, inherit, user_layout
 from matcha.targets.local.layout import Layout

@@ -180,6 +180,19 @@ def test_drops_are_cumulative_for_each_sender_and_survive_both_ends(tmp_path: Pa
     assert again.dropped == 7
 
 
+def test_senders_that_lose_nothing_push_no_other_out(tmp_path: Path) -> None:
+    """Each start of each replica is a sender."""
+    ledger = Ledger(tmp_path / "ledger.json")
+    ledger.drops("a", 3)
+    for number in range(1000):
+        ledger.drops(f"replica-{number}", 0)
+    ledger.drops("a", 3)
+    assert ledger.dropped == 3
+    ledger.drops("a", 4)
+    assert ledger.dropped == 4
+    assert list(json.loads((tmp_path / "ledger.json").read_text())["senders"]) == ["a"]
+
+
 def test_a_ledger_that_cannot_be_read_starts_again(tmp_path: Path) -> None:
     (tmp_path / "ledger.json").write_text("{")
     ledger = Ledger(tmp_path / "ledger.json")

@@ -60,7 +60,7 @@ def saying(*parts: bytes) -> Iterator[str]:
 
 
 def test_the_whole_answer(server: str) -> None:
-    status, body = plainhttp.get(f"{server}/a?b=c", LONG, {"X-Mine": "yes"})
+    status, body, _ = plainhttp.get(f"{server}/a?b=c", LONG, {"X-Mine": "yes"})
     assert (status, body.decode()) == (200, f"/a?b=c {server.removeprefix('http://')} yes")
     assert plainhttp.get(server, LONG).body.startswith(b"/ ")
     assert plainhttp.get(f"{server}/missing", LONG).status == 404
@@ -69,7 +69,7 @@ def test_the_whole_answer(server: str) -> None:
 
 def test_an_answer_in_pieces() -> None:
     with saying(b"HTTP/1.0 2", b"00 OK\r\nA: b\r\n", b"\r\none", b", two") as url:
-        assert plainhttp.get(url, LONG) == (200, b"one, two")
+        assert plainhttp.get(url, LONG) == (200, b"one, two", b"HTTP/1.0 200 OK\r\nA: b")
 
 
 def test_the_status_needs_no_end() -> None:

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import socket
-import threading
 import time
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
 
 import pytest
 
 from matcha.components.mlserver.inside.matcha_serving import capture
 from matcha.components.mlserver.inside.matcha_serving.capture import Capture
+from support.listening import Handler, Listening
 
 
-class Receiver:
+class Receiver(Listening):
     """Takes batches; answers with `status`, which a test may change."""
 
     def __init__(self, port: int = 0) -> None:
@@ -25,32 +23,16 @@ class Receiver:
         self.dropped = 0
         receiver = self
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
+        class Batches(Handler):
             def do_POST(self) -> None:
-                raw = self.rfile.read(int(self.headers["Content-Length"]))
+                raw = self.body()
                 receiver.batches.append(self.headers["X-Matcha-Batch"])
                 receiver.dropped = int(self.headers["X-Matcha-Dropped"])
                 if receiver.status < 300:
                     receiver.lines += raw.splitlines()
-                self.send_response(receiver.status)
-                self.send_header("Content-Length", "0")
-                self.end_headers()
+                self.answer(receiver.status)
 
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
-        self.server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self.server.server_port}"
-        self.thread = threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True)
-        self.thread.start()
-
-    def close(self) -> None:
-        self.server.shutdown()
-        self.server.server_close()
-        self.thread.join(5)
+        super().__init__(Batches, port)
 
 
 @pytest.fixture

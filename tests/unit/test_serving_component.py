@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import json
-import socket
 import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from serving_processes import Process, Reach, ending
 
-from matcha.component import PLACEHOLDER, Deployment
-from matcha.components.mlserver import MLServer, publishing
+from matcha.component import Deployment
+from matcha.components.mlserver import MLServer, publishing, replicas
 from matcha.components.mlserver.component import Options
-from matcha.errors import ComponentFailed, NotProvisioned
+from matcha.errors import ComponentFailed
+from matcha.service import PLACEHOLDER
 
 HERE = Deployment(name="here", asked="models:/a@champion", uri="models:/a/1", model="a", version="1")
 AWAY = Deployment(
@@ -27,73 +27,6 @@ AWAY = Deployment(
     environment="0123456789abcdef",
     python="3.10",
 )
-
-
-class Process:
-    """Stands for a serving process: remembers what it was told, answers with `errors` by name, which it adds
-    to those that it is told of, and shows `shown`.
-    """
-
-    def __init__(
-        self,
-        log: list[tuple[str, dict[str, Any]]],
-        name: str,
-        errors: dict[str, str],
-        status: int = 200,
-        shown: Any = (),
-        port: int = 0,
-    ):
-        class Handler(BaseHTTPRequestHandler):
-            def do_PUT(self) -> None:
-                told = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                log.append(
-                    (name, {**told, "authorization": self.headers["Authorization"], "path": self.path})
-                )
-                names = [d["name"] for d in told["deployments"] if name == "main" or d["environment"]]
-                known = {**errors, **told.get("failed", {})}
-                self.answer([{"name": n, "error": known.get(n, "")} for n in names])
-
-            def do_GET(self) -> None:
-                log.append((name, {"authorization": self.headers["Authorization"], "path": self.path}))
-                self.answer(shown)
-
-            def answer(self, content: Any) -> None:
-                text = json.dumps(content).encode()
-                self.send_response(status)
-                self.send_header("Content-Length", str(len(text)))
-                self.end_headers()
-                self.wfile.write(text)
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}"
-        self.thread = threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True)
-        self.thread.start()
-
-    def close(self) -> None:
-        self.server.shutdown()
-        self.server.server_close()
-        self.thread.join(5)
-
-
-class Reach:
-    """The part of `Access` that publishing needs."""
-
-    def __init__(self, **urls: str) -> None:
-        self.urls = {role.replace("_", "-"): url for role, url in urls.items()}
-
-    def url(self, role: str) -> str:
-        if role not in self.urls:
-            raise NotProvisioned(f"The {role} is not running yet.")
-        return self.urls[role]
-
-    def secret(self, name: str) -> str:
-        return f"the {name}"
-
-    def inside(self, template: str) -> str:
-        return PLACEHOLDER.sub(lambda found: self.urls.get(found[2], "http://nowhere"), template)
 
 
 @pytest.fixture
@@ -123,7 +56,7 @@ def test_one_service_more_for_each_environment() -> None:
     assert (main.role, main.environment) == ("model-deployer", "mlserver")
     assert (child.name, child.role) == ("serving-01234567", "serving-01234567")
     assert child.environment == "model-0123456789abcdef"
-    assert child.env["MATCHA_ENVIRONMENT"] == AWAY.environment
+    assert child.env["MATCHA_PROCESS"] == "serving-01234567"
     assert main.live == child.live
     assert "MATCHA_CAPTURE_TOKEN" not in child.secrets
 
@@ -193,7 +126,7 @@ def test_a_child_that_is_down_fails_its_own_models_only(
 def test_a_main_server_that_is_down_is_a_failure(
     processes: dict[str, Process], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(publishing, "RETRIES", 1)
+    monkeypatch.setattr(replicas, "START_SECONDS", 1.0)
     url = processes["main"].url
     processes["main"].close()
     with pytest.raises(ComponentFailed, match="does not answer"):
@@ -216,16 +149,8 @@ def test_a_server_that_is_being_started_again_is_awaited(processes: dict[str, Pr
 
 
 def test_a_server_that_ends_while_it_loads_is_a_failure(log: list[Any]) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-
-        def end() -> None:
-            server.accept()[0].close()
-
-        ending = threading.Thread(target=end)
-        ending.start()
-        with pytest.raises(ComponentFailed, match="ended while it loaded"):
-            publish(Reach(model_deployer=f"http://127.0.0.1:{server.getsockname()[1]}"), HERE)
-        ending.join()
+    with ending() as url, pytest.raises(ComponentFailed, match="ended while it loaded"):
+        publish(Reach(model_deployer=url), HERE)
 
 
 def test_a_refusal_is_a_failure(log: list[Any]) -> None:
@@ -249,7 +174,7 @@ SHOWN = {"name": "here", "uri": "models:/a/1", "version": "1", "error": "", "ref
         ([{**SHOWN, "uri": "", "version": "", "error": "gone", "refused": "gone"}], "gone"),
         ([{**SHOWN, "refused": "another version did not load"}], ""),
         ([{**SHOWN, "uri": "models:/a/0", "refused": "no torch (version 0 goes on)"}], "no torch (version 0"),
-        ([{**SHOWN, "error": "the process of its environment does not answer"}], "the process of its"),
+        ([{**SHOWN, "error": "its own process does not answer"}], "its own process"),
         ([{**SHOWN, "uri": "models:/a/2", "version": "2"}], "models:/a/2 answers in its place"),
         ("no list", "does not answer"),
         ([{"name": "here"}], "does not answer"),

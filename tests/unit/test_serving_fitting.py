@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from matcha.component import Environment, ModelVersion
+from matcha.component import ModelVersion
 from matcha.components.mlserver import fitting
 from matcha.errors import MatchaError
 from matcha.pythons import python_for
+from matcha.service import Environment
 
 LOCK = """\
 # made for these tests

@@ -15,6 +15,7 @@ from matcha import inside
 
 sys.path.append(str(inside.FOLDER))  # as PYTHONPATH has it in the serving environment
 
+from matcha.components.mlserver.inside.matcha_serving import leaving
 from matcha.components.mlserver.inside.matcha_serving.gate import Gate, Refused, unpack
 
 LIMIT = 2**20
@@ -100,6 +101,36 @@ def test_other_pages_are_refused(headers: dict[str, str], method: str) -> None:
     status, said = ask(b"{}", method=method, **headers)
     assert status == 403
     assert said["error"]
+
+
+def test_a_connection_that_was_kept_for_long_ends_with_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its client goes to another replica next. Connections are told apart by their other end."""
+    now = [1000.0]
+    monkeypatch.setattr(leaving.time, "monotonic", lambda: now[0])
+    gate = Gate(echo, ("127.0.0.1",), LIMIT, leaving.Leaving())
+
+    def closes(port: int) -> bool:
+        sent: list[Any] = []
+
+        async def receive() -> Any:
+            return {"type": "http.request", "body": b""}
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        headers = [(b"host", b"127.0.0.1:80")]
+        scope = {"type": "http", "method": "GET", "path": "/", "headers": headers, "client": ("::1", port)}
+        asyncio.run(gate(scope, receive, send))
+        return (b"connection", b"close") in sent[0]["headers"]
+
+    assert not closes(1)
+    now[0] += leaving.KEPT - 1
+    assert not closes(1)
+    assert not closes(2)
+    now[0] += 2
+    assert closes(1)
+    assert not closes(2)
+    assert not closes(1), "of another connection"
 
 
 def test_binary_tensors_are_refused() -> None:

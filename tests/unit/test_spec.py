@@ -70,6 +70,21 @@ BAD = [
         "",
     ),
     (
+        "models:\n  movie:\n    dedicated: true\n    min-replicas: 3\n    max-replicas: 2\n",
+        "matcha.yaml:5: max-replicas has to be 3 (min-replicas) or more, found 2",
+        "",
+    ),
+    (
+        "components:\n  model-deployer:\n    min-replicas: 3\n    max-replicas: 2\n",
+        "matcha.yaml:4: max-replicas has to be 3 (min-replicas) or more, found 2",
+        "",
+    ),
+    (
+        "components:\n  model-deployer:\n    min-replicas: 0\n",
+        "matcha.yaml:3: expected `int` >= 1, found 0",
+        "",
+    ),
+    (
         "models:\n  movie:\n    sensitive:\n    - age\n    - [sex]\n",
         "matcha.yaml:5: expected `str`, got `array`",
         "",
@@ -237,6 +252,13 @@ def test_settings_of_a_model_are_written_like_all_keys_and_known_by_field(tmp_pa
         "min_rows": 5,
         "thresholds": {"user-id": 1.0},
     }
+
+
+def test_the_room_of_a_model_is_known_by_field_and_apart_from_whether_it_is_dedicated(tmp_path: Path) -> None:
+    text = "models:\n  movie: {dedicated: true, min-replicas: 2, max-replicas: 4, cpu: 1, memory-mb: 900}\n"
+    found = load(tmp_path, text).models["movie"]
+    assert found.dedicated
+    assert found.written() == {"min_replicas": 2, "max_replicas": 4, "cpu": 1.0, "memory_mb": 900}
 
 
 def test_edits_keep_comments_and_order(tmp_path: Path) -> None:

@@ -46,10 +46,17 @@ def test_by_default_a_sample_runs() -> None:
     assert len(collected("tests/e2e/test_kill.py")) < 12
     assert len(collected("tests/e2e/test_killed_deploys.py")) == 2
     on_a_node = collected("tests/node")
-    assert sum("test_contract.py" in test for test in on_a_node) == 3
+    assert sum("test_contract.py" in test for test in on_a_node) == 2
     assert sum("test_a_killed_provision" in test for test in on_a_node) == 1
     assert sum("test_a_component_lives" in test for test in on_a_node) == 1
     assert sum("test_options.py" in test for test in on_a_node) == 1
+    for sampled, times in (
+        ("a_steady_load", 1),
+        ("a_deleted_pod", 2),
+        ("never_starts_again", 2),
+        ("comes_back_at_once", 1),
+    ):
+        assert sum(sampled in test for test in on_a_node) == times
 
 
 def test_every_sample_is_of_its_sweep() -> None:
@@ -64,8 +71,15 @@ def test_every_sample_is_of_its_sweep() -> None:
         "test_what_fails_for_good_is_named_and_a_rerun_finishes": 2,
         "test_what_others_added_is_taken_out_whatever_happens_on_the_way": 2,
         "test_a_kind_that_cannot_be_listed_is_not_said_to_be_gone": 2,
+        "test_what_others_changed_shows_in_the_plan_and_is_repaired": 2,
         "test_a_setup_killed_at_any_request_is_finished_by_the_next": 6,
         "test_a_kill_at_any_step_loses_and_doubles_nothing": 4,
         "test_few_windows_without_drift_ring": 2,
+        "test_a_pod_that_its_node_loses_is_made_anew_and_the_step_goes_on": 1,
+        "test_the_run_is_stopped_and_its_jobs_ended": 1,
+        "test_what_is_killed_each_time_is_told_and_loses_nothing": 1,
+        "test_a_job_that_dies_without_a_word_fails_its_step_or_has_it_tried_again": 0,
+        "test_one_failure_ends_all_where_the_pipeline_says_so": 0,
+        "test_where_nobody_makes_windows_captures_are_kept_and_it_is_said": 0,
         "test_most_small_windows_would_ring_by_fixed_thresholds": 2,
     }

@@ -4,15 +4,20 @@ import os
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import msgspec
 import pytest
 
 import matcha
-from matcha.api import training
+from matcha.access import Access
+from matcha.api import queued, training
+from matcha.api._project import open_project
 from matcha.component import Component
-from matcha.errors import NotProvisioned
+from matcha.errors import MatchaError, NotFound, NotProvisioned
+from matcha.events import Emit, silent
+from matcha.job import Demand, RemoteJob
+from matcha.state import State
 
 
 class Options(msgspec.Struct):
@@ -111,3 +116,54 @@ def test_where_a_stack_was_looked_for_is_said(elsewhere: Path, monkeypatch: pyte
     with pytest.raises(NotProvisioned) as refused:
         matcha.connect()
     assert refused.value.details == f"Looked in {inner}, as MATCHA_PROJECT says."
+
+
+# A job that is ended from here
+
+
+@pytest.mark.parametrize(
+    ("refusal", "raised", "said"),
+    [
+        (None, KeyboardInterrupt, ""),
+        (NotFound("There is no such job."), KeyboardInterrupt, ""),
+        (MatchaError("The cluster does not answer."), MatchaError, "t-1 could not be ended, and may go on"),
+    ],
+)
+def test_ctrl_c_ends_the_job_or_says_that_it_goes_on(
+    project: Path, refusal: MatchaError | None, raised: type[BaseException], said: str
+) -> None:
+    opened = open_project(project, None)
+
+    class Interrupted:
+        """A queue whose only job is interrupted as soon as it is followed."""
+
+        root = "/there"
+        asked: ClassVar[list[str]] = []
+
+        def check_remote(self, demand: Demand, image: str = "") -> list[str]:
+            return []
+
+        def inside(self, state: State) -> Access:
+            return opened.target.access(state)
+
+        def submit(self, job: RemoteJob, emit: Emit) -> str:
+            return "t-1"
+
+        def follow(self, name: str, emit: Emit, *, lines: int) -> Iterator[str]:
+            raise KeyboardInterrupt
+            yield
+
+        def cancel(self, name: str) -> None:
+            self.asked.append(name)
+            if refusal:
+                raise refusal
+
+    queue: Any = Interrupted()
+    with pytest.raises(raised) as told:
+        queued.run_remote(
+            opened, queue, ["x"], Demand(), project, image="i", detach=False, emit=silent, say=lambda _: None
+        )
+    assert queue.asked == ["t-1"]
+    assert said in str(getattr(told.value, "message", ""))
+    if said:
+        assert told.value.resolution == "matcha jobs cancel t-1"  # type: ignore[attr-defined]

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from matcha.access import Output
 from matcha.api import types
 from matcha.api.types import (
     ColumnReport,
@@ -18,15 +19,18 @@ from matcha.api.types import (
     Destroyed,
     Finding,
     ModelStatus,
+    NewToken,
     Prediction,
     Provisioned,
     Report,
+    RevokedToken,
     ServedModel,
     StackStatus,
+    TokenInfo,
     Window,
 )
 from matcha.cli.commands import PANELS
-from matcha.component import Deployment, Output
+from matcha.component import Deployment
 from matcha.errors import BadInput
 from matcha.job import JobStatus
 from matcha.planning import Plan, Step
@@ -64,6 +68,8 @@ STATUS = StackStatus(
 )
 PROVISIONED = documents.provisioned(Provisioned(plan=PLAN, outputs=OUTPUTS, seconds=1.23456))
 
+TOKEN = TokenInfo(name="shop", id="a", models=("movie",), created=1.0)
+
 DOCUMENTS: dict[str, Any] = {
     "deploy": DeployResult(deployment=MOVIE, url="http://x", python="", curl="", notes=("a",)),
     "destroy": Destroyed(removed=("a",)),
@@ -89,6 +95,9 @@ DOCUMENTS: dict[str, Any] = {
     "start": PROVISIONED,
     "status": STATUS,
     "stop": documents.DoneDocument("stop"),
+    "tokens create": NewToken(token=TOKEN, bearer="matcha_a_b", url="https://x", notes=("a",)),
+    "tokens list": [TOKEN],
+    "tokens revoke": RevokedToken(token=TOKEN),
     "undeploy": documents.DoneDocument("undeploy", "movie"),
 }
 

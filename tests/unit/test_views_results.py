@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from matcha.access import Output
 from matcha.api.types import (
     ComponentStatus,
     DeployResult,
@@ -21,7 +22,7 @@ from matcha.api.types import (
     ServedModel,
     StackStatus,
 )
-from matcha.component import Deployment, Output
+from matcha.component import Deployment
 from matcha.errors import BadInput, ComponentFailed, NotProvisioned
 from matcha.planning import Plan, Step
 from matcha.views import monitoring, outputs, plans, serving, statuses, upkeep
@@ -207,6 +208,20 @@ def test_status_of_a_healthy_stack() -> None:
     )
 
 
+def test_status_says_how_many_replicas_are_ready_where_there_may_be_several() -> None:
+    served = msgspec.structs.replace(MLFLOW, title="MLServer", replicas=(2, 3))
+    assert text(statuses.status_lines(stack(served, DVC), Paper(width=100)), width=100) == (
+        "Stack default on local: healthy\n"
+        "\n"
+        "COMPONENT  STATE    REPLICAS  ADDRESS                VERSION  MEMORY  UPTIME  RESTARTS\n"
+        "MLServer   running       2/3  http://127.0.0.1:5000  3.17.2   216 MB  2h 03m         0\n"
+        "DVC        ready                                     3.67.1\n"
+    )
+    narrow = text(statuses.status_lines(stack(served, DVC), Paper(width=60)), width=60)
+    assert max(cells(each) for each in narrow.splitlines()) <= 60
+    assert "2/3" in narrow
+
+
 def test_a_service_that_has_just_begun_has_an_uptime_and_restarts_too() -> None:
     young = component("Shelf", address="http://127.0.0.1:7070", memory=9_000_000, uptime=0.0)
     row = text(statuses.status_lines(stack(young), Paper(width=80)), width=80).splitlines()[-1]
@@ -355,6 +370,9 @@ def test_models_with_versions_aliases_and_deployments() -> None:
         "movie   1, 2, 3        champion = 3  movie (version 3)\n"
         "credit  10 and 5 more\n"
     )
+    alone = msgspec.structs.replace(MOVIE, dedicated=True)
+    found = text(serving.models_lines([ServedModel(name="movie", deployments=(alone,))], Paper(), FIRST))
+    assert found.splitlines()[1].split(maxsplit=1)[1] == "movie (version 3, dedicated)"
     none = text(serving.models_lines([], Paper(), FIRST))
     assert none == "No model is registered yet.\nNext: matcha run -- python run.py\n"
 

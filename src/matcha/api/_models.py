@@ -11,9 +11,10 @@ from pathlib import Path
 from matcha import environments, pythons
 from matcha.api import _locks
 from matcha.api._project import Project
-from matcha.component import Environment, ModelVersion, digest_of
+from matcha.component import ModelVersion
 from matcha.errors import WrongPython
 from matcha.events import Emit, Event
+from matcha.service import Environment, digest_of
 from matcha.state import State
 from matcha.target import OnePython
 

@@ -12,19 +12,13 @@ from typing import Any
 import msgspec
 
 from matcha import __version__, planning, registry, spec
+from matcha.access import Access
 from matcha.api import _locks
-from matcha.component import (
-    Access,
-    Component,
-    Deployment,
-    Environment,
-    ModelRegistry,
-    ModelServer,
-    Monitor,
-)
+from matcha.component import Component, Deployment, ModelRegistry, ModelServer, Monitor, services_of
 from matcha.errors import BadInput, MatchaError, NotProvisioned
+from matcha.service import Environment, Service
 from matcha.state import State
-from matcha.target import StateStore, Target
+from matcha.target import Bounding, Lending, StateStore, Target
 
 Folder = Path | str
 MOST_LISTED = 12
@@ -41,6 +35,8 @@ class Project:
         self.stack = stack
         self.target = target
         self.by_record = by_record
+        if isinstance(target, Lending):
+            target.lend(planning.lent(self.components))
 
     @property
     def components(self) -> Sequence[Component]:
@@ -96,21 +92,44 @@ class Project:
     def access(self) -> Access:
         return self.target.access(self.state())
 
-    def wanted(self, state: State | None) -> planning.Wanted:
+    def wanted(self, state: State | None, kept: planning.Wanted | None = None) -> planning.Wanted:
+        """`kept`: whose services stay beside those that `state` asks for."""
         deployments = self.deployments(state)
-        environments = self._model_environments(state, deployments)
-        return planning.want(self.components, deployments, environments, self.target.foundations)
+        found = {e.name: e for e in self._model_environments(state, deployments)}
+        if kept:
+            own = {e.name for c in self.components for e in c.environments()}
+            found = {e.name: e for e in kept.environments if e.name not in own} | found
+        return planning.want(
+            self.components,
+            deployments,
+            tuple(found.values()),
+            self.target.foundations,
+            apart=self._apart,
+            kept=kept.services if kept else (),
+        )
+
+    def services_of(self, component: Component, deployments: Sequence[Deployment]) -> tuple[Service, ...]:
+        """Those of a component that run on this target."""
+        return services_of(component, deployments, apart=self._apart)
+
+    @property
+    def _apart(self) -> bool:
+        return isinstance(self.target, Bounding)
 
     def deployments(self, state: State | None) -> tuple[Deployment, ...]:
         """Deployments of the record, with the settings that `models:` writes for them on top."""
         recorded = state.deployments.values() if state else ()
-        return tuple(self._with_settings(d) for d in recorded)
+        return tuple(self.with_settings(d) for d in recorded)
 
-    def _with_settings(self, deployment: Deployment) -> Deployment:
+    def with_settings(self, deployment: Deployment) -> Deployment:
         chosen = self.stack.models.get(deployment.name)
         if chosen is None:
             return deployment
-        return msgspec.structs.replace(deployment, settings={**deployment.settings, **chosen.written()})
+        return msgspec.structs.replace(
+            deployment,
+            settings={**deployment.settings, **chosen.written()},
+            dedicated=deployment.dedicated or chosen.dedicated,
+        )
 
     def _model_environments(
         self, state: State | None, deployments: Sequence[Deployment]

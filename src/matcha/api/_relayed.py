@@ -27,6 +27,7 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     name: str | None = None
     sensitive: tuple[str, ...] = ()
+    dedicated: bool = False
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,11 +47,11 @@ def is_here() -> bool:
     return MODULE in os.environ
 
 
-def deploy(model: str, *, name: str | None, sensitive: Sequence[str]) -> DeployResult:
+def deploy(model: str, *, name: str | None, sensitive: Sequence[str], dedicated: bool) -> DeployResult:
     """As `matcha.deploy`; the training data is sampled first, which lies here."""
     if began := os.environ.get(worker.BEGAN):
         worker.after(os.environ.get(worker.SAMPLER, ""), int(began))
-    wish = Wish(model=model, name=name, sensitive=tuple(sensitive))
+    wish = Wish(model=model, name=name, sensitive=tuple(sensitive), dedicated=dedicated)
     said = _ask(msgspec.json.encode(wish).decode())
     reply = msgspec.json.decode(said, type=Reply)
     if reply.result is None:

@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
+from matcha.access import Access
 from matcha.api._project import Project
 from matcha.api.types import ModelStatus
-from matcha.component import Access, Deployment, LoadResult, ModelServer
+from matcha.component import Deployment, LoadResult, ModelServer
 from matcha.errors import NotProvisioned
 from matcha.planning import Wanted, model_key
 from matcha.state import State
@@ -40,7 +41,7 @@ def asking(opened: Project, state: State | None) -> Callable[[], tuple[ModelStat
         access = opened.target.access(state)
     except NotProvisioned:
         return tuple
-    return _asking(access, servers[0], tuple(state.deployments.values()))
+    return _asking(access, servers[0], opened.deployments(state))
 
 
 def _asking(
@@ -59,4 +60,10 @@ def _asking(
 
 
 def _status(deployment: Deployment, error: str) -> ModelStatus:
-    return ModelStatus(name=deployment.name, uri=deployment.uri, healthy=not error, detail=error)
+    return ModelStatus(
+        name=deployment.name,
+        uri=deployment.uri,
+        healthy=not error,
+        dedicated=deployment.dedicated,
+        detail=error,
+    )

@@ -10,14 +10,14 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 import msgspec
 
 from matcha import engine, planning
 from matcha.api import _served
 from matcha.api._project import Project
-from matcha.component import Deployment, Service
+from matcha.component import Deployment
 from matcha.errors import ComponentFailed, MatchaError, NotServed
 from matcha.events import Emit, Event
 from matcha.planning import Plan, Wanted
@@ -66,11 +66,13 @@ def converge(opened: Project, journal: engine.Journal, emit: Emit) -> Mapping[st
 
 def _prepare(opened: Project, journal: engine.Journal, deployment: Deployment, emit: Emit) -> Wanted:
     """Make environment and process of the deployment. What runs keeps the list of the record, and what is
-    new begins with it: a model that ends its process would keep it from starting.
+    new begins with it: a model that ends its process would keep it from starting. What is not needed any
+    more stays, and stays reachable, until nobody is sent there.
     """
-    now = {s.name: s for s in opened.wanted(journal.state).services}
+    before = opened.wanted(journal.state)
+    now = {s.name: s for s in before.services}
     recorded = next(s.live for s in now.values() if s.role == "model-deployer")
-    wanted, plan = _planned(opened, journal, journal.state.with_deployment(deployment), now.values())
+    wanted, plan = _planned(opened, journal, journal.state.with_deployment(deployment), before)
     services = tuple(now.get(s.name) or msgspec.structs.replace(s, live=recorded) for s in wanted.services)
     steps = planning.before(plan, "deployments", wanted)
     _run(opened, journal, steps, msgspec.structs.replace(wanted, services=services), emit)
@@ -145,13 +147,11 @@ def _told(name: str, previous: Deployment | None, unserved: Mapping[str, str]) -
 
 
 def _planned(
-    opened: Project, journal: engine.Journal, state: State, kept: Iterable[Service] = ()
+    opened: Project, journal: engine.Journal, state: State, kept: Wanted | None = None
 ) -> tuple[Wanted, Plan]:
-    """What `state` asks for, and the steps to it. What that and `kept` need of the target is claimed."""
-    wanted = opened.wanted(state)
-    names = {s.name for s in wanted.services}
-    services = (*wanted.services, *(s for s in kept if s.name not in names))
-    claimed = opened.target.begin(journal.state, services, wanted.environments)
+    """What `state` asks for, beside the services of `kept`, and the steps to it."""
+    wanted = opened.wanted(state, kept)
+    claimed = opened.target.begin(journal.state, wanted.services, wanted.environments)
     journal.change(lambda s: s.next(ports=claimed.ports, facts=claimed.facts))
     snapshot = _served.observe(opened, journal.state, wanted)
     return wanted, planning.make(opened.stack.name, opened.target.name, wanted, snapshot, journal.state)

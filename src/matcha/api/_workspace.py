@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 from matcha import environments, lockfiles, requirements
 from matcha.api._project import Project
-from matcha.component import Environment
 from matcha.errors import BadInput
 from matcha.events import Emit, Event
 from matcha.requirements import Required
+from matcha.service import Environment
 
 WORKSPACE = Path(__file__).resolve().parent.parent / "components" / "workspace"
 PYTHON = ">=3.10,<3.13"

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from matcha.access import Output
 from matcha.api import _served
 from matcha.api._project import Folder, Project, open_project
 from matcha.api._recorded import open_recorded
 from matcha.api.types import ComponentStatus, FoundationStatus, StackStatus
-from matcha.component import Component, Deployment, Environment, ModelServer, Output, Service
+from matcha.component import Component, Deployment, ModelServer
 from matcha.errors import BadInput, MatchaError, NotProvisioned, suggest
+from matcha.service import Environment, Service
 from matcha.state import State
 from matcha.target import Contested, LockInfo, Loud, ServiceStatus
 
@@ -26,7 +28,8 @@ def status(project: Folder = ".", *, target: str | None = None) -> StackStatus:
     deployments = opened.deployments(state)
     facts = opened.target.status(state, *_described(opened, state, deployments))
     services = {s.name: s for s in facts}
-    components = [_component_status(c, state, c.services(deployments), services) for c in opened.components]
+    wanted = [(c, opened.services_of(c, deployments)) for c in opened.components]
+    components = [_component_status(c, state, needed, services) for c, needed in wanted]
     lock = None
     try:
         lock = opened.store.lock()
@@ -57,7 +60,7 @@ def _described(
     """
     if not isinstance(opened.target, Contested) or opened.by_record:
         return [], []
-    services = [s for c in opened.components for s in c.services(deployments)]
+    services = [s for c in opened.components for s in opened.services_of(c, deployments)]
     environments = [e for c in opened.components for e in c.environments()]
     if any(isinstance(c, ModelServer) for c in opened.components):
         environments += [opened.model_environment(state, d) for d in deployments if d.environment]
@@ -79,6 +82,7 @@ def _component_status(
         (f for f in facts if f.detail), facts[0]
     )
     memory = [f.memory for f in facts if f.memory >= 0]
+    scaled = [f.replicas for f in facts if f.replicas is not None]
     return ComponentStatus(
         role=component.role,
         flavor=component.flavor,
@@ -90,6 +94,7 @@ def _component_status(
         memory=sum(memory) if memory else -1,
         uptime=facts[0].uptime,
         restarts=sum(f.restarts for f in facts),
+        replicas=(sum(r for r, _ in scaled), sum(n for _, n in scaled)) if scaled else None,
         detail=worst.detail,
         resolution=worst.resolution,
     )
@@ -175,7 +180,8 @@ def logs(
 
 def _services_of(opened: Project, component: str | None) -> list[str]:
     state = opened.state()
-    found = {c.role: [s.name for s in c.services(opened.deployments(state))] for c in opened.components}
+    deployments = opened.deployments(state)
+    found = {c.role: [s.name for s in opened.services_of(c, deployments)] for c in opened.components}
     if component is None:
         return [name for names in found.values() for name in names]
     by_service = {name: [name] for names in found.values() for name in names}

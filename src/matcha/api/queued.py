@@ -7,10 +7,11 @@ import os
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from matcha.access import Output
 from matcha.api import _relayed, _workspace, serving
 from matcha.api._project import Folder, Project, open_project
 from matcha.api.types import DeployResult
-from matcha.component import ModelRegistry, Output
+from matcha.component import ModelRegistry
 from matcha.errors import BadInput, MatchaError, NotFound
 from matcha.events import Emit, Event, silent
 from matcha.job import OVER, Demand, JobQueue, Jobs, JobStatus, RemoteJob
@@ -55,7 +56,7 @@ def job_logs(
     opened.state()
     queue = _queue(opened)
     if follow:
-        yield from _followed(opened, queue, name, target, emit, lines=lines)
+        yield from followed(opened, queue, name, target, emit, lines=lines)
         emit(Event(f"job/{name}", "note", f"{name} {_said(queue.job(name))}."))
         return
     ours, said = _addresses(opened), queue.job_log(name, lines=lines)
@@ -81,24 +82,22 @@ def run_remote(
 
     Ctrl-C ends the job. Whatever else ends this process does not: `job_logs` goes on with it.
     """
-    for note in queue.check_remote(demand):
+    for note in queue.check_remote(demand, image):
         emit(Event("job", "note", note))
-    name = queue.submit(_described(opened, queue, command, demand, where, image, emit), emit)
+    name = queue.submit(described(opened, queue, command, demand, where, image, emit), emit)
     if detach:
         say(name)
         emit(Event(f"job/{name}", "note", f"Queued. Its log: matcha jobs logs {name} --follow"))
         return 0
-    emit(Event(f"job/{name}", "note", f"{name} is queued, and goes on without this terminal."))
     try:
+        emit(Event(f"job/{name}", "note", f"{name} is queued, and goes on without this terminal."))
         # Closed before Ctrl-C is heeded: nothing is deployed for a job that is being ended.
-        with contextlib.closing(
-            _followed(opened, queue, name, opened.target.name, emit, lines=-1)
-        ) as followed:
-            for line in followed:
+        with contextlib.closing(followed(opened, queue, name, opened.target.name, emit, lines=-1)) as lines:
+            for line in lines:
                 say(line)
     except KeyboardInterrupt:
         emit(Event(f"job/{name}", "note", f"Ending {name}."))
-        queue.cancel(name)
+        _end(queue, name)
         raise
     except NotFound:
         raise
@@ -108,10 +107,22 @@ def run_remote(
     return _ended(queue.job(name), emit)
 
 
-def _followed(
+def _end(queue: JobQueue, name: str) -> None:
+    """Raises MatchaError, saying that the job may go on."""
+    try:
+        queue.cancel(name)
+    except NotFound:
+        return
+    except MatchaError as error:
+        error.message = f"{name} could not be ended, and may go on. {error.message}"
+        error.resolution = f"matcha jobs cancel {name}"
+        raise
+
+
+def followed(
     opened: Project, queue: JobQueue, name: str, target: str | None, emit: Emit, *, lines: int
 ) -> Generator[str, None, None]:
-    """Its log, doing what it asks for meanwhile."""
+    """A job's log, doing what it asks for meanwhile."""
     ours = _addresses(opened)
     with _relayed.answering(queue, name, _deploying(opened, target, emit), emit):
         for line in queue.follow(name, emit, lines=lines):
@@ -126,6 +137,7 @@ def _deploying(opened: Project, target: str | None, emit: Emit) -> _relayed.Do:
             wish.model,
             name=wish.name,
             sensitive=wish.sensitive,
+            dedicated=wish.dedicated,
             project=opened.root,
             target=target,
             emit=emit,
@@ -169,7 +181,7 @@ def _said(found: JobStatus) -> str:
     return f"{found.condition}: {found.detail}" if found.detail else found.condition
 
 
-def _described(
+def described(
     opened: Project,
     queue: JobQueue,
     command: Sequence[str],
@@ -178,6 +190,7 @@ def _described(
     image: str,
     emit: Emit,
 ) -> RemoteJob:
+    """The job that runs `command` in the project's environment, or in `image`."""
     folder = where.relative_to(opened.root).as_posix()
     env, root = _env(opened, queue), queue.root
     if image:

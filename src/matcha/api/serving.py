@@ -15,7 +15,7 @@ from matcha.api import rows as reading
 from matcha.api._project import Folder, Project, open_project
 from matcha.api.lifecycle import LOCK_WAIT
 from matcha.api.types import DeployResult, Prediction, Report, ServedModel
-from matcha.component import Deployment, ModelVersion
+from matcha.component import ROOM, Deployment, ModelVersion
 from matcha.errors import BadInput, MatchaError, NotFound, suggest
 from matcha.events import Emit, Event, silent
 from matcha.state import State
@@ -28,6 +28,7 @@ def deploy(
     *,
     name: str | None = None,
     sensitive: Sequence[str] = (),
+    dedicated: bool = False,
     project: Folder = ".",
     target: str | None = None,
     emit: Emit = silent,
@@ -37,7 +38,8 @@ def deploy(
 
     `model` is any MLflow model URI (`models:/movie/3`, `models:/movie@champion`, `runs:/<id>/model`, a path).
     A model whose packages differ from the serving environment's gets an environment and a process of its
-    own behind the same address. Loading a model runs its code: deploy what you trust.
+    own behind the same address; `dedicated`, a model has one that serves no other. Loading a model runs its
+    code: deploy what you trust.
 
     Without `name` the deployment is called like its model, as far as that can stand in an address.
 
@@ -50,7 +52,7 @@ def deploy(
     In a job on a cluster, whoever follows the job does it (`matcha run`, `matcha jobs logs --follow`).
     """
     if _relayed.is_here():
-        return _relayed.deploy(model, name=name, sensitive=sensitive)
+        return _relayed.deploy(model, name=name, sensitive=sensitive, dedicated=dedicated)
     opened = open_project(project, target)
     _require_running(opened)
     if name is not None:
@@ -63,6 +65,8 @@ def deploy(
         if name is None:
             _require_own(chosen, journal.state, version)
         deployment, notes = _describe(opened, journal.state, version, model, chosen, sensitive, emit)
+        deployment = msgspec.structs.replace(deployment, dedicated=dedicated)
+        notes = (*notes, *_apart(opened.with_settings(deployment)))
         emit(Event("deployment", "note", RUNS_CODE))
         emit(Event("deployment", "progress", f"serving {deployment.uri}"))
         try:
@@ -119,8 +123,6 @@ def _describe(
     notes: list[str] = []
     kept = _given.keep(opened, state, version, name, emit)  # first: it may be refused
     environment, python = _models.own_environment(opened, state, version, emit)
-    if environment:
-        notes.append("Its packages differ from the serving environment's, so it has a process of its own.")
     reference, said = kept[:2] if kept else _models.reference(opened, state, version, emit)
     notes += [said] if said else []
     settings: dict[str, Any] = {"sensitive": list(sensitive)} if sensitive else {}
@@ -140,6 +142,17 @@ def _describe(
         deployed_at=engine.now(),
     )
     return deployment, tuple(notes)
+
+
+def _apart(deployment: Deployment) -> tuple[str, ...]:
+    if deployment.dedicated:
+        return ("It has a process of its own, which serves no other model.",)
+    notes = []
+    if deployment.environment:
+        notes.append("Its packages differ from the serving environment's, so it has a process of its own.")
+    if sizes := [name.replace("_", "-") for name in ROOM if name in deployment.settings]:
+        notes.append(f"Without dedicated: true its {', '.join(sizes)} in matcha.yaml change nothing.")
+    return tuple(notes)
 
 
 def _result(opened: Project, deployment: Deployment, example: Any, notes: Sequence[str]) -> DeployResult:
@@ -194,9 +207,13 @@ def models(project: Folder = ".", *, target: str | None = None) -> list[ServedMo
     _require_running(opened)
     state = opened.state()
     registered = {m.name: m for m in opened.registry.models(opened.access())}
-    served = list(state.deployments.values())
+    served = [_effective(opened, d) for d in state.deployments.values()]
     names = dict.fromkeys([*registered, *(d.model or d.name for d in served)])
     return [_served(name, registered.get(name), served) for name in names]
+
+
+def _effective(opened: Project, recorded: Deployment) -> Deployment:
+    return msgspec.structs.replace(recorded, dedicated=opened.with_settings(recorded).dedicated)
 
 
 def _served(name: str, found: Any, served: Sequence[Deployment]) -> ServedModel:

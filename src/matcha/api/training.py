@@ -13,11 +13,12 @@ from typing import Any
 import msgspec
 
 from matcha import nearest, pythons
+from matcha.access import Output
 from matcha.api import _models, _workspace
 from matcha.api import queued as remote
 from matcha.api._project import Folder, Project, open_project
 from matcha.api._workspace import WORKSPACE
-from matcha.component import Component, ModelRegistry, Output
+from matcha.component import Component, ModelRegistry
 from matcha.errors import BadInput, MatchaError, NotProvisioned
 from matcha.events import Emit, Event, silent
 from matcha.job import Demand, Job, JobQueue, JobRunner
@@ -107,6 +108,7 @@ def run(
     memory: str | None = None,
     image: str = "",
     detach: bool = False,
+    pipeline: bool = False,
     emit: Emit = silent,
     say: remote.Say = lambda _: None,
 ) -> int:
@@ -120,10 +122,13 @@ def run(
     On a target with machines of its own the project's files go there, as .gitignore has them, and `say` gets
     what the job writes, line by line; on this machine it writes to this process's own output. `image`: one to
     run in instead, with its own packages. `detach`: return once it is queued; `say` gets its name.
+    `pipeline`: the command runs on this machine, and each step of a pipeline that it starts is a job there,
+    of the step's own size; the demands here are of steps that say nothing. Without such machines it changes
+    nothing.
 
     Raises BadInput for an empty command, a folder elsewhere, or resources that this target does not have.
     """
-    if not command:
+    if not command or not command[0].strip():
         raise BadInput("There is no command to run.", resolution="matcha run -- python train.py")
     opened = open_project(project, target)
     where = _inside(opened, folder)
@@ -132,6 +137,8 @@ def run(
         raise MatchaError("The stack is stopped.", resolution="matcha start")
     runner, demand = opened.target, Demand(gpu=gpu, cpu=cpu, memory=memory)
     if isinstance(runner, JobQueue):
+        if pipeline:
+            return _lead(opened, runner, command, demand, where, image or detach, target, emit, say)
         return remote.run_remote(
             opened, runner, command, demand, where, image=image, detach=detach, emit=emit, say=say
         )
@@ -146,17 +153,54 @@ def run(
             details="Your own code reaches the stack with its environment variables set.",
             resolution="matcha env",
         )
-    job = Job(command=tuple(command), demand=demand)
     runner.check(demand)
-    workspace = _workspace.prepare(opened, emit)
     began = int(time.time() * 1000)
+    code = runner.run(_here(opened, command, demand, where, target, emit))
+    _keep_references(opened, state, where, began, emit)
+    return code
+
+
+def _here(
+    opened: Project,
+    command: Sequence[str],
+    demand: Demand,
+    where: Path,
+    target: str | None,
+    emit: Emit,
+) -> Job:
+    """The command as a process of this machine."""
+    workspace = _workspace.prepare(opened, emit)
     variables = {n: o.value for n, o in env(opened.root, target=target).items()}
     variables[pythons.CALLER] = f"{sys.version_info.major}.{sys.version_info.minor}"
     imported = (opened.root, _importable(opened), *workspace.packages)
     variables["PYTHONPATH"] = os.pathsep.join(map(str, imported))
-    code = runner.run(msgspec.structs.replace(job, python=workspace.python, env=variables, folder=where))
-    _keep_references(opened, state, where, began, emit)
-    return code
+    return Job(command=tuple(command), demand=demand, python=workspace.python, env=variables, folder=where)
+
+
+def _lead(
+    opened: Project,
+    queue: JobQueue,
+    command: Sequence[str],
+    demand: Demand,
+    where: Path,
+    alone: bool | str,
+    target: str | None,
+    emit: Emit,
+    say: remote.Say,
+) -> int:
+    """`alone`: an option was given that is for a single job."""
+    from matcha.api import pipelines  # noqa: PLC0415 - of those that run jobs, the fewest run these
+
+    if alone:
+        raise BadInput(
+            "A pipeline is led from this terminal, and its steps run in the project's environment.",
+            resolution="Run it without --image and --detach, or without --pipeline, as one job.",
+        )
+    like = remote.described(opened, queue, (), demand, where, "", emit)
+    job = _here(opened, command, demand, where, target, emit)
+    return pipelines.lead(
+        opened, queue, job, msgspec.structs.replace(like, shown=tuple(command)), emit=emit, say=say
+    )
 
 
 def runs_jobs(project: Folder = ".", *, target: str | None = None) -> bool:

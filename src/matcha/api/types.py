@@ -6,7 +6,8 @@ from typing import Any
 
 import msgspec
 
-from matcha.component import Deployment, Output
+from matcha.access import Output
+from matcha.component import Deployment
 from matcha.job import JobCondition as JobCondition  # noqa: PLC0414 - of results, for whoever shows them
 from matcha.job import JobStatus as JobStatus  # noqa: PLC0414
 from matcha.planning import Plan
@@ -30,6 +31,7 @@ class Provisioned(msgspec.Struct, frozen=True, kw_only=True):
 class ComponentStatus(msgspec.Struct, frozen=True, kw_only=True):
     """One component. Memory in bytes (proportional set size), -1 unknown; uptime in seconds.
 
+    `replicas`: how many are ready and how many there should be, of all its services that may have several.
     `resolution`: as of a foundation.
     """
 
@@ -43,16 +45,20 @@ class ComponentStatus(msgspec.Struct, frozen=True, kw_only=True):
     memory: int = -1
     uptime: float = 0.0
     restarts: int = 0
+    replicas: tuple[int, int] | None = None
     detail: str = ""
     resolution: str = ""
 
 
 class ModelStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """One deployed model: whether it answers, and otherwise why not (`detail`)."""
+    """One deployed model: whether it answers, and otherwise why not (`detail`). `dedicated`: a process serves
+    it and no other.
+    """
 
     name: str
     uri: str
     healthy: bool
+    dedicated: bool = False
     detail: str = ""
 
 
@@ -117,6 +123,38 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True):
     version: str
     predictions: list[Any]
     id: str = ""
+
+
+class TokenInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """A bearer token of an application. `models`: deployments that it may ask; none for all of them. Times
+    are Unix seconds; `expires` is 0 for never.
+    """
+
+    name: str
+    id: str
+    models: tuple[str, ...] = ()
+    created: float
+    expires: float = 0.0
+    expired: bool = False
+
+
+class NewToken(msgspec.Struct, frozen=True, kw_only=True):
+    """`bearer` is the token itself, which is nowhere else. `url`: where models are. `curl` takes the token
+    from the variable MATCHA_TOKEN; empty where there is no model that it may ask.
+    """
+
+    token: TokenInfo
+    bearer: str
+    url: str
+    curl: str = ""
+    notes: tuple[str, ...] = ()
+
+
+class RevokedToken(msgspec.Struct, frozen=True, kw_only=True):
+    """`notes`: of servers that take it a little longer."""
+
+    token: TokenInfo
+    notes: tuple[str, ...] = ()
 
 
 class Window(msgspec.Struct, frozen=True, rename={"since": "from", "until": "to"}):

@@ -13,6 +13,7 @@ from matcha.cli.place import folder_to_change
 EXAMPLES = (
     "matcha deploy models:/movie@champion",
     "matcha deploy models:/credit/3 --name credit --sensitive age_group",
+    "matcha deploy models:/credit/3 --dedicated",
 )
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="Any MLflow model URI.")]
 Name = Annotated[
@@ -22,12 +23,16 @@ Sensitive = Annotated[
     list[str] | None,
     typer.Option("--sensitive", metavar="COLUMN", help="A column to watch for bias; can be repeated."),
 ]
+Dedicated = Annotated[
+    bool, typer.Option("--dedicated", help="Serve it by a process of its own, which serves no other model.")
+]
 
 
 def command(
     model: Model,
     name: Name = None,
     sensitive: Sensitive = None,
+    dedicated: Dedicated = False,
     project: Project = None,
     target: Target = None,
     output: AsOutput = Output.text,
@@ -41,7 +46,13 @@ def command(
         f"Deploying {model}", plain=output == Output.json, mend="matcha provision"
     ) as display:
         result = api.deploy(
-            model, name=name, sensitive=sensitive or (), project=folder, target=target, emit=display.emit
+            model,
+            name=name,
+            sensitive=sensitive or (),
+            dedicated=dedicated,
+            project=folder,
+            target=target,
+            emit=display.emit,
         )
     if output == Output.json:
         screen.show_json(result)

@@ -17,6 +17,7 @@ EXAMPLES = (
     "matcha run -- python train.py",
     "matcha run --gpu 1 --memory 16Gi -- python train.py --epochs 3",
     "matcha run --detach -- python train.py",
+    "matcha run --pipeline -- python pipeline.py",
 )
 SETTINGS = {"allow_interspersed_args": False}  # what follows CMD is CMD's own
 
@@ -29,6 +30,9 @@ Image = Annotated[
     str, typer.Option("--image", metavar="I", show_default=False, help="Run in it, with its own packages.")
 ]
 Detach = Annotated[bool, typer.Option("--detach", help="Queue it, print its name, and end.")]
+Pipeline = Annotated[
+    bool, typer.Option("--pipeline", help="Run each step of its ZenML pipeline as a job of its own.")
+]
 Memory = Annotated[str | None, typer.Option("--memory", metavar="SIZE", help="Memory it needs, such as 4Gi.")]
 
 
@@ -39,6 +43,7 @@ def command(
     memory: Memory = None,
     image: Image = "",
     detach: Detach = False,
+    pipeline: Pipeline = False,
     project: Project = None,
     target: Target = None,
 ) -> int:
@@ -49,12 +54,14 @@ def command(
     exit code is its own.
 
     On a cluster it is a job: the project's files go there, less what .gitignore leaves out; its output is
-    shown here, and it goes on when this terminal does not. Ctrl-C ends it.
+    shown here, and it goes on when this terminal does not. Ctrl-C ends it. With --pipeline it runs on this
+    machine, and each step of its pipeline is a job, of the size that the step's ResourceSettings ask for.
     """
     from matcha import api
 
     folder = project_folder(project)
-    with screen.progress("Preparing") as display:
+    # The leader of a pipeline writes to the terminal itself, while its steps are told of.
+    with screen.progress("Preparing", plain=pipeline) as display:
 
         def emit(event: Event) -> None:
             display.emit(event)
@@ -75,6 +82,7 @@ def command(
             memory=memory,
             image=image,
             detach=detach,
+            pipeline=pipeline,
             emit=emit,
             say=say,
         )

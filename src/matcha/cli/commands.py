@@ -28,7 +28,7 @@ PANELS = {
         "destroy",
     ),
     "Train": ("run", "jobs", "env"),
-    "Serve": ("deploy", "models", "predict", "monitor", "undeploy"),
+    "Serve": ("deploy", "models", "predict", "monitor", "undeploy", "tokens"),
     "Help": ("example", "doctor", "force-unlock"),
 }
 HIDDEN = ("schema",)

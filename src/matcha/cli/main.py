@@ -107,6 +107,11 @@ def _invoke(arguments: Sequence[str], session: dict[str, Any]) -> int:
     try:
         code = command.main(list(arguments), prog_name="matcha", standalone_mode=False, obj=session)
     except UsageError as problem:
+        if type(problem).__name__ == "NoArgsIsHelpError":  # a group of commands alone
+            from matcha.cli import screen
+
+            screen.write(f"{problem.ctx.get_help()}\n")
+            return 0
         raise _usage(problem) from problem
     except typer.Abort as problem:
         raise KeyboardInterrupt from problem

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import msgspec
 
-from matcha.component import Service
 from matcha.errors import BadInput, MatchaError, suggest
 from matcha.host.files import drop_half_written, guarded, write_private
+from matcha.service import Service
 
 HOST = "127.0.0.1"
 _NEIGHBOURS = 40  # tried above a preferred port before one is taken from the system's own range

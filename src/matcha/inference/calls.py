@@ -8,8 +8,10 @@ from collections.abc import Mapping
 from typing import Any
 
 
-def curl_call(url: str, body: Mapping[str, Any]) -> str:
-    return f"curl -s {url} -H 'Content-Type: application/json' -d {shlex.quote(json.dumps(body))}"
+def curl_call(url: str, body: Mapping[str, Any], *, bearer: str = "") -> str:
+    """`bearer`: the shell's variable that holds a token, which is kept from the list of processes."""
+    call = f"curl -s {url} -H 'Content-Type: application/json' -d {shlex.quote(json.dumps(body))}"
+    return f"printf 'Authorization: Bearer %s' \"${bearer}\" | {call} -H @-" if bearer else call
 
 
 def python_call(url: str, body: Mapping[str, Any]) -> str:

@@ -12,18 +12,21 @@ from typing import Any
 
 import msgspec
 
+from matcha.access import Output
 from matcha.api.types import (
     DeployResult,
     Destroyed,
     Finding,
     JobStatus,
+    NewToken,
     Prediction,
     Provisioned,
     Report,
+    RevokedToken,
     ServedModel,
     StackStatus,
+    TokenInfo,
 )
-from matcha.component import Output
 from matcha.errors import MatchaError
 from matcha.planning import Plan
 
@@ -119,6 +122,9 @@ SCHEMAS: dict[str, Any] = {
     "start": ProvisionedDocument,
     "status": StackStatus,
     "stop": DoneDocument,
+    "tokens create": NewToken,
+    "tokens list": list[TokenInfo],
+    "tokens revoke": RevokedToken,
     "undeploy": DoneDocument,
 }
 

@@ -41,9 +41,13 @@ def _row(job: JobStatus, now: float) -> tuple[Span, ...]:
         Span(job.condition, STYLES[job.condition]),
         Span(duration(_seconds(job, now))),
         Span(_needs(job)),
-        Span(shlex.join(job.command), "dim"),
+        Span(_runs(job), "dim"),
         Span(job.detail),
     )
+
+
+def _runs(job: JobStatus) -> str:
+    return f"step {job.step} of {job.pipeline}" if job.step else shlex.join(job.command)
 
 
 def _seconds(job: JobStatus, now: float) -> float:

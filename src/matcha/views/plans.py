@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 
+from matcha.access import Output
 from matcha.api.types import Provisioned
-from matcha.component import Output
 from matcha.planning import Plan, Step
 from matcha.views.format import duration
 from matcha.views.names import Titles, noun, title_of

@@ -61,7 +61,9 @@ def _versions(versions: Sequence[str]) -> str:
 
 
 def _served(deployment: Deployment) -> str:
-    return f"{deployment.name} (version {deployment.version})" if deployment.version else deployment.name
+    told = [f"version {deployment.version}"] if deployment.version else []
+    told += ["dedicated"] if deployment.dedicated else []
+    return f"{deployment.name} ({', '.join(told)})" if told else deployment.name
 
 
 def prediction_text(prediction: Prediction) -> str:

@@ -26,17 +26,20 @@ COLUMNS = (
     Column("uptime", right=True, drop=3),
     Column("restarts", right=True, drop=4),
 )
+REPLICAS = Column("replicas", right=True)  # where there is a component that may have several
 
 
 def status_lines(status: StackStatus, paper: Paper) -> list[Line]:
     """A row a component, then what is said of those, and of deployed models, that are not well."""
-    rows = [_row(each) for each in _parts(status)]
+    scaled = any(component.replicas for component in status.components)
+    columns = (*COLUMNS[:2], REPLICAS, *COLUMNS[2:]) if scaled else COLUMNS
+    rows = [_row(each, scaled=scaled) for each in _parts(status)]
     return [
         line(f"Stack {status.stack} on {status.target}: ", _verdict(status)),
         *([line(f"Being changed by {status.lock}.")] if status.lock else []),
         *(each for note in status.notes for each in wrap(note, paper.width)),
         line(),
-        *table(COLUMNS, rows, paper),
+        *table(columns, rows, paper),
         *_complaints(status, paper),
     ]
 
@@ -54,17 +57,25 @@ def _verdict(status: StackStatus) -> Span:
     return Span("unfinished", "yellow")
 
 
-def _row(component: Part) -> tuple[Span, ...]:
+def _row(component: Part, *, scaled: bool) -> tuple[Span, ...]:
     up = component.uptime > 0 or component.memory >= 0  # a process that has just begun has run for no second
     return (
         Span(_title(component)),
         Span(WORDS.get(component.condition, component.condition), STYLES[component.condition]),
+        *([_replicas(component)] if scaled else []),
         Span(component.address if isinstance(component, ComponentStatus) else ""),
         Span(component.version if isinstance(component, ComponentStatus) else ""),
         Span(size(component.memory)),
         Span(duration(component.uptime) if up else ""),
         Span(str(component.restarts) if up or component.restarts else ""),
     )
+
+
+def _replicas(component: Part) -> Span:
+    if not isinstance(component, ComponentStatus) or component.replicas is None:
+        return Span("")
+    ready, wanted = component.replicas
+    return Span(f"{ready}/{wanted}", "" if ready >= wanted else "yellow")
 
 
 def _parts(status: StackStatus) -> list[Part]:

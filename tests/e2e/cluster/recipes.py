@@ -181,7 +181,7 @@ IMAGES = {
         "docker.io/library/python:3.11-slim-bookworm",
         (PYTHON,),
         {"Cmd": ["python3"]},
-        aliases=(official("options.py", "image: _Image"),),
+        aliases=(official("options.py", "image: Image"),),
     ),
     "mlflow": Image(
         f"ghcr.io/mlflow/mlflow:v{version('mlflow')}-full",

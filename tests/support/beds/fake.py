@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from matcha.component import Environment, Service
 from matcha.planning import Wanted
+from matcha.service import Environment, Service
 from matcha.state import State
 from matcha.target import Target
 from matcha.targets.fake import FakeTarget

@@ -13,8 +13,8 @@ from typing import Any
 import httpx
 import pytest
 
-from matcha.component import Environment, Service
 from matcha.planning import Wanted
+from matcha.service import Environment, Service
 from matcha.state import State
 from matcha.target import Target
 from matcha.targets.local import LocalTarget

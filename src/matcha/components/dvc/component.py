@@ -9,7 +9,9 @@ from typing import ClassVar
 
 import msgspec
 
-from matcha.component import Access, Component, Environment, Holding, Output
+from matcha.access import Access, Output
+from matcha.component import Component, Holding
+from matcha.service import Environment
 
 HERE = Path(__file__).resolve().parent
 VERSION = "3.67.1"

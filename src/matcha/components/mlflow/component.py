@@ -9,24 +9,12 @@ from typing import ClassVar
 import msgspec
 
 from matcha import inside, sqlite
-from matcha.component import (
-    Access,
-    Component,
-    Database,
-    Deployment,
-    Environment,
-    Holding,
-    ModelVersion,
-    Output,
-    Port,
-    Probe,
-    RegisteredModel,
-    Resources,
-    Service,
-)
+from matcha.access import Access, Output
+from matcha.component import Component, Deployment, Holding, ModelVersion, RegisteredModel
 from matcha.components.mlflow import models
 from matcha.components.mlflow.rest import Tracker, Unknown
 from matcha.errors import MatchaError, NotProvisioned
+from matcha.service import Database, Environment, Port, Probe, Resources, Service
 
 HERE = Path(__file__).resolve().parent
 VERSION = "3.17.2"

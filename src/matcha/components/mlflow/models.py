@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
-from matcha.component import Access, ModelVersion, RegisteredModel
+from matcha.access import Access
+from matcha.component import ModelVersion, RegisteredModel
 from matcha.components.mlflow import folder, uris
 from matcha.components.mlflow.rest import Tracker, Unknown
 from matcha.errors import BadInput, MatchaError, NotFound, suggest

@@ -17,8 +17,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from matcha.component import Environment, ModelVersion
+from matcha.component import ModelVersion
 from matcha.errors import MatchaError, WrongPython
+from matcha.service import Environment
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement

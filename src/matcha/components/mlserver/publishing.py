@@ -7,45 +7,36 @@ not load, and leaves those names as they are.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
-from matcha import plainhttp
-from matcha.component import PLACEHOLDER, Access, Deployment, LoadResult
+from matcha.access import Access, replicas
+from matcha.component import ROOM, Deployment, LoadResult
+from matcha.components.mlserver import replicas as telling
+from matcha.components.mlserver.replicas import TOKEN as TOKEN  # noqa: PLC0414 - others have it from here
+from matcha.components.mlserver.replicas import Look, Shown
 from matcha.errors import ComponentFailed, MatchaError, NotProvisioned
+from matcha.service import PLACEHOLDER, digest_of
 
-TOKEN = "serving-token"  # noqa: S105 - the name of a secret
-PATH = "/matcha/deployments"
-FLUSH_PATH = "/matcha/flush"
-SECONDS = 1800.0  # a model may be gigabytes; the server itself limits how long one loads
-RETRIES = 8  # of a connection, in a minute: a server that ended is started again
-ASK_SECONDS = 2.0
-SILENT = "The model server does not answer."
-ENDED = "The model server ended while it loaded models: out of memory, or by what a model does."
-LATE = f"The model server did not load its models within {SECONDS / 60:.0f} minutes."
-SENT = ("name", "uri", "model", "version", "run_id", "environment", "signature", "settings")
+SENT = ("name", "uri", "model", "version", "run_id", "environment", "signature", "deployed_at")
+LONGEST = 63  # of a process's name
+NAMED = 3  # replicas in one sentence
 
 
-class Shown(msgspec.Struct, frozen=True):
-    """What the main server says of one name.
+def process_of(deployment: Deployment) -> str:
+    """Role, and name, of the process that serves it; empty where the main server does.
 
-    `uri` and `version` are of what it serves (empty: nothing), `error` says why that does not answer, and
-    `refused` why it is not what was asked for last.
+    Another environment is another process, also of a model that has one for itself: both run while the
+    main server changes from one to the other.
     """
-
-    name: str
-    uri: str
-    version: str
-    error: str
-    refused: str
-
-
-def child_role(digest: str) -> str:
-    """Role, and name, of the process that serves the models of an environment."""
-    return f"serving-{digest[:8]}"
+    if not deployment.dedicated:
+        return f"serving-{deployment.environment[:8]}" if deployment.environment else ""
+    if not deployment.environment:
+        return f"dedicated-{deployment.name}"
+    mark = digest_of([deployment.name, deployment.environment])[:8]
+    return f"dedicated-{mark}-{deployment.name}"[:LONGEST].rstrip("-")
 
 
 def body(deployments: Iterable[Deployment]) -> str:
@@ -59,46 +50,64 @@ def body(deployments: Iterable[Deployment]) -> str:
 
 def _entry(deployment: Deployment) -> str:
     known = msgspec.structs.asdict(deployment)
-    text = msgspec.json.encode({key: known[key] for key in SENT}).decode()
-    literal = PLACEHOLDER.sub(lambda found: "\\u007b" + found[0][1:], text)
-    forward = f"{{url:{child_role(deployment.environment)}}}" if deployment.environment else ""
+    process = process_of(deployment)
+    settings = {name: value for name, value in deployment.settings.items() if name not in ROOM}
+    sent = {**{key: known[key] for key in SENT}, "settings": settings, "process": process}
+    literal = PLACEHOLDER.sub(lambda found: "\\u007b" + found[0][1:], msgspec.json.encode(sent).decode())
+    forward = f"{{url:{process}}}" if process else ""
     return f'{literal[:-1]}, "forward": "{forward}"}}'
 
 
 def publish(access: Access, role: str, deployments: Sequence[Deployment]) -> tuple[LoadResult, ...]:
     """Raises ComponentFailed where the main server does not answer; a silent child fails its own models."""
-    children = sorted({d.environment for d in deployments if d.environment})
+    children = sorted({process_of(d) for d in deployments} - {""})
     text = access.inside(body(deployments))
     failed: dict[str, str] = {}
-    for digest in children:
-        failed |= _ask_child(access, digest, deployments, text, {"unload": False})
-    told = _put(access, access.url(role), text, {"failed": failed})
+    for child in children:
+        failed |= _tell_child(access, child, deployments, text, {"unload": False})
+    told = telling.tell(access, role, text, {"failed": failed})
     late: dict[str, str] = {}
-    for digest in children:
-        late |= _ask_child(access, digest, deployments, text, {"failed": failed})
+    for child in children:
+        late |= _tell_child(access, child, deployments, text, {"failed": failed})
     return tuple(LoadResult(d.name, told.get(d.name) or late.get(d.name, "")) for d in deployments)
+
+
+def _tell_child(
+    access: Access, child: str, deployments: Sequence[Deployment], text: str, how: Mapping[str, Any]
+) -> dict[str, str]:
+    """Errors by name of this process's models."""
+    try:
+        told = telling.tell(access, child, text, how)
+    except (ComponentFailed, NotProvisioned) as error:
+        return {d.name: error.message for d in deployments if process_of(d) == child}
+    return {name: error for name, error in told.items() if error}
 
 
 def served(access: Access, role: str, deployments: Sequence[Deployment]) -> tuple[LoadResult, ...]:
     """The main server knows of the models that it forwards for, too."""
     try:
-        shown = {entry.name: entry for entry in _shown(access, access.url(role))}
+        with replicas(access, role) as found:
+            looks = telling.looks(access, found)
     except MatchaError as error:
         return tuple(LoadResult(d.name, error.message) for d in deployments)
-    except (OSError, ValueError, msgspec.MsgspecError):
-        return tuple(LoadResult(d.name, SILENT) for d in deployments)
-    return tuple(LoadResult(d.name, _trouble(d, shown.get(d.name))) for d in deployments)
+    except OSError:
+        looks = {}
+    said = {name: look for name, look in looks.items() if look is not None}
+    taking = {name: look for name, look in said.items() if look[0]} or said
+    return tuple(LoadResult(d.name, _trouble(d, taking)) for d in deployments)
 
 
-def _shown(access: Access, url: str) -> list[Shown]:
-    answer = plainhttp.get(f"{url}{PATH}", ASK_SECONDS, _authorized(access))
-    if answer.status != 200:
-        raise ValueError(f"it answers {answer.status}")
-    return msgspec.json.decode(answer.body, type=list[Shown])
+def _trouble(deployment: Deployment, looks: Mapping[str, Look]) -> str:
+    """Why a replica that takes requests does not answer for it; empty where all do."""
+    if not looks:
+        return telling.SILENT
+    found = {name: _lack(deployment, shown.get(deployment.name)) for name, (_, shown) in looks.items()}
+    ill = {name: why for name, why in found.items() if why}
+    why = next(iter(ill.values()), "")
+    return f"On {_listed(list(ill))}: {why}" if 0 < len(ill) < len(looks) else why
 
 
-def _trouble(deployment: Deployment, entry: Shown | None) -> str:
-    """Why the deployment does not answer; empty where it does."""
+def _lack(deployment: Deployment, entry: Shown | None) -> str:
     if entry is None:
         return "It is not loaded yet."
     if (entry.uri, entry.version) == (deployment.uri, deployment.version):
@@ -106,51 +115,6 @@ def _trouble(deployment: Deployment, entry: Shown | None) -> str:
     return entry.refused or f"{entry.uri} answers in its place."
 
 
-def flush(access: Access, url: str) -> None:
-    """Have what was captured handed on. A server that does not answer has nothing to hand on now."""
-    import httpx  # noqa: PLC0415
-
-    headers = _authorized(access)
-    with contextlib.suppress(httpx.HTTPError):
-        httpx.post(f"{url}{FLUSH_PATH}", headers=headers, timeout=10, trust_env=False)
-
-
-def _ask_child(
-    access: Access, digest: str, deployments: Sequence[Deployment], text: str, how: Mapping[str, Any]
-) -> dict[str, str]:
-    """Errors by name of this environment's models."""
-    try:
-        told = _put(access, access.url(child_role(digest)), text, how)
-    except (ComponentFailed, NotProvisioned) as error:
-        return {d.name: error.message for d in deployments if d.environment == digest}
-    return {name: error for name, error in told.items() if error}
-
-
-def _put(access: Access, url: str, text: str, how: Mapping[str, Any]) -> Mapping[str, str]:
-    """Error (empty: none) by name. Waits until the models are loaded."""
-    import httpx  # noqa: PLC0415 - 0.1 s that other commands need not pay
-
-    content = msgspec.json.encode({**msgspec.json.decode(text), **how})
-    headers = {**_authorized(access), "Content-Type": "application/json"}
-    transport = httpx.HTTPTransport(trust_env=False, retries=RETRIES)
-    timeout = httpx.Timeout(SECONDS, connect=10)
-    try:
-        with httpx.Client(transport=transport, timeout=timeout, trust_env=False) as client:
-            answer = client.put(f"{url}{PATH}", content=content, headers=headers)
-    except httpx.ReadTimeout as error:
-        raise _failed(f"{url}: {error}", LATE) from error
-    except (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError) as error:
-        raise _failed(f"{url}: {error}", ENDED) from error
-    except httpx.HTTPError as error:
-        raise _failed(f"{url}: {error}") from error
-    if not answer.is_success:
-        raise _failed(f"{url} answered {answer.status_code}: {answer.text[:300]}")
-    return {result["name"]: result["error"] for result in answer.json()}
-
-
-def _authorized(access: Access) -> dict[str, str]:
-    return {"Authorization": f"Bearer {access.secret(TOKEN)}"}
-
-
-def _failed(details: str, message: str = SILENT) -> ComponentFailed:
-    return ComponentFailed(message, details=details, resolution="matcha status")
+def _listed(names: Sequence[str]) -> str:
+    more = [f"{len(names) - NAMED} more"] if len(names) > NAMED else []
+    return " and ".join(filter(None, [", ".join(names[:NAMED]), *more]))

@@ -11,25 +11,24 @@ from urllib.parse import quote
 import msgspec
 
 from matcha import inside
-from matcha.component import (
-    Access,
-    Component,
-    Deployment,
-    Environment,
-    Output,
-    Port,
-    Probe,
-    Resources,
-    Service,
-    SharedAccess,
-)
+from matcha.access import Access, Output, SharedAccess
+from matcha.component import Component, Deployment
 from matcha.errors import MatchaError, NotFound, NotProvisioned
+from matcha.service import Environment, Port, Probe, Resources, Service
 
 HERE = Path(__file__).resolve().parent
 TOKEN = "capture-token"  # noqa: S105 - the name of the secret
 STORE = "monitoring"
+WORK = "monitoring-work"  # the service that makes windows apart, and its role
 WINDOW_SECONDS = 930.0  # a little more than the service itself waits for its work
 SECONDS = 15.0
+LISTEN = ("--bind", "{bind}", "--port", "{port:http}", "--hosts", "{hosts}")
+ENV = {
+    "MATCHA_STORE": f"{{store:{STORE}}}",
+    "MLFLOW_TRACKING_URI": "{url:experiment-tracker}",
+    "MALLOC_ARENA_MAX": "2",
+    "DO_NOT_TRACK": "1",
+}
 LINKS = {"MLflow": "experiment-tracker", "ZenML": "pipeline"}
 
 _Share = Annotated[float, msgspec.Meta(gt=0, le=10)]
@@ -42,7 +41,8 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 
     `min-rows`: fewer rows give no verdict. `drift-threshold`: the least difference that counts, in standard
     deviations (Wasserstein distance); raised by itself where windows are too small to tell it from chance.
-    `retention-days` and `retention-rows` (for each version): captures beyond are removed.
+    `retention-days` and `retention-rows` (for each version): captures beyond are removed. `work-memory-mb`:
+    how much memory, in MiB, making a window may use in a cluster, where a pod of its own does it.
     """
 
     interval_minutes: _Positive = 60
@@ -51,6 +51,7 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     drift_threshold: _Share = 0.2
     retention_days: _Positive = 30
     retention_rows: _Rows = 1_000_000
+    work_memory_mb: Annotated[int, msgspec.Meta(ge=512, le=2**20)] = 4096
 
 
 class Monitoring(Component):
@@ -67,33 +68,41 @@ class Monitoring(Component):
         return (Environment(name="monitoring", lock=HERE / "requirements.lock", warm=HERE / "warm.txt"),)
 
     def services(self, deployments: Sequence[Deployment]) -> tuple[Service, ...]:
-        listen = ("--bind", "{bind}", "--port", "{port:http}", "--hosts", "{hosts}")
-        return (
-            Service(
-                name="monitoring",
-                role=self.role,
-                environment="monitoring",
-                command=("-m", "matcha_monitoring", *listen),
-                ports=(Port("http", 8090),),
-                health=Probe(path="/healthz"),
-                env={
-                    "MATCHA_DATA": "{volume:captures}",
-                    "MATCHA_STORE": f"{{store:{STORE}}}",
-                    "MATCHA_SETTINGS": "{files}/settings.json",
-                    "MATCHA_DEPLOYMENTS": "{live}/deployments.json",
-                    "MLFLOW_TRACKING_URI": "{url:experiment-tracker}",
-                    "MALLOC_ARENA_MAX": "2",
-                    "DO_NOT_TRACK": "1",
-                },
-                secrets={"MATCHA_CAPTURE_TOKEN": TOKEN},
-                volumes=("captures",),
-                stores=(STORE,),
-                files={"settings.json": _json(msgspec.structs.asdict(self.options))},
-                live={"deployments.json": _json(deployments)},
-                code=(HERE / "inside", inside.FOLDER),
-                talks_to=("experiment-tracker",),
-                resources=Resources(memory=400),
-            ),
+        return (self._main(deployments), self._work())
+
+    def _main(self, deployments: Sequence[Deployment]) -> Service:
+        return _service(
+            name="monitoring",
+            role=self.role,
+            command=("-m", "matcha_monitoring", *LISTEN),
+            ports=(Port("http", 8090),),
+            env={
+                "MATCHA_DATA": "{volume:captures}",
+                "MATCHA_SETTINGS": "{files}/settings.json",
+                "MATCHA_DEPLOYMENTS": "{live}/deployments.json",
+                "MATCHA_APART": f"{{url:{WORK}}}",
+                **ENV,
+            },
+            volumes=("captures",),
+            files={"settings.json": _json(msgspec.structs.asdict(self.options))},
+            live={"deployments.json": _json(deployments)},
+            talks_to=("experiment-tracker", WORK),
+            resources=Resources(memory=400),
+        )
+
+    def _work(self) -> Service:
+        """Asks for little, as it mostly waits; what it takes for a window ends nobody else."""
+        assert isinstance(self.options, Options)
+        return _service(
+            name=WORK,
+            role=WORK,
+            command=("-m", "matcha_monitoring.working", *LISTEN),
+            ports=(Port("http", 8091),),
+            env={"MATCHA_DATA": "{volume:work}", **ENV},
+            caches=("work",),
+            talks_to=("experiment-tracker",),
+            resources=Resources(memory=128, most=self.options.work_memory_mb),
+            apart=True,
         )
 
     def setup_digest(self) -> str:
@@ -124,6 +133,18 @@ class Monitoring(Component):
         path = f"/v1/deployments/{quote(name, safe='')}/windows"
         found: Mapping[str, Any] = _ask(access, "POST", path, WINDOW_SECONDS, body={"take_in": take_in})
         return found
+
+
+def _service(**special: Any) -> Service:
+    """What both have in common."""
+    return Service(
+        environment="monitoring",
+        health=Probe(path="/healthz"),
+        secrets={"MATCHA_CAPTURE_TOKEN": TOKEN},
+        stores=(STORE,),
+        code=(HERE / "inside", inside.FOLDER),
+        **special,
+    )
 
 
 def _json(value: object) -> str:

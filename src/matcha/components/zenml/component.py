@@ -9,25 +9,12 @@ from typing import ClassVar
 import msgspec
 
 from matcha import inside, sqlite
-from matcha.component import (
-    Access,
-    Component,
-    Database,
-    Deployment,
-    Environment,
-    Holding,
-    Output,
-    Port,
-    Probe,
-    Resources,
-    Service,
-    digest_of,
-    reachable,
-    shared_url,
-)
+from matcha.access import Access, Output, reachable, shared_url
+from matcha.component import Component, Deployment, Holding
 from matcha.components.zenml import wiring
 from matcha.components.zenml.rest import Server
 from matcha.errors import MatchaError, NotProvisioned
+from matcha.service import Database, Environment, Port, Probe, Resources, Service, digest_of
 
 HERE = Path(__file__).resolve().parent
 VERSION = "0.98.0"
@@ -95,6 +82,9 @@ class ZenML(Component):
             ),
         )
 
+    def stores(self) -> tuple[str, ...]:
+        return (ARTIFACTS,)
+
     def setup_digest(self) -> str:
         return digest_of(["2", wiring.parts("", "")])
 
@@ -142,6 +132,16 @@ class ZenML(Component):
             "ZENML_ANALYTICS_OPT_IN": Output("false"),
             "ZENML_AUTO_OPEN_DASHBOARD": Output("false"),
         }
+
+    def steps_env(self, access: Access) -> Mapping[str, Output]:
+        """`matcha.component.StepRunner`: the active stack is one whose steps are jobs."""
+        with Server(reachable(access).url(self.role)) as server:
+            server.login(password=access.secret(wiring.KEY))
+            stack = wiring.ensure_twin(server, access.url(TRACKER), steps=True)
+        return {"ZENML_ACTIVE_STACK_ID": Output(stack)}
+
+    def steps_code(self) -> Path:
+        return HERE / "orchestrator" / "inside"
 
     def _twin(self, access: Access, tracker: str) -> str:
         """Id of the ZenML stack for machines that reach MLflow at `tracker`; made where there is none."""

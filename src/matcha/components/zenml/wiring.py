@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from matcha.component import Access
+from matcha.access import Access
 from matcha.components.zenml.rest import Refused, Server
 from matcha.errors import NotProvisioned
 
@@ -22,6 +22,15 @@ KEY = "zenml-api-key"
 STACK_ID = "zenml-stack-id"
 PROJECT_ID = "zenml-project-id"
 
+# The orchestrator whose steps are jobs: ZenML imports it where a pipeline runs, and never in its server.
+STEPS = {
+    "name": "matcha",
+    "type": "orchestrator",
+    "source": "matcha_steps.flavor.StepsFlavor",
+    "config_schema": {"type": "object", "properties": {}},
+    "integration": None,
+    "is_custom": True,
+}
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 ARTIFACT_STORES = {"s3": "s3", "az": "azure", "abfs": "azure", "abfss": "azure"}
 
@@ -62,9 +71,9 @@ def tracking(url: str, suffix: str = "") -> Part:
     return Part("experiment_tracker", "mlflow", mlflow, suffix)
 
 
-def ensure_twin(server: Server, tracker: str) -> str:
+def ensure_twin(server: Server, tracker: str, *, steps: bool = False) -> str:
     """Id of a stack like Matcha's whose experiment tracker is at `tracker`, named after its port, and after
-    its host where that is not whoever asks.
+    its host where that is not whoever asks. With `steps` its orchestrator is the one whose steps are jobs.
 
     Raises NotProvisioned before `wire`.
     """
@@ -76,7 +85,21 @@ def ensure_twin(server: Server, tracker: str) -> str:
     part = tracking(tracker, suffix)
     found = server.find("/components", name=part.name, type=part.type)
     ids = {kind: str(held[0]["id"]) for kind, held in base["metadata"]["components"].items()}
-    return ensure_stack(server, {**ids, part.type: ensure_component(server, part, found)}, NAME + suffix)
+    ids[part.type] = ensure_component(server, part, found)
+    if steps:
+        ids["orchestrator"], suffix = ensure_steps(server), f"{suffix}-steps"
+    return ensure_stack(server, ids, NAME + suffix)
+
+
+def ensure_steps(server: Server) -> str:
+    """Id of the orchestrator whose steps are jobs."""
+    flavor = server.find("/flavors", name=str(STEPS["name"]), type="orchestrator")
+    if flavor is None:
+        server.post("/flavors", STEPS)
+    elif flavor["body"]["source"] != STEPS["source"]:
+        server.put(f"/flavors/{flavor['id']}", {"source": STEPS["source"]})
+    part = Part("orchestrator", str(STEPS["name"]), suffix="-steps")
+    return ensure_component(server, part, server.find("/components", name=part.name, type=part.type))
 
 
 def wire(server: Server, access: Access, wanted: tuple[Part, ...]) -> None:

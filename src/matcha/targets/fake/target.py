@@ -13,11 +13,13 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from matcha.component import Environment, Output, Service, service_digest
+from matcha.access import Output
+from matcha.component import Tokens
 from matcha.errors import ComponentFailed, NotProvisioned
 from matcha.events import Emit, Event
+from matcha.service import Environment, Service, service_digest
 from matcha.state import State
-from matcha.target import Foundation, Seen, ServiceStatus, Snapshot, StateStore
+from matcha.target import Changed, Foundation, Seen, ServiceStatus, Snapshot, StateStore
 from matcha.targets.fake.store import FakeStore, replace
 
 Facts = dict[str, dict[str, Any]]
@@ -25,12 +27,14 @@ Facts = dict[str, dict[str, Any]]
 
 class FakeOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`fail` holds keys of steps that raise; `port` is the first port it pretends to listen on;
-    `foundations` names what it pretends to need besides the services.
+    `foundations` names what it pretends to need besides the services; `expose` is the host by which it
+    pretends that applications outside reach models.
     """
 
     fail: tuple[str, ...] = ()
     foundations: tuple[str, ...] = ()
     port: int = 9000
+    expose: str = ""
 
 
 class FakeTarget:
@@ -118,11 +122,24 @@ class FakeTarget:
             facts.pop(f"service/{name}", None)
             self._write(facts)
 
+    def exposed(self) -> str:
+        return self._options.expose
+
+    def tokens(self) -> Tokens:
+        kept = self._read().get("tokens")
+        return msgspec.convert(kept["value"], Tokens) if kept else Tokens()
+
+    def keep_tokens(self, tokens: Tokens, *, before: int, locked: bool = True) -> None:
+        self._may_fail("tokens")
+        if self.tokens().serial != before:
+            raise Changed("Somebody else changed the tokens meanwhile.")
+        self._put("tokens", Seen("present"), value=msgspec.to_builtins(tokens))
+
     def settle(self) -> None:
         """Nothing goes on afterwards."""
 
     def access(self, state: State) -> FakeAccess:
-        return FakeAccess(self._folder, state, self._read)
+        return FakeAccess(self._folder, state, self._read, self._options.expose)
 
     def status(
         self, state: State, services: Sequence[Service] = (), environments: Sequence[Environment] = ()
@@ -190,8 +207,9 @@ class FakeTarget:
 class FakeAccess:
     """Addresses that nothing answers at, and secrets that are none."""
 
-    def __init__(self, folder: Path, state: State, read: Any) -> None:
+    def __init__(self, folder: Path, state: State, read: Any, host: str = "") -> None:
         self._folder = folder
+        self._host = host
         self._state = state
         self._read = read
 
@@ -203,6 +221,9 @@ class FakeAccess:
             if record.role == role and port in record.ports:
                 return f"127.0.0.1:{record.ports[port]}"
         raise NotProvisioned(f"{role} has no address yet.")
+
+    def public_url(self, role: str) -> str:
+        return f"https://{self._host}" if self._host and role == "model-deployer" else ""
 
     def secret(self, name: str) -> str:
         fact = self._read().get(f"secret/{name}")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
-from matcha.component import Output, Service
+from matcha.access import Output
 from matcha.errors import NotProvisioned
 from matcha.host.ports import HOST
+from matcha.service import Service
+from matcha.targets.kubernetes import scaling
 from matcha.targets.kubernetes.names import STORE
 from matcha.targets.kubernetes.resolve import base_url, port_number, resolve
 from matcha.targets.kubernetes.secrets import Secrets
@@ -36,21 +39,23 @@ class _Shared:
     def database(self, name: str) -> Path | None:
         return None
 
-    def _where(self) -> dict[str, str]:
-        """Of the object store, as pods reach it."""
+    def _where(self) -> dict[str, Output]:
+        """Of the object store, as pods reach it: what of it is said."""
         storage = self._setting.storage
-        return {
+        found = {
             "AWS_ENDPOINT_URL": storage.endpoint,
             "AWS_REGION": storage.region,
             "AWS_DEFAULT_REGION": storage.region,
         }
+        return {name: Output(value) for name, value in found.items() if value}
 
 
 class ClusterAccess(_Shared):
-    """`matcha.component.Access` and `SharedAccess`.
+    """`matcha.access.Access`, `SharedAccess` and `ReplicatedAccess`.
 
     `ports` gives the loopback port of every `service/port`, and has the forwards running; it is asked only
-    where an address is. `folder` makes the folder of a name.
+    where an address is. `folder` makes the folder of a name. `each` gives host:port of the first HTTP port of
+    every pod of a service, by the pod's name, while inside.
     """
 
     def __init__(
@@ -60,24 +65,42 @@ class ClusterAccess(_Shared):
         secrets: Secrets,
         ports: Callable[[], Mapping[str, int]],
         folder: Callable[[str], Path],
+        each: Callable[[Service], AbstractContextManager[Mapping[str, str]]],
     ) -> None:
         super().__init__(setting, secrets)
         self._roles = roles
         self._ports = ports
         self._folder = folder
+        self._each = each
 
     def url(self, role: str) -> str:
         ports = self._of(role)
         return f"http://{HOST}:{ports.get('http') or next(iter(ports.values()))}"
 
     def shared_url(self, role: str) -> str:
-        """`matcha.component.SharedAccess`. Without the options' ports: those may be one user's own."""
+        """`matcha.access.SharedAccess`. Without the options' ports: those may be one user's own."""
         name = self._roles.get(role, "")
         for service in self._setting.services:
             if service.name == name and service.ports:
                 preferred = {port.name: port.preferred for port in service.ports}
                 return f"http://{HOST}:{preferred.get('http') or next(iter(preferred.values()))}"
         raise NotProvisioned(f"The {role} is not running yet.")
+
+    @contextmanager
+    def replicas(self, role: str) -> Iterator[Mapping[str, str]]:
+        """`matcha.access.ReplicatedAccess`. What runs once is reached as always."""
+        name = self._roles.get(role, "")
+        service = next((s for s in self._setting.services if s.name == name), None)
+        if service is None or not scaling.may_be_several(service):
+            yield {name: self.url(role)}
+            return
+        with self._each(service) as found:
+            yield {pod: f"http://{address}" for pod, address in found.items()}
+
+    def public_url(self, role: str) -> str:
+        """`matcha.access.ExposedAccess`."""
+        expose, service = self._setting.options.expose, self._setting.around.peers.get(role)
+        return f"https://{expose.models}" if expose and service and service.outside else ""
 
     def address(self, role: str, port: str) -> str:
         ports = self._of(role)
@@ -97,9 +120,9 @@ class ClusterAccess(_Shared):
         """Of Matcha's own store, by its forward; a store of the user's asks for the user's own keys."""
         storage, where = self._setting.storage, self._where()
         if not storage.own:
-            return {n: Output(v) for n, v in where.items() if v}
+            return where
         return {
-            **{n: Output(v) for n, v in where.items()},
+            **where,
             "AWS_ENDPOINT_URL": Output(f"http://{HOST}:{self._ports()[f'{STORE}/http']}"),
             "AWS_ACCESS_KEY_ID": Output(self.secret(storage.access_key), sensitive=True),
             "AWS_SECRET_ACCESS_KEY": Output(self.secret(storage.secret_key), sensitive=True),
@@ -110,7 +133,7 @@ class ClusterAccess(_Shared):
 
 
 class InsideAccess(_Shared):
-    """`matcha.component.InsideAccess`: how a pod of the stack reaches it. `here` is for what asks servers
+    """`matcha.access.InsideAccess`: how a pod of the stack reaches it. `here` is for what asks servers
     now; `folder` makes nothing, for it is the pod's own.
     """
 
@@ -138,16 +161,23 @@ class InsideAccess(_Shared):
         return found
 
     def store_env(self) -> Mapping[str, Output]:
-        storage, where = self._setting.storage, self._where()
+        storage = self._setting.storage
         return {
-            **{n: Output(v) for n, v in where.items() if v},
+            **self._where(),
             "AWS_ACCESS_KEY_ID": Output(self._key(storage.access_key), sensitive=True),
             "AWS_SECRET_ACCESS_KEY": Output(self._key(storage.secret_key), sensitive=True),
         }
 
     def _key(self, name: str) -> str:
         storage = self._setting.storage
-        return self._secrets.get(name) if storage.own else self._secrets.of(storage.secret, name)
+        if not storage.own:
+            return self._secrets.of(storage.secret, name)
+        try:
+            return self._secrets.get(name)
+        except NotProvisioned:
+            raise NotProvisioned(
+                "This stack has no keys for jobs: it was made by an earlier Matcha, or they were deleted."
+            ) from None
 
     def folder(self, name: str) -> Path:
         return Path("/tmp", name)  # noqa: S108 - of the pod

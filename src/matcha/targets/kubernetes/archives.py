@@ -14,6 +14,7 @@ from lightkube.models.core_v1 import (
     Container,
     EnvVar,
     KeyToPath,
+    PodSpec,
     Volume,
     VolumeMount,
 )
@@ -22,7 +23,7 @@ from lightkube.resources.batch_v1 import Job
 from lightkube.resources.core_v1 import ConfigMap, ServiceAccount
 
 from matcha._version import __version__
-from matcha.component import Environment, Resources, digest_of
+from matcha.service import Environment, Resources, digest_of
 from matcha.targets.kubernetes import base, code
 from matcha.targets.kubernetes.names import MANAGER, labels
 from matcha.targets.kubernetes.pod import (
@@ -50,6 +51,7 @@ LOCK = "/matcha/lock/requirements.lock"
 MACHINE = "kubernetes.io/arch"  # label of nodes
 # The largest environment of Matcha's own takes 934 MB and packs to 308 MB; PyTorch's with CUDA 8 GB and more.
 UNPACKED, BUILT = "3Gi", "4Gi"
+BUILT_LIMIT = "24Gi"  # while it is packed it is there twice
 BUILD_SECONDS = 3600
 _KERNELS = {"amd64": "x86_64", "arm64": "aarch64"}
 
@@ -96,6 +98,12 @@ def address(setting: Setting, environment: Environment) -> str:
 def placed(setting: Setting, environment: Environment, machine: str) -> str:
     """`address` on a kind of node (`amd64`): an archive bears the name that the kernel has for it."""
     return address(setting, environment).replace("{machine}", _KERNELS.get(machine, machine))
+
+
+def read_by(pods: PodSpec) -> set[str]:
+    """Where an archive that they unpack may lie, by whatever kind of machine they come to."""
+    found = [c.args[1] for c in pods.initContainers or () if c.name == UNPACKER and c.args]
+    return {at.replace("{machine}", kernel) for at in found for kernel in _KERNELS.values()}
 
 
 def _made_from(setting: Setting, environment: Environment) -> str:
@@ -159,7 +167,9 @@ def _build(setting: Setting, environment: Environment) -> Container:
             *("--deadline", str(BUILD_SECONDS - 300)),  # before the Job's own, which would hide the reason
         ],
         env=[*variables(setting), *indexes],
-        resources=resources(Resources(cpu=0.5, memory=512), memory_limit=2048, disk=BUILT),
+        resources=resources(
+            Resources(cpu=0.5, memory=512), memory_limit=2048, disk=BUILT, disk_limit=BUILT_LIMIT
+        ),
         volumeMounts=[
             SCRATCH[1],
             code.mount("pod-code", POD_CODE),

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from matcha import pythons
-from matcha.component import Environment
 from matcha.errors import BadInput
+from matcha.service import Environment
 from matcha.targets.kubernetes import checks
 from matcha.targets.kubernetes.options import KubernetesOptions
 

@@ -26,6 +26,7 @@ from lightkube.resources.core_v1 import Pod
 from lightkube.types import CascadeType, PatchType
 
 from matcha.targets.kubernetes.compare import Extra
+from matcha.targets.kubernetes.exposed.kinds import OPTIONAL
 from matcha.targets.kubernetes.kubeconfig import load_config, unfit, way
 from matcha.targets.kubernetes.names import MANAGER, MINE, selector
 from matcha.targets.kubernetes.options import KubernetesOptions
@@ -115,10 +116,17 @@ class Cluster:
             raise
 
     def found(self, kind: type[Any], labels: Mapping[str, str] = MINE) -> list[Any]:
-        """Objects of the namespace with these labels."""
+        """Objects of the namespace with these labels. Of kinds that not every cluster has, and not every
+        user may see, none where that is so.
+        """
         self._learn(kind)
         wanted: Any = dict(labels)
-        return self.call(lambda: list(self.client.list(kind, labels=wanted)), f"list {kind.__name__}s")
+        try:
+            return self.call(lambda: list(self.client.list(kind, labels=wanted)), f"list {kind.__name__}s")
+        except (Gone, Forbidden):
+            if kind not in OPTIONAL:
+                raise
+            return []
 
     def get_global(self, kind: type[Any], name: str) -> Any:
         """An object of no namespace; None where there is none."""

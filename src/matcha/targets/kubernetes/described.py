@@ -8,9 +8,10 @@ from pathlib import Path
 
 import msgspec
 
-from matcha.component import Database, Environment, Service
+from matcha.service import Database, Environment, Service
 
 DESCRIPTION = "services"  # the key in the state's facts
+LENT = "lent"  # the key of areas of the object store that jobs use
 NO_LOCK = Path(os.devnull)  # of an environment that is known by its name only
 
 
@@ -21,10 +22,12 @@ class _Kept(msgspec.Struct):
     images: dict[str, str] = {}
 
 
-def described(services: Sequence[Service], environments: Sequence[Environment]) -> dict[str, str]:
-    """The fact that `recorded` reads."""
+def described(
+    services: Sequence[Service], environments: Sequence[Environment], lent: Sequence[str] = ()
+) -> dict[str, str]:
+    """The facts that `recorded` and `lent` read."""
     kept = _Kept(tuple(map(_remember, services)), {e.name: e.image for e in environments})
-    return {DESCRIPTION: msgspec.json.encode(kept, enc_hook=str).decode()}
+    return {DESCRIPTION: msgspec.json.encode(kept, enc_hook=str).decode(), LENT: " ".join(lent)}
 
 
 def recorded(facts: Mapping[str, str]) -> tuple[Sequence[Service], Sequence[Environment]] | None:
@@ -33,6 +36,10 @@ def recorded(facts: Mapping[str, str]) -> tuple[Sequence[Service], Sequence[Envi
         return None
     kept = msgspec.json.decode(facts[DESCRIPTION], type=_Kept, dec_hook=lambda kind, value: kind(value))
     return kept.services, [Environment(name=n, lock=NO_LOCK, image=i) for n, i in kept.images.items()]
+
+
+def lent(facts: Mapping[str, str]) -> tuple[str, ...]:
+    return tuple(facts.get(LENT, "").split())
 
 
 def _remember(service: Service) -> Service:

@@ -9,9 +9,10 @@ from lightkube.core.resource import NamespacedResource
 from lightkube.models.meta_v1 import ObjectMeta
 from lightkube.resources.core_v1 import Secret
 
-from matcha.component import Service, digest_of
+from matcha.service import Service, digest_of
 from matcha.target import Foundation
 from matcha.targets.kubernetes import archives, foundations, network, outside, workloads
+from matcha.targets.kubernetes.exposed import objects as exposing
 from matcha.targets.kubernetes.names import (
     BUCKET_CHECK,
     DATABASE,
@@ -37,6 +38,8 @@ def laid(setting: Setting) -> dict[str, list[Any]]:
         found[BUCKET_CHECK] = [outside.identity()]
     if foundations.needs_database(setting):
         found[DATABASE] = [*foundations.database(setting), *foundations.database_dump(setting)]
+    if exposing.doors(setting):
+        found[exposing.GATEWAY] = list(exposing.objects(setting))
     return {name: of_stack(setting, objects) for name, objects in found.items()}
 
 
@@ -112,6 +115,7 @@ def planned(setting: Setting) -> list[Foundation]:
         STORE: ("stores", "environments"),
         BUCKET_CHECK: ("stores", "environments"),
         DATABASE: ("databases",),
+        exposing.GATEWAY: (),
     }
     return [
         Foundation(
@@ -126,7 +130,7 @@ def planned(setting: Setting) -> list[Foundation]:
 
 def loud(setting: Setting) -> list[str]:
     """Names that pods bear which are no service's."""
-    found = [name for name in laid(setting) if name != foundations.NETWORK]
+    found = [name for name in laid(setting) if name not in (foundations.NETWORK, exposing.GATEWAY)]
     if foundations.needs_database(setting):
         found += [network.DATABASE_SETUP, network.DATABASE_DUMP]
     built = any(not archives.has_image(e) for e in setting.environments)

@@ -25,6 +25,7 @@ from matcha.targets.kubernetes import (
     going,
     here,
     look,
+    measuring,
     ownership,
     passwords,
     permissions,
@@ -34,6 +35,7 @@ from matcha.targets.kubernetes import (
     unrecorded,
 )
 from matcha.targets.kubernetes.cluster import Cluster, ClusterError, Conflict, Forbidden
+from matcha.targets.kubernetes.exposed import checking
 from matcha.targets.kubernetes.jobs import gpus
 from matcha.targets.kubernetes.names import LOCK, NOTES, SECRETS, STATE
 from matcha.targets.kubernetes.options import KubernetesOptions
@@ -96,21 +98,27 @@ def _mended(finding: Finding) -> Finding:
 
 
 def _reachable(patient: Patient) -> Iterator[Finding]:
-    version: Any = patient.cluster.ask("/version")
-    number = f"{version['major']}.{version['minor']}".rstrip("+")
-    said = f"{patient.cluster.named} answers and runs Kubernetes {number}"
+    yield version(patient.cluster)
+
+
+def version(cluster: Cluster) -> Finding:
+    """Whether it runs a Kubernetes that the stack can run on."""
+    known: Any = cluster.ask("/version")
+    number = f"{known['major']}.{known['minor']}".rstrip("+")
+    said = f"{cluster.named} answers and runs Kubernetes {number}"
     tried = f"Matcha is tested on {RUN_ON}"
     if _parts(number) < _parts(CHECKED[0]):
-        yield Finding(
+        return Finding(
             check="cluster",
             ok=False,
             message=f"{said}; {tried}, and its manifests are checked from {CHECKED[0]} on.",
             fix="Use a newer cluster.",
         )
-    elif _parts(number) > _parts(CHECKED[-1]):
-        yield Finding(check="cluster", ok=True, message=f"{said}, newer than any it was tried with; {tried}.")
-    else:
-        yield Finding(check="cluster", ok=True, message=f"{said}; {tried}.")
+    if _parts(number) > _parts(CHECKED[-1]):
+        return Finding(
+            check="cluster", ok=True, message=f"{said}, newer than any it was tried with; {tried}."
+        )
+    return Finding(check="cluster", ok=True, message=f"{said}; {tried}.")
 
 
 def _parts(number: str) -> tuple[int, ...]:
@@ -204,6 +212,7 @@ def _quotas(patient: Patient) -> Iterator[Finding]:
         yield Finding(check="quotas", ok=False, message=message, fix=fix)
     if not ways:
         full = f" Nearly used up: {', '.join(found.nearly)}." if found.nearly else ""
+        full += f" With all its replicas it would need {', '.join(found.tight)}." if found.tight else ""
         yield Finding(
             check="quotas", ok=True, message=f"The namespace's quotas have room for the stack.{full}"
         )
@@ -219,7 +228,8 @@ def _own_secret(cluster: Cluster) -> Iterator[Secret]:
 
 
 def _permissions(patient: Patient) -> Iterator[Finding]:
-    if lines := permissions.missing(patient.cluster):
+    exposes = patient.options.expose is not None
+    if lines := permissions.missing(patient.cluster, exposes=exposes):
         yield Finding(
             check="permissions",
             ok=False,
@@ -261,6 +271,16 @@ def _secrets(patient: Patient) -> Iterator[Finding]:
             ok=not lack,
             message=f"The Secret {each.name} ({each.option}) {lack or 'is there'}.",
             fix=each.fix(patient.cluster) if lack else "",
+        )
+
+
+def _exposed(patient: Patient) -> Iterator[Finding]:
+    """Whether the cluster has what exposing needs; the errors say what is missing."""
+    if patient.options.expose is not None:
+        checking.refuse(patient.cluster, patient.options)
+        host = patient.options.expose.models
+        yield Finding(
+            check="expose", ok=True, message=f"The cluster has what exposing models at {host} needs."
         )
 
 
@@ -337,7 +357,9 @@ CHECKS: dict[str, Callable[[Patient], Iterator[Finding]]] = {
     "permissions": _permissions,
     "names": _names,
     "quotas": _quotas,
+    "metrics": lambda patient: measuring.findings(patient.cluster, patient.wanted()),
     "storage": _storage,
+    "expose": _exposed,
     "secrets": _secrets,
     "passwords": _passwords,
     "services": _services,

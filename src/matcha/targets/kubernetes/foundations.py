@@ -10,18 +10,21 @@ from lightkube.models.batch_v1 import CronJobSpec, JobTemplateSpec
 from lightkube.models.core_v1 import (
     Container,
     ContainerPort,
+    EmptyDirVolumeSource,
     ExecAction,
     HTTPGetAction,
     PodTemplateSpec,
     Probe,
+    Volume,
 )
 from lightkube.models.meta_v1 import ObjectMeta
 from lightkube.resources.batch_v1 import CronJob, Job
 from lightkube.resources.core_v1 import Namespace
 
-from matcha.component import Resources, digest_of
-from matcha.targets.kubernetes import archives, code, first_start
+from matcha.service import Resources, digest_of
+from matcha.targets.kubernetes import archives, code, first_start, opening
 from matcha.targets.kubernetes.compare import amount
+from matcha.targets.kubernetes.inside.matcha_pod import accounts
 from matcha.targets.kubernetes.names import DATABASE, JOB, MANAGER, STORE, labels, put_instance
 from matcha.targets.kubernetes.network import DATABASE_DUMP, DATABASE_SETUP, policies
 from matcha.targets.kubernetes.pod import (
@@ -42,7 +45,15 @@ from matcha.targets.kubernetes.pod import (
     variable,
 )
 from matcha.targets.kubernetes.resolve import DATABASE_PORT, password_variable
-from matcha.targets.kubernetes.setting import ACCESS_KEY, BUCKET, SECRET_KEY, STORE_PORT, Setting
+from matcha.targets.kubernetes.setting import (
+    ACCESS_KEY,
+    BUCKET,
+    JOBS_ACCESS_KEY,
+    JOBS_SECRET_KEY,
+    SECRET_KEY,
+    STORE_PORT,
+    Setting,
+)
 from matcha.targets.kubernetes.workloads import database_key, disruption, reachable, stateful
 
 STORE_IMAGE = "ghcr.io/versity/versitygw:v1.8.0"
@@ -50,6 +61,7 @@ DATABASE_IMAGE = "mysql:8.4.10"
 DATABASE_USER = 999  # mysql, in its official image
 ROOT_PASSWORD = "database-root"  # noqa: S105 - the name of a secret
 NETWORK = "network"
+ACCOUNTS = "/accounts"  # of the object store, besides its root; made with every pod
 NIGHTLY = "17 3 * * *"
 DUMPS_KEPT = 14
 DUMP_ENDS = "-- Dump completed"  # a dump that was cut short does not, and must not push out a whole one
@@ -70,7 +82,7 @@ def databases(setting: Setting) -> list[str]:
 
 def secret_names(setting: Setting) -> list[str]:
     """What has to be generated for the foundations."""
-    keys = [ACCESS_KEY, SECRET_KEY] if setting.storage.own else []
+    keys = [ACCESS_KEY, SECRET_KEY, JOBS_ACCESS_KEY, JOBS_SECRET_KEY] if setting.storage.own else []
     own = [ROOT_PASSWORD, *map(database_key, databases(setting))] if needs_database(setting) else []
     return [*keys, *own]
 
@@ -102,20 +114,28 @@ def object_store(setting: Setting) -> Objects:
         STORE,
         [_store_container(setting)],
         init=[_bucket(setting)],
-        volumes=[claimed("data", STORE)],
+        volumes=[
+            claimed("data", STORE),
+            Volume(name="accounts", emptyDir=EmptyDirVolumeSource(medium="Memory", sizeLimit="1Mi")),
+        ],
         version=(version := archives.image_version(STORE_IMAGE)),
     )
     yield stateful(ObjectMeta(name=STORE, labels=labels(STORE, STORE, version)), STORE, pods)
 
 
 def _bucket(setting: Setting) -> Container:
-    """A folder at the top of the volume is a bucket."""
+    """A folder at the top of the volume is a bucket. Says what of it jobs may use, by which keys."""
     return Container(
         name="bucket",
         image=setting.base_image,
-        command=["mkdir", "-p", f"/data/{BUCKET}"],
+        command=["python", "-c", opening.program()],
+        args=[f"/data/{BUCKET}", ACCOUNTS, opening.policy(BUCKET, setting.lent)],
+        env=[
+            secret_variable(accounts.ACCESS_KEY, JOBS_ACCESS_KEY),
+            secret_variable(accounts.SECRET_KEY, JOBS_SECRET_KEY),
+        ],
         resources=resources(Resources(cpu=0.05, memory=32)),
-        volumeMounts=[at("data", "/data")],
+        volumeMounts=[at("data", "/data"), at("accounts", ACCOUNTS)],
         terminationMessagePolicy="FallbackToLogsOnError",
         securityContext=LOCKED,
     )
@@ -125,7 +145,10 @@ def _store_container(setting: Setting) -> Container:
     return Container(
         name=STORE,
         image=setting.image(STORE_IMAGE),
-        args=["--port", f":{STORE_PORT}", "--health", "/health", "posix", "/data"],
+        args=[
+            *("--port", f":{STORE_PORT}", "--health", "/health", "--iam-dir", ACCOUNTS),
+            *("posix", "/data"),
+        ],
         env=[
             secret_variable("ROOT_ACCESS_KEY", ACCESS_KEY),
             secret_variable("ROOT_SECRET_KEY", SECRET_KEY),
@@ -135,7 +158,7 @@ def _store_container(setting: Setting) -> Container:
         startupProbe=_health(failures=120),
         readinessProbe=_health(failures=2),
         livenessProbe=_health(failures=8),
-        volumeMounts=[SCRATCH[1], at("data", "/data")],
+        volumeMounts=[SCRATCH[1], at("data", "/data"), at("accounts", ACCOUNTS)],
         terminationMessagePolicy="FallbackToLogsOnError",
         securityContext=LOCKED,
     )

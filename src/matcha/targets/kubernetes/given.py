@@ -12,6 +12,8 @@ from matcha.targets.kubernetes import space
 from matcha.targets.kubernetes.cluster import Cluster, Forbidden
 from matcha.targets.kubernetes.options import KubernetesOptions
 
+TLS = "expose.tls-secret"
+
 
 class Named(msgspec.Struct, frozen=True):
     """A Secret by the option that names it, and the `keys` it has to have."""
@@ -31,6 +33,10 @@ class Named(msgspec.Struct, frozen=True):
     def fix(self, cluster: Cluster) -> str:
         """The commands that make it, and the namespace before it where there is none."""
         literals = " ".join(f"--from-literal={key}=..." for key in self.keys)
+        if self.option == TLS:
+            return (
+                f"kubectl --namespace {cluster.namespace} create secret tls {self.name} --cert=... --key=..."
+            )
         docker = "docker-registry", "--docker-server=... --docker-username=... --docker-password=..."
         kind, what = docker if self.option == "pull-secret" else ("generic", literals)
         made = f"kubectl --namespace {cluster.namespace} create secret {kind} {self.name} {what}"
@@ -50,6 +56,7 @@ def named(options: KubernetesOptions) -> list[Named]:
     found = (
         Named("pull-secret", options.pull_secret, (".dockerconfigjson",)),
         Named("storage-secret", options.storage and options.storage_secret, ("access-key", "secret-key")),
+        Named(TLS, options.expose.tls_secret if options.expose else "", ("tls.crt", "tls.key")),
         Named("database-secret", options.database and options.database_secret, ("username", "password")),
     )
     return [each for each in found if each.name]
@@ -60,5 +67,6 @@ def notes(cluster: Cluster, options: KubernetesOptions) -> Iterator[str]:
     for each in named(options):
         with contextlib.suppress(Forbidden):
             if lack := each.lack(cluster):
-                told = f"The Secret {each.name} ({each.option}) {lack}, and pods wait for it"
+                waits = "models are not reachable before" if each.option == TLS else "pods wait for it"
+                told = f"The Secret {each.name} ({each.option}) {lack}, and {waits}"
                 yield f"{told}: {each.fix(cluster)}"

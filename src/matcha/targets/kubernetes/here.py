@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from matcha.errors import MatchaError
 from matcha.host.files import nearest, refused
 from matcha.host.findings import Finding
 from matcha.host.runtime import user_data
+from matcha.service import Service
 from matcha.state import State
 from matcha.targets.kubernetes.access import ClusterAccess, roles_of
 from matcha.targets.kubernetes.folders import Folders
@@ -60,16 +62,25 @@ class Here:
             secrets,
             lambda: self._forwards(state, found),
             partial(self._folders.make, self._links(state).stack_id),
+            partial(self._each, state),
         )
+
+    def _each(self, state: State, service: Service) -> AbstractContextManager[Mapping[str, str]]:
+        """As `forward.each`, of the first HTTP port."""
+        from matcha.targets.kubernetes.forward.each import each  # noqa: PLC0415 - not for plans and manifests
+
+        _refuse_stopped(state)
+        port = next(port.preferred for port in service.ports if port.protocol == "http")
+        return each(self._options, service.name, port)
 
     def ports(self, state: State) -> dict[str, int]:
         return dict(self._links(state).ports())
 
     def _forwards(self, state: State, found: Setting) -> dict[str, int]:
         """Raises MatchaError for a stopped stack: nothing is there to be reached."""
-        if state.phase == "stopped":
-            raise MatchaError("The stack is stopped.", resolution="matcha start")
-        wanted = {f"{s.name}/{p.name}": p.preferred for s in found.services for p in s.ports}
+        _refuse_stopped(state)
+        reached = [s for s in found.services if not s.apart]
+        wanted = {f"{s.name}/{p.name}": p.preferred for s in reached for p in s.ports}
         if found.storage.own:
             wanted[f"{STORE}/http"] = STORE_PORT
         return dict(self._links(state).ensure(wanted))
@@ -104,3 +115,8 @@ class Here:
         from matcha.targets.kubernetes.links import Links  # noqa: PLC0415 - not for plans and manifests
 
         return Links(state.stack_id, self._options, self._project)
+
+
+def _refuse_stopped(state: State) -> None:
+    if state.phase == "stopped":
+        raise MatchaError("The stack is stopped.", resolution="matcha start")

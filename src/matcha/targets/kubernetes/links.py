@@ -21,7 +21,6 @@ from pathlib import Path
 
 import msgspec
 
-from matcha.component import digest_of
 from matcha.environments import cache_root
 from matcha.errors import BadInput, MatchaError
 from matcha.host.files import guarded, private_folder, remove_empty, remove_tree, write_changed
@@ -31,6 +30,7 @@ from matcha.host.probe import ask
 from matcha.host.programs import HealthCheck, Program, last_line
 from matcha.host.runtime import first_usable, runtime_folders, user_data
 from matcha.host.supervisor import Supervisor
+from matcha.service import digest_of
 from matcha.state import is_stack_id
 from matcha.targets.kubernetes.forward.config import Config, Forward, mark
 from matcha.targets.kubernetes.kubefiles import joined, kubefiles, stamp

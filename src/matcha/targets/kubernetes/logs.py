@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import queue
 import re
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import httpx2
@@ -16,8 +18,10 @@ from lightkube.resources.core_v1 import Pod, PodLog
 
 from matcha.targets.kubernetes.cluster import TIMEOUT, Cluster, ClusterError
 from matcha.targets.kubernetes.names import selector
+from matcha.targets.kubernetes.scaling import REVISION
 from matcha.targets.kubernetes.why import is_leaving
 
+JOINING = 5.0  # seconds between looks for replicas that have come
 AGAIN = 1.0  # seconds between looks for what takes the place of a pod that ended, or a connection that broke
 SILENCE = 120.0  # seconds without a line after which a connection is taken for dead, and made anew
 _STAMP = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d) ?(.*)", re.DOTALL)
@@ -27,15 +31,48 @@ When = tuple[float, int]  # seconds, and billionths of one
 
 def pod_lines(cluster: Cluster, name: str, lines: int, follow: bool) -> Iterator[str]:
     """The last `lines` of each container, those of its crashed predecessor included; with `follow` every
-    further one, also of the pods that come after. Nothing, so far, of what has not run.
+    further one, also of the pods that come after. Nothing, so far, of what has not run. Lines of replicas are
+    in the order of their times, and begin with which one it is.
     """
     if follow:
         yield from _followed(cluster, name, lines)
         return
-    for pod in _pods(cluster, name):
-        for status in _telling(pod):
-            for line in last_lines(cluster, pod, status, lines):
-                yield _split(line)[1]
+    pods = _pods(cluster, name)
+    found = [(pod, _last(cluster, pod, lines)) for pod in pods]
+    if _are_replicas(pods):
+        yield from _merged(found)
+    else:
+        yield from (text for _, said in found for text in texts(said))
+
+
+def _last(cluster: Cluster, pod: Pod, lines: int) -> list[str]:
+    return [line for status in _telling(pod) for line in last_lines(cluster, pod, status, lines)]
+
+
+def _are_replicas(pods: Sequence[Pod]) -> bool:
+    """Whether several are of one description at once: neither tries of a Job, nor what takes turns."""
+    revisions = [_revision(pod) for pod in pods]
+    return any(revision and revisions.count(revision) > 1 for revision in revisions)
+
+
+def _revision(pod: Pod) -> str:
+    return str((_meta(pod).labels or {}).get(REVISION, ""))
+
+
+def _short(pod: Pod) -> str:
+    return str(_meta(pod).name).rpartition("-")[2]
+
+
+def _merged(found: Iterable[tuple[Pod, Sequence[str]]]) -> list[str]:
+    """What bears no time of its own stays behind the line that it follows."""
+    timed: list[tuple[When, str]] = []
+    for pod, lines in found:
+        at: When = (0.0, 0)
+        for line in lines:
+            stamp, text = _split(line)
+            at = _when(stamp) if stamp else at
+            timed.append((at, f"[{_short(pod)}] {text}"))
+    return [text for _, text in sorted(timed, key=lambda each: each[0])]
 
 
 def last_line(cluster: Cluster, pod: Pod) -> str:
@@ -59,19 +96,98 @@ def stuck_in(pod: Pod) -> ContainerStatus | None:
 
 
 def _followed(cluster: Cluster, name: str, lines: int) -> Iterator[str]:
-    """Of the newest pod, container after container."""
-    read: dict[tuple[str, str], Read] = {}
+    """Of the newest pod, container after container; of every replica."""
+    read: Reads = {}
     while True:
-        for pod in _pods(cluster, name)[-1:]:
-            for status in _telling(pod)[:1]:
-                key = (_meta(pod).uid, status.name)
-                if key not in read:
-                    first, read[key] = not read, Read(status.restartCount)
-                    old = read[key].further(last_lines(cluster, pod, status, max(lines, 1))) if first else ()
-                    yield from (line for line in old if lines)
-                    read[key].cut_off()
-                yield from read_on(cluster, pod, status, read[key])
+        pods = _pods(cluster, name)
+        if any(map(_revision, pods)):
+            yield from _Together(cluster, name, lines).followed()
+        for pod in pods[-1:]:
+            yield from _further(cluster, pod, lines, read)
         time.sleep(AGAIN)
+
+
+def _further(cluster: Cluster, pod: Pod, lines: int | None, read: Reads) -> Iterator[str]:
+    """What was not read of the pod, container after container, until its connection ends. Of the first one
+    the last `lines` come before; None: all.
+    """
+    for status in _telling(pod)[:1]:
+        key = (_meta(pod).uid, status.name)
+        if key not in read:
+            first, read[key] = not read and lines is not None, Read(status.restartCount)
+            old = read[key].further(last_lines(cluster, pod, status, max(lines or 0, 1))) if first else ()
+            yield from (line for line in old if lines)
+            read[key].cut_off()
+        yield from read_on(cluster, pod, status, read[key])
+
+
+class _Together:
+    """Every pod of a Deployment at once, those that come later included."""
+
+    def __init__(self, cluster: Cluster, name: str, lines: int) -> None:
+        self._cluster = cluster
+        self._name = name
+        self._lines: int | None = lines
+        self._said: queue.Queue[tuple[Pod, str] | Exception | None] = queue.Queue(maxsize=1000)
+        self._over = threading.Event()
+        self._known: set[str] = set()
+        self._heard: set[str] = set()  # pods that are listened to now
+
+    def followed(self) -> Iterator[str]:
+        """Never ends by itself. Raises ClusterError."""
+        try:
+            while True:
+                self._join()
+                yield from self._until(time.monotonic() + JOINING)
+        finally:
+            self._over.set()
+
+    def _join(self) -> None:
+        for pod in _pods(self._cluster, self._name):
+            uid = str(_meta(pod).uid)
+            if uid not in self._known:
+                self._known.add(uid)
+                self._heard.add(uid)
+                threading.Thread(target=self._listen, args=(pod, self._lines), daemon=True).start()
+        self._lines = None  # of those that come later all is new
+
+    def _until(self, deadline: float) -> Iterator[str]:
+        """What is said until then, or until one of them is gone."""
+        while (left := deadline - time.monotonic()) > 0:
+            try:
+                found = self._said.get(timeout=left)
+            except queue.Empty:
+                return
+            if isinstance(found, Exception):
+                raise found
+            if found is None:
+                time.sleep(AGAIN)
+                return
+            pod, line = found
+            yield f"[{_short(pod)}] {line}" if len(self._heard) > 1 else line
+
+    def _listen(self, pod: Pod, lines: int | None) -> None:
+        """In a thread of its own, until the pod is gone."""
+        read: Reads = {}
+        found: Pod | None = pod
+        try:
+            while found is not None and not self._over.is_set():
+                for line in _further(self._cluster, found, lines, read):
+                    self._say((pod, line))
+                time.sleep(AGAIN)
+                there = _pods(self._cluster, self._name)
+                found = next((p for p in there if _meta(p).uid == _meta(pod).uid), None)
+        except Exception as error:  # noqa: BLE001 - it is raised where somebody sees it
+            self._say(error)
+        self._heard.discard(str(_meta(pod).uid))
+        self._say(None)
+
+    def _say(self, what: tuple[Pod, str] | Exception | None) -> None:
+        """Unless nobody listens any more."""
+        while not self._over.is_set():
+            with contextlib.suppress(queue.Full):
+                self._said.put(what, timeout=1)
+                return
 
 
 def read_on(cluster: Cluster, pod: Pod, status: ContainerStatus, read: Read) -> Iterator[str]:
@@ -115,6 +231,9 @@ class Read:
             elif stamp:
                 self._at, self.since, self._bearing, known = at, stamp, 1, 0
             yield text
+
+
+Reads = dict[tuple[str, str], Read]  # by uid of the pod and name of the container
 
 
 def _split(line: str) -> tuple[str, str]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 from lightkube.resources.apps_v1 import Deployment, StatefulSet
+from lightkube.resources.autoscaling_v2 import HorizontalPodAutoscaler
 from lightkube.resources.batch_v1 import CronJob, Job
 from lightkube.resources.core_v1 import (
     ConfigMap,
@@ -23,7 +24,7 @@ from lightkube.resources.core_v1 import Service as ServiceObject
 from lightkube.resources.networking_v1 import NetworkPolicy
 from lightkube.resources.policy_v1 import PodDisruptionBudget
 
-from matcha.component import service_digest
+from matcha.service import Scale, service_digest
 from matcha.state import State
 from matcha.target import Seen, Snapshot
 from matcha.targets.kubernetes import (
@@ -35,6 +36,8 @@ from matcha.targets.kubernetes import (
     happened,
     outside,
     rotation,
+    scaling,
+    several,
     space,
     volumes,
     why,
@@ -42,6 +45,8 @@ from matcha.targets.kubernetes import (
 from matcha.targets.kubernetes.archives import has_image
 from matcha.targets.kubernetes.cluster import Cluster, ClusterError
 from matcha.targets.kubernetes.compare import last_editor
+from matcha.targets.kubernetes.exposed.kinds import OPTIONAL
+from matcha.targets.kubernetes.exposed.objects import GATEWAY
 from matcha.targets.kubernetes.names import (
     BUCKET_CHECK,
     DATABASE,
@@ -68,8 +73,10 @@ KINDS: tuple[type[Any], ...] = (
     ServiceAccount,
     NetworkPolicy,
     PodDisruptionBudget,
+    HorizontalPodAutoscaler,
     CronJob,
     Job,
+    *OPTIONAL,
 )
 
 
@@ -151,8 +158,9 @@ def snapshot(
     digests = {f"foundation/{f.name}": f.digest for f in desired.planned(setting)}
     for service in setting.services:
         digests[f"service/{service.name}"] = service_digest(service, setting.environment(service.environment))
+    scales = scaling.scales(setting.services)
     for key, objects in desired.steps(setting).items():
-        shown[key] = _seen(key, objects, found, pods, digests[key])
+        shown[key] = _seen(key, objects, found, pods, digests[key], scales)
     lacks = {
         foundations.NETWORK: space.LOOSE if found.loose else "",
         DATABASE: _databases(found, setting),
@@ -209,22 +217,30 @@ def _bucket(found: Found, setting: Setting) -> str:
     return rotation.told(job.spec.template, mark, found.held)
 
 
-def _seen(key: str, objects: list[Any], found: Found, pods: Mapping[str, list[Pod]], digest: str) -> Seen:
+def _seen(
+    key: str,
+    objects: list[Any],
+    found: Found,
+    pods: Mapping[str, list[Pod]],
+    digest: str,
+    scales: Mapping[str, Scale],
+) -> Seen:
     name = key.partition("/")[2]
     there = [found.objects.get(desired.ref(obj)) for obj in objects]
     if not any(there) or (found.workload(name) is None and any(isinstance(o, WORKLOADS) for o in objects)):
         return Seen("absent")
+    verdict = _condition(name, found, pods, scales.get(name))
     if detail := changed(objects, found, digest):
-        return Seen(
-            _condition(name, found, pods).condition, "", detail.removeprefix("changed in matcha.yaml")
-        )
-    verdict = _condition(name, found, pods)
+        return Seen(verdict.condition, "", detail.removeprefix("changed in matcha.yaml"))
     return Seen(verdict.condition, digest, verdict.detail)
 
 
-def _condition(name: str, found: Found, pods: Mapping[str, list[Pod]]) -> why.Verdict:
+def _condition(name: str, found: Found, pods: Mapping[str, list[Pod]], scale: Scale | None) -> why.Verdict:
     workload = found.workload(name)
-    return why.judge(workload, pods.get(name, ())) if workload else why.Verdict("present")
+    if not workload:
+        return why.Verdict("present")
+    verdict = why.judge(workload, pods.get(name, ()))
+    return several.judged(verdict, workload, scale) if scale else verdict
 
 
 def changed(objects: Iterable[Any], found: Found, digest: str | None = None) -> str:
@@ -283,8 +299,11 @@ def _differing(
 
 
 def _unknown(found: Found, shown: Mapping[str, Seen]) -> dict[str, Seen]:
-    """Workloads of Matcha's that the stack no longer wants."""
+    """Workloads of Matcha's that the stack no longer wants, and what exposed its models."""
     extra: dict[str, Seen] = {}
+    gateway = f"foundation/{GATEWAY}"
+    if gateway not in shown and any(found.of(kind) for kind in OPTIONAL):
+        extra[gateway] = Seen("present")
     for kind in WORKLOADS:
         for obj in found.of(kind):
             name = obj.metadata.labels.get(NAME, obj.metadata.name)

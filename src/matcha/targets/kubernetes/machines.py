@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from lightkube.resources.core_v1 import Event as ClusterEvent
 from lightkube.resources.core_v1 import Node
 
-from matcha.component import Environment
+from matcha.service import Environment
 from matcha.targets.kubernetes.archives import MACHINE, has_image
 from matcha.targets.kubernetes.cluster import Cluster, ClusterError, Forbidden
 from matcha.targets.kubernetes.pod import OS

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 import msgspec
 from lightkube.models.meta_v1 import LabelSelector, ObjectMeta
 from lightkube.models.networking_v1 import (
+    IPBlock,
     NetworkPolicyEgressRule,
     NetworkPolicyIngressRule,
     NetworkPolicyPeer,
@@ -17,7 +18,7 @@ from lightkube.models.networking_v1 import (
 )
 from lightkube.resources.networking_v1 import NetworkPolicy
 
-from matcha.component import Service
+from matcha.service import Service
 from matcha.targets.kubernetes.archives import BUILDER, has_image
 from matcha.targets.kubernetes.names import BUCKET_CHECK, DATABASE, JOB, MANAGER, STORE, labels, selector
 from matcha.targets.kubernetes.resolve import DATABASE_PORT
@@ -29,6 +30,7 @@ DATABASE_SETUP, DATABASE_DUMP = "mysql-setup", "mysql-dump"
 EVERYWHERE = ""  # as a server: any address, in or outside the cluster
 CLUSTER = "*"  # as a server: any pod, of any namespace
 NAMESPACE = "namespace:"  # before a name, as a client: every pod of that namespace
+NETWORK = "network:"  # before addresses, as a client
 NAMED = "kubernetes.io/metadata.name"  # label that every namespace bears
 PART_OF = {"app.kubernetes.io/part-of": MANAGER}
 
@@ -61,7 +63,8 @@ def _jobs(setting: Setting) -> Iterator[Flow]:
     yield Flow(JOB, EVERYWHERE, 0)
     yield from _storage(setting, JOB)
     for service in setting.services:
-        yield from (Flow(JOB, service.name, port.preferred) for port in service.ports)
+        if not service.apart:
+            yield from (Flow(JOB, service.name, port.preferred) for port in service.ports)
 
 
 def _of(setting: Setting, service: Service) -> Iterator[Flow]:
@@ -72,6 +75,7 @@ def _of(setting: Setting, service: Service) -> Iterator[Flow]:
     numbers = {port.name: port.preferred for port in service.ports}
     for namespace in setting.options.allow_from:
         yield from (Flow(NAMESPACE + namespace, service.name, numbers[n]) for n in service.for_applications)
+    yield from _gateways(setting, service)
     for role in service.called_by:
         if role in peers:
             yield from (Flow(peers[role].name, service.name, p.preferred) for p in service.ports)
@@ -79,6 +83,15 @@ def _of(setting: Setting, service: Service) -> Iterator[Flow]:
         yield from _database(setting, service.name)
     if service.stores or not has_image(setting.environment(service.environment)):
         yield from _storage(setting, service.name)
+
+
+def _gateways(setting: Setting, service: Service) -> Iterator[Flow]:
+    expose = setting.options.expose
+    if expose is None or service.outside is None:
+        return
+    namespace = expose.gateway_namespace or expose.namespace_and_gateway[0] or setting.namespace
+    for client in (NAMESPACE + namespace, *(NETWORK + each for each in expose.gateway_addresses)):
+        yield Flow(client, service.name, service.outside.preferred)
 
 
 def _packages(setting: Setting) -> Iterator[Flow]:
@@ -126,7 +139,7 @@ def policies(setting: Setting) -> list[NetworkPolicy]:
     """One that denies and lets names be resolved, then one for each group of pods."""
     known = flows(setting)
     ends = {n for f in known for n in (f.client, f.server)} - {EVERYWHERE, CLUSTER}
-    names = sorted(n for n in ends if not n.startswith(NAMESPACE))
+    names = sorted(n for n in ends if not n.startswith((NAMESPACE, NETWORK)))
     return [_deny(), *(_policy(name, known) for name in names)]
 
 
@@ -180,6 +193,8 @@ def _client(name: str) -> NetworkPolicyPeer:
     if name.startswith(NAMESPACE):
         labels = {NAMED: name.removeprefix(NAMESPACE)}
         return NetworkPolicyPeer(namespaceSelector=LabelSelector(matchLabels=labels))
+    if name.startswith(NETWORK):
+        return NetworkPolicyPeer(ipBlock=IPBlock(cidr=name.removeprefix(NETWORK)))
     return _pods(name)
 
 

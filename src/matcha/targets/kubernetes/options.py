@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from matcha.targets.kubernetes import checks
+from matcha.targets.kubernetes.exposed.options import Expose
 
 _LABEL = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 _PART = r"[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*"
@@ -46,7 +47,7 @@ _Size = Annotated[
         description="a Kubernetes quantity, a number and its unit, as in 20Gi or 500Mi",
     ),
 ]
-_Image = Annotated[
+Image = Annotated[
     str,
     msgspec.Meta(
         pattern=rf"^({_HOST}/)?({_PART}/)*{_PART}{_TAG}\Z",
@@ -111,7 +112,8 @@ class KubernetesOptions(
     a forward prefers, by `service` or `service/port`. `pools`: of nodes that the cluster's autoscaler adds
     when a job needs one, which nobody sees before. `gpu-plugin`: `matcha doctor --fix` may install NVIDIA's
     device plugin for the cluster where a node has GPUs and offers none. `allow-from`: namespaces whose pods
-    may call the stack's models.
+    may call the stack's models. `expose`: how applications outside of the cluster reach them, by TLS and with
+    tokens, as in `{models: models.example.com, gateway-class: nginx, cluster-issuer: letsencrypt}`.
     """
 
     context: str = ""
@@ -125,7 +127,7 @@ class KubernetesOptions(
     database_secret: _Secret = ""
     database_size: _Size = "5Gi"
     volume_size: _Size = "10Gi"
-    image: _Image = "python:3.12.13-slim-bookworm"
+    image: Image = "python:3.12.13-slim-bookworm"
     python: _Python = ""
     registry_mirror: _Mirror = ""
     pull_secret: _Secret = ""
@@ -136,6 +138,7 @@ class KubernetesOptions(
     pools: _Pools = msgspec.field(default_factory=dict)
     gpu_plugin: bool = False
     allow_from: tuple[_Namespace, ...] = ()
+    expose: Expose | None = None
 
     def __post_init__(self) -> None:
         checks.check(self)

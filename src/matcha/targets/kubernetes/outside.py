@@ -10,7 +10,7 @@ from lightkube.models.meta_v1 import ObjectMeta
 from lightkube.resources.batch_v1 import Job
 from lightkube.resources.core_v1 import ServiceAccount
 
-from matcha.component import Resources, digest_of
+from matcha.service import Resources, digest_of
 from matcha.targets.kubernetes import archives, code
 from matcha.targets.kubernetes.names import BUCKET_CHECK, MANAGER, labels
 from matcha.targets.kubernetes.pod import FINAL, LOCKED, SCRATCH, account, job, resources, template

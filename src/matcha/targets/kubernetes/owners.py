@@ -5,7 +5,7 @@ Nobody owns what the API server fills in, nor what admission makes of a write: w
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import msgspec
@@ -17,7 +17,8 @@ _UNKNOWN = "before-first-apply"  # owner of everything in an object whose owners
 # A claim cannot be changed, a Job neither, and others count a Job's pods (queues).
 _LEFT_ALONE = ("PersistentVolumeClaim", "Job")
 # What the cluster hands out or derives, whoever made the object.
-_GIVEN = frozenset({"clusterIP", "clusterIPs", "ipFamilies", "serviceAccount", "volumeName"})
+# A number of replicas that Matcha does not say is the autoscaler's.
+_GIVEN = frozenset({"clusterIP", "clusterIPs", "ipFamilies", "serviceAccount", "volumeName", "replicas"})
 # Whoever makes an object anew (a backup that is restored) owns what the API server filled in, too.
 _USUAL = {
     "dnsPolicy": "ClusterFirst",
@@ -73,6 +74,20 @@ def adopted(live: Mapping[str, Any], *, insist: bool) -> list[dict[str, Any]]:
         assert own is not None
         own["fieldsV1"] = _union(own["fieldsV1"], {"f:spec": goes} if goes else {})
     return [e for e in entries if e["fieldsV1"]]
+
+
+def released(entries: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]] | None:
+    """`managedFields` by which Matcha owns no number of replicas: its next apply, which says none, leaves the
+    number as it is then. None where it owns none.
+    """
+    found = [dict(e) for e in entries]
+    own = next((e for e in found if e.get("manager") == MANAGER and not _updates(e)), None)
+    spec = ((own or {}).get("fieldsV1") or {}).get("f:spec") or {}
+    if own is None or "f:replicas" not in spec:
+        return None
+    rest = {k: v for k, v in spec.items() if k != "f:replicas"}
+    own["fieldsV1"] = {**own["fieldsV1"], "f:spec": rest}
+    return found
 
 
 def is_other(entry: Mapping[str, Any]) -> bool:

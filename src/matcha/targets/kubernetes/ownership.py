@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from matcha.targets.kubernetes import desired
-from matcha.targets.kubernetes.cluster import Cluster, ClusterError, Conflict, Forbidden
+from matcha.targets.kubernetes.cluster import Cluster, ClusterError, Conflict, Forbidden, Gone
 from matcha.targets.kubernetes.names import MANAGED_BY, MANAGER
 
 _OTHERS = f"{MANAGED_BY}!={MANAGER}"
@@ -77,6 +77,8 @@ def refusals(cluster: Cluster, objects: Iterable[Any]) -> tuple[list[Conflict], 
             return cluster.metadata(cluster.address(kind), _OTHERS)
         except Forbidden:
             return None
+        except Gone:  # a kind that the cluster has not, which `exposed.checking` tells
+            return []
 
     with ThreadPoolExecutor(8) as pool:
         found = dict(zip(names, pool.map(others, names), strict=True))

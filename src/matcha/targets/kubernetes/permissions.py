@@ -31,6 +31,7 @@ RULES = (
     Rule("", ("persistentvolumeclaims",), _ALL, "the stack's volumes"),
     Rule("apps", ("deployments", "statefulsets"), _ALL, "what runs services"),
     Rule("apps", ("replicasets",), ("get", "list", "watch", "delete"), "proving that nothing is left"),
+    Rule("autoscaling", ("horizontalpodautoscalers",), _ALL, "how many replicas run"),
     Rule("batch", ("jobs", "cronjobs"), _ALL, "building environments, dumping databases"),
     Rule("networking.k8s.io", ("networkpolicies",), _ALL, "who may talk to whom"),
     Rule("policy", ("poddisruptionbudgets",), _ALL, "moving one pod at a time"),
@@ -41,17 +42,28 @@ RULES = (
     Rule("", ("events",), ("get", "list"), "why a pod is not made"),
     Rule("metrics.k8s.io", ("pods",), ("get", "list"), "memory in matcha status"),
 )
+EXPOSING = (
+    Rule("gateway.networking.k8s.io", ("gateways", "httproutes"), _ALL, "exposing models"),
+    Rule("cert-manager.io", ("certificates",), _ALL, "the certificate of exposed models"),
+)
 
 
 def role() -> Role:
     """For users who are no cluster admins; binds nobody."""
-    rules = [PolicyRule(apiGroups=[r.group], resources=list(r.resources), verbs=list(r.verbs)) for r in RULES]
+    rules = [
+        PolicyRule(apiGroups=[r.group], resources=list(r.resources), verbs=list(r.verbs))
+        for r in (*RULES, *EXPOSING)
+    ]
     return Role(metadata=ObjectMeta(name=NAME), rules=rules)
 
 
-def missing(cluster: Cluster) -> list[str]:
-    """Lines for a person: what this user may not do, and what it is for. Asks the cluster for each."""
-    asked = [(r, resource, verb) for r in RULES for resource in r.resources for verb in r.verbs]
+def missing(cluster: Cluster, *, exposes: bool = False) -> list[str]:
+    """Lines for a person: what this user may not do, and what it is for. Asks the cluster for each.
+
+    `exposes`: whether the stack does.
+    """
+    rules = (*RULES, *(EXPOSING if exposes else ()))
+    asked = [(r, resource, verb) for r in rules for resource in r.resources for verb in r.verbs]
     with ThreadPoolExecutor(8) as pool:
         allowed = list(pool.map(lambda each: may(cluster, each[0].group, each[1], each[2]), asked))
     refused: dict[tuple[str, str], list[str]] = {}

@@ -27,6 +27,7 @@ from lightkube.models.core_v1 import (
     SeccompProfile,
     SecretKeySelector,
     SecurityContext,
+    TopologySpreadConstraint,
     Volume,
     VolumeMount,
     VolumeResourceRequirements,
@@ -34,7 +35,7 @@ from lightkube.models.core_v1 import (
 from lightkube.models.meta_v1 import ObjectMeta
 from lightkube.resources.core_v1 import PersistentVolumeClaim, ServiceAccount
 
-from matcha.component import Resources
+from matcha.service import Resources
 from matcha.targets.kubernetes.names import KEEPS, SECRETS, labels, selector
 from matcha.targets.kubernetes.setting import REGION, Setting
 
@@ -68,6 +69,7 @@ def template(
     restart: str = "Always",
     nodes: Mapping[str, str] | None = None,
     version: str = "",
+    spread: Sequence[TopologySpreadConstraint] = (),
 ) -> PodTemplateSpec:
     """A pod that satisfies the Pod Security level `restricted`. `grace` in seconds; `nodes`: their labels."""
     secret = setting.options.pull_secret
@@ -86,6 +88,7 @@ def template(
             imagePullSecrets=[LocalObjectReference(name=secret)] if secret else None,
             restartPolicy=restart,
             nodeSelector={OS: "linux", **(nodes or {})},
+            topologySpreadConstraints=list(spread) or None,
             terminationGracePeriodSeconds=grace,
             securityContext=_runs_as(None if setting.options.run_as == "cluster" else user),
         ),
@@ -153,8 +156,8 @@ def secret_variable(name: str, key: str, secret: str = SECRETS) -> EnvVar:
 
 
 def literal(value: str) -> str:
-    """`value` where Kubernetes would take `$(...)` for a reference to another variable."""
-    return value.replace("$(", "$$(")
+    """`value` where Kubernetes takes `$(...)` for a reference to another variable, and `$$` for a dollar."""
+    return value.replace("$", "$$")
 
 
 def storage_variables(setting: Setting) -> list[EnvVar]:
@@ -178,7 +181,10 @@ def resources(
     """
     return ResourceRequirements(
         requests={"cpu": cores(asked.cpu), "memory": f"{asked.memory}Mi", "ephemeral-storage": disk},
-        limits={"memory": f"{memory_limit or 2 * asked.memory}Mi", "ephemeral-storage": disk_limit},
+        limits={
+            "memory": f"{memory_limit or asked.most or 2 * asked.memory}Mi",
+            "ephemeral-storage": disk_limit,
+        },
     )
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
 from lightkube.resources.core_v1 import Secret
 
-from matcha.component import Environment
+from matcha.service import Environment
 from matcha.target import Snapshot
 from matcha.targets.kubernetes import (
     archives,
@@ -19,11 +20,13 @@ from matcha.targets.kubernetes import (
     given,
     keys,
     leaving,
+    measuring,
     ownership,
     space,
     volumes,
 )
-from matcha.targets.kubernetes.cluster import Cluster
+from matcha.targets.kubernetes.cluster import Cluster, ClusterError
+from matcha.targets.kubernetes.exposed import checking
 from matcha.targets.kubernetes.names import SECRETS
 from matcha.targets.kubernetes.secrets import values
 from matcha.targets.kubernetes.setting import Setting
@@ -48,6 +51,7 @@ def check(cluster: Cluster, known: Known, environments: Sequence[Environment]) -
     cluster without IPv4, for lost keys, and for environments that cannot be built.
     """
     doctor.refuse_addresses(cluster)
+    checking.refuse(cluster, known.setting.options)
     planned = [o for step in desired.steps(known.setting).values() for o in step]
     if known.reads_secrets:
         planned += filter(None, [desired.placeholders(planned, cluster.namespace)])
@@ -66,6 +70,9 @@ def notes(
     """Where it goes, what is built there first, and what the user has to know of."""
     options = known.setting.options
     yield f"{cluster.named}, namespace {options.namespace}."
+    with contextlib.suppress(ClusterError):  # some show it to administrators alone
+        if not (version := doctor.version(cluster)).ok:
+            yield version.message
     yield from leaving.notes(options, project)
     wanted = {f"service/{service.name}" for service in known.setting.services}
     there = known.snapshot.resources
@@ -74,6 +81,10 @@ def notes(
     if missing := [e.name for e in _unbuilt(environments, known.snapshot)]:
         yield f"Environments built in the cluster, once: {', '.join(missing)}."
     yield from given.notes(cluster, options)
+    planned = (o for step in desired.steps(known.setting).values() for o in step)
+    if unmeasured := measuring.lack(cluster, planned):
+        yield unmeasured
+    yield from checking.notes(cluster, options)
     if not known.loose and (secure := space.security_note(cluster)):
         yield secure
 

@@ -12,6 +12,7 @@ from lightkube.core.resource import api_info
 
 from matcha.targets.kubernetes import ownership, removal, space
 from matcha.targets.kubernetes.cluster import Cluster, ClusterError, Forbidden, Gone
+from matcha.targets.kubernetes.exposed.kinds import OPTIONAL
 from matcha.targets.kubernetes.names import MANAGED_BY, MANAGER
 from matcha.targets.kubernetes.removal import ORDER, RECORD, is_kept
 
@@ -105,8 +106,9 @@ def _named(cluster: Cluster, address: str, answer: dict[str, Any]) -> Iterator[K
 
 
 def _own(cluster: Cluster) -> dict[str, Kind]:
-    """Kinds that Matcha makes, by their addresses."""
-    found = [(kind.__name__, cluster.address(kind), api_info(kind)) for kind in ORDER]
+    """Kinds that Matcha makes and every cluster has, by their addresses."""
+    kinds = [kind for kind in ORDER if kind not in OPTIONAL]
+    found = [(kind.__name__, cluster.address(kind), api_info(kind)) for kind in kinds]
     return {
         address: Kind(name, ".".join(filter(None, [info.plural, info.resource.group])), address)
         for name, address, info in found

@@ -6,7 +6,7 @@ Amounts are by the names that quotas have for them (`requests.cpu`, `pods`, `cou
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -15,6 +15,7 @@ from lightkube.resources.apps_v1 import Deployment, StatefulSet
 from lightkube.resources.batch_v1 import CronJob, Job
 from lightkube.resources.core_v1 import PersistentVolumeClaim, Pod
 
+from matcha.targets.kubernetes import scaling
 from matcha.targets.kubernetes.compare import amount
 
 NEARLY = 0.9  # of what a quota allows
@@ -25,12 +26,14 @@ Amounts = Counter[str]
 
 class Room(msgspec.Struct, frozen=True):
     """What is said of quotas: what a stack does not get, what its pods would have to say to get any, and what
-    is nearly used up though it gets it.
+    is nearly used up though it gets it. `tight`: what it does not get once it has all the replicas that it
+    may have.
     """
 
     lacking: tuple[str, ...] = ()
     unsaid: tuple[str, ...] = ()
     nearly: tuple[str, ...] = ()
+    tight: tuple[str, ...] = ()
 
 
 def room(quotas: Iterable[Any], wanted: Sequence[Any], there: Iterable[Any], defaults: Iterable[Any]) -> Room:
@@ -38,7 +41,8 @@ def room(quotas: Iterable[Any], wanted: Sequence[Any], there: Iterable[Any], def
     for some pods only are passed over.
     """
     needed, has, silent = _needed(wanted), _all(map(_live, there)), _unsaid(wanted) - _given(defaults)
-    lacking, unsaid, nearly = [], [], []
+    grown = _needed(wanted, most_replicas=True)
+    lacking, unsaid, nearly, tight = [], [], [], []
     for quota in quotas:
         if quota.spec is None or quota.spec.scopes or quota.spec.scopeSelector:
             continue
@@ -54,9 +58,12 @@ def room(quotas: Iterable[Any], wanted: Sequence[Any], there: Iterable[Any], def
                 if round(needed[known] - free, 3) > 0:
                     left, wish = _told(known, max(0.0, free)), _told(known, needed[known])
                     lacking.append(f"{what} leaves {left} of {name}, and the stack needs {wish}")
-                elif taken >= NEARLY * hard:
+                    continue
+                if round(grown[known] - free, 3) > 0:
+                    tight.append(f"{_told(known, grown[known])} of {name}, of which {what} leaves less")
+                if taken >= NEARLY * hard:
                     nearly.append(f"{name} of {what} ({_told(known, taken)} of {allowed})")
-    return Room(tuple(lacking), tuple(unsaid), tuple(nearly))
+    return Room(tuple(lacking), tuple(unsaid), tuple(nearly), tuple(tight))
 
 
 def _plain(name: str) -> str:
@@ -65,16 +72,17 @@ def _plain(name: str) -> str:
     return f"requests.{name}" if name in ("cpu", "memory", "ephemeral-storage") else name
 
 
-def _needed(wanted: Sequence[Any]) -> Amounts:
+def _needed(wanted: Sequence[Any], *, most_replicas: bool = False) -> Amounts:
     """At the same time: of the Jobs, one after the other, the most that one takes."""
-    jobs = [_pods(o) for o in wanted if isinstance(o, (Job, CronJob))]
+    number = scaling.least(wanted, most=most_replicas)
+    jobs = [_pods(o, number) for o in wanted if isinstance(o, (Job, CronJob))]
     most: Amounts = Counter()
     for each in jobs:
         most |= each
     return _all(
         [
             *(_counted(o) for o in wanted),
-            *(_pods(o) for o in wanted if not isinstance(o, (Job, CronJob))),
+            *(_pods(o, number) for o in wanted if not isinstance(o, (Job, CronJob))),
             most,
         ]
     )
@@ -104,19 +112,20 @@ def _counted(obj: Any) -> Amounts:
     return found
 
 
-def _templates(obj: Any) -> Iterator[Any]:
-    """Of its pods, as many as it has at a time."""
+def _templates(obj: Any, number: Mapping[str, int]) -> Iterator[Any]:
+    """Of its pods, as many as it has at a time. `number`: of those that say none, by name."""
     spec: Any = getattr(obj, "spec", None)
     if isinstance(obj, (Deployment, StatefulSet)):
-        yield from [spec.template.spec] * (1 if spec.replicas is None else spec.replicas)
+        name = (obj.metadata and obj.metadata.name) or ""
+        yield from [spec.template.spec] * (number.get(name, 1) if spec.replicas is None else spec.replicas)
     elif isinstance(obj, Job):
         yield spec.template.spec
     elif isinstance(obj, CronJob):
         yield spec.jobTemplate.spec.template.spec
 
 
-def _pods(obj: Any) -> Amounts:
-    return _all(_pod(spec) + Counter({"pods": 1, "count/pods": 1}) for spec in _templates(obj))
+def _pods(obj: Any, number: Mapping[str, int]) -> Amounts:
+    return _all(_pod(spec) + Counter({"pods": 1, "count/pods": 1}) for spec in _templates(obj, number))
 
 
 def _pod(spec: Any) -> Amounts:
@@ -143,7 +152,7 @@ def _said(container: Any) -> dict[str, Any]:
 
 def _unsaid(wanted: Iterable[Any]) -> set[str]:
     """What a container says nothing of, and a quota for it would have it say."""
-    specs = [spec for obj in wanted for spec in _templates(obj)]
+    specs = [spec for obj in wanted for spec in _templates(obj, {})]
     containers = [c for spec in specs for c in (*spec.containers, *(spec.initContainers or ()))]
     names = {f"{kind}.{name}" for kind in ("limits", "requests") for name in ("cpu", "memory")}
     return {name for c in containers for name in names - set(_said(c))}

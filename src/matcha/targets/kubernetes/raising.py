@@ -8,18 +8,30 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 from lightkube.resources.apps_v1 import Deployment, StatefulSet
+from lightkube.resources.autoscaling_v2 import HorizontalPodAutoscaler
 from lightkube.resources.batch_v1 import Job
 from lightkube.resources.core_v1 import Event as ClusterEvent
 from lightkube.resources.core_v1 import PersistentVolumeClaim, Pod
 
 from matcha.errors import ComponentFailed
 from matcha.events import Emit, Event
-from matcha.targets.kubernetes import admission, desired, logs, look, ownership, volumes, why
+from matcha.service import Scale, Service
+from matcha.targets.kubernetes import (
+    admission,
+    desired,
+    logs,
+    look,
+    ownership,
+    scaling,
+    several,
+    volumes,
+    why,
+)
 from matcha.targets.kubernetes.cluster import Cluster, ClusterError, Conflict
 from matcha.targets.kubernetes.compare import extras
 from matcha.targets.kubernetes.fencing import Fenced
 from matcha.targets.kubernetes.names import ADMITTED, PLACE, selector
-from matcha.targets.kubernetes.owners import adopted, foreign
+from matcha.targets.kubernetes.owners import adopted, foreign, released
 from matcha.targets.kubernetes.refusals import is_immutable
 from matcha.targets.kubernetes.secrets import Secrets
 
@@ -34,6 +46,7 @@ INVALID = 422
 UNSETTLED = (0, 404, 409)  # of a change that may have been made, or no longer fits
 TRIES = 5
 WORKLOADS = (Deployment, StatefulSet)
+ONE = Scale()
 T = TypeVar("T")
 
 
@@ -68,9 +81,44 @@ class Raiser:
         objects = list(objects)
         ownership.refuse_foreign(self._cluster, [o for o in objects if desired.ref(o) not in self._mine])
         for obj in objects:
+            if scaling.leaves_number(obj):
+                self._leave_number(obj)
             made = self._alone(obj, self._applied_or_anew(obj))
             self._mine.add(desired.ref(obj))
             self._noted(obj, self._stripped(obj, made))
+
+    def keep_within(self, service: Service) -> None:
+        """Have an autoscaled service run as often as it may at least: one that is new or was stopped, for the
+        autoscaler does not touch what has no replicas.
+        """
+        there = self._cluster.get(Deployment, service.name)
+        if there is None or there.spec is None:
+            return
+        number = 1 if there.spec.replicas is None else there.spec.replicas
+        if (meant := scaling.within(service, number)) != number:
+            self._cluster.patch(Deployment, service.name, {"spec": {"replicas": meant}})
+
+    def end_autoscaler(self, name: str) -> None:
+        """Of a service that has a fixed number of replicas now."""
+        ref = (HorizontalPodAutoscaler.__name__, name)
+        if ref in self._mine:
+            self._cluster.delete(HorizontalPodAutoscaler, name)
+            self._mine.discard(ref)
+
+    def _leave_number(self, wanted: Any) -> None:
+        """What Matcha no longer says would fall back to one replica with its next apply. Raises ClusterError
+        where that cannot be kept from happening.
+        """
+        for left in reversed(range(TRIES)):
+            there = self._cluster.get(Deployment, wanted.metadata.name)
+            fields = released(there.to_dict()["metadata"].get("managedFields") or ()) if there else None
+            if fields is None:
+                return
+            try:
+                self._cluster.own(there, fields)
+            except ClusterError as error:
+                if not left or error.status not in UNSETTLED:
+                    raise
 
     def _alone(self, wanted: Any, found: Any) -> Any:
         """`found` without what others set in it beside what is wanted: once it is Matcha's, it goes with the
@@ -83,8 +131,11 @@ class Raiser:
             if not self._insist and (applied := [each for each in others if each.applies]):
                 said = [f'conflict with "{each.owner}": .{each.path}' for each in applied]
                 raise _contested(Conflict("", owners=said), wanted)
+            fields = adopted(found.to_dict(), insist=self._insist)
+            if scaling.leaves_number(wanted):
+                fields = released(fields) or fields
             try:
-                self._cluster.own(found, adopted(found.to_dict(), insist=self._insist))
+                self._cluster.own(found, fields)
             except ClusterError as error:
                 if error.status not in UNSETTLED:
                     raise
@@ -156,8 +207,17 @@ class Raiser:
         there = self._cluster.get(PersistentVolumeClaim, claim.metadata.name)
         return volumes.unmade(claim, error) if there is None else volumes.unchanged(claim, there, error)
 
-    def wait(self, name: str, key: str, kind: type[Any], seconds: float, emit: Emit) -> None:
-        """Until the newest pods of the workload are ready; `seconds` for its own start.
+    def wait(
+        self,
+        name: str,
+        key: str,
+        kind: type[Any],
+        seconds: float,
+        emit: Emit,
+        scale: Scale = ONE,
+    ) -> None:
+        """Until the newest pods of the workload are ready, as many as `scale` has at least; `seconds` for the
+        start of each.
 
         Raises ComponentFailed with the reason, and the last lines of its log. Pods that were given up before
         are tried anew at once: what they needed may be there by now.
@@ -170,9 +230,9 @@ class Raiser:
             # Events say why there is no pod, or no node or volume for it; nobody else does.
             if found.hope == "hardly" or why.is_unexplained(pods):
                 found = why.judge(workload, pods, events(), before)
-            return found
+            return several.rolled_out(found, workload, scale) if scale.max > 1 else found
 
-        self._until(name, key, ("running",), look, PATIENCE + seconds, emit)
+        self._until(name, key, ("running",), look, (PATIENCE + seconds) * scale.min, emit)
 
     def run_job(
         self,

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from lightkube.resources.apps_v1 import Deployment, ReplicaSet, StatefulSet
+from lightkube.resources.autoscaling_v2 import HorizontalPodAutoscaler
 from lightkube.resources.batch_v1 import CronJob, Job
 from lightkube.resources.coordination_v1 import Lease
 from lightkube.resources.core_v1 import (
@@ -27,6 +28,7 @@ from matcha.errors import MatchaError
 from matcha.events import Emit, Event
 from matcha.targets.kubernetes import desired, space
 from matcha.targets.kubernetes.cluster import Cluster, Forbidden
+from matcha.targets.kubernetes.exposed.kinds import OPTIONAL
 from matcha.targets.kubernetes.fencing import Fenced
 from matcha.targets.kubernetes.names import (
     COPY_OF,
@@ -45,11 +47,13 @@ from matcha.targets.kubernetes.setting import Setting
 ORDER: tuple[type[Any], ...] = (
     CronJob,
     Job,
+    HorizontalPodAutoscaler,
     Deployment,
     StatefulSet,
     ReplicaSet,
     Pod,
     PodDisruptionBudget,
+    *OPTIONAL,
     ServiceObject,
     NetworkPolicy,
     ServiceAccount,
@@ -60,9 +64,11 @@ ORDER: tuple[type[Any], ...] = (
 )
 PRUNED: tuple[type[Any], ...] = (
     CronJob,
+    HorizontalPodAutoscaler,
     Deployment,
     StatefulSet,
     PodDisruptionBudget,
+    *OPTIONAL,
     ServiceObject,
     NetworkPolicy,
     ServiceAccount,
@@ -118,7 +124,9 @@ def _is_no_part(obj: Any) -> bool:
 
 
 def scale_down(cluster: Cluster, emit: Emit, fence: Callable[[], None]) -> None:
-    """No pod runs afterwards; all data stays. Jobs that are not done go: what needs them makes them anew."""
+    """No pod runs afterwards; all data stays. Jobs that are not done go: what needs them makes them anew. An
+    autoscaler leaves alone what has no replicas.
+    """
     writing = Fenced(cluster, fence)
     for cron in cluster.found(CronJob):
         writing.patch(CronJob, cron.metadata.name, {"spec": {"suspend": True}})

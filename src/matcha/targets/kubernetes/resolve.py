@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
-from matcha.component import PLACEHOLDER, Service
 from matcha.errors import COMPONENT, MatchaError, suggest
+from matcha.service import OUTSIDE, PLACEHOLDER, Service
 from matcha.targets.kubernetes.names import DATABASE
 
 BIND = "0.0.0.0"  # noqa: S104 - a pod has no other way to be reached; network policies say by whom
@@ -32,7 +32,8 @@ class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
     """What a pod of the stack finds around it.
 
     `peers` are services by role. `storage` is the object store's URL without a slash at the end.
-    `database_user` is the user of every database, each its own where empty.
+    `database_user` is the user of every database, each its own where empty. `outside` is what
+    `{outside:PART}` is, but for the port; empty where nothing is exposed.
     """
 
     namespace: str
@@ -40,10 +41,15 @@ class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
     storage: str
     database: Server
     database_user: str
+    outside: Mapping[str, str] = msgspec.field(default_factory=dict)
 
 
 def surroundings(
-    namespace: str, services: Sequence[Service], storage: str, database: Server | None
+    namespace: str,
+    services: Sequence[Service],
+    storage: str,
+    database: Server | None,
+    outside: Mapping[str, str],
 ) -> Surroundings:
     """`database`: one that Matcha does not run."""
     return Surroundings(
@@ -52,6 +58,7 @@ def surroundings(
         storage=storage,
         database=database or Server(f"{DATABASE}:{DATABASE_PORT}"),
         database_user=f"<{USER_VARIABLE}>" if database else "",
+        outside=outside,
     )
 
 
@@ -144,6 +151,14 @@ def _database(service: Service, around: Surroundings, name: str) -> str:
     return f"mysql+pymysql://{user}:<{password_variable(name)}>@{around.database.address}/{name}{tls}"
 
 
+def _outside(service: Service, around: Surroundings, part: str) -> str:
+    if part not in OUTSIDE:
+        raise KeyError(suggest(part, OUTSIDE))
+    if service.outside is None or not around.outside:
+        return OUTSIDE[part]
+    return str(service.outside.preferred) if part == "port" else around.outside[part]
+
+
 _SHARED: Mapping[str, Callable[[Service | None, Surroundings, str], str]] = {
     "url": _url,
     "address": _address,
@@ -157,4 +172,5 @@ _OWN: Mapping[str, Callable[[Service, Surroundings, str], str]] = {
     "database": _database,
     "files": lambda *_: FILES,
     "live": lambda *_: LIVE,
+    "outside": _outside,
 }

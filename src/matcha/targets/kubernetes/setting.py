@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from matcha.component import Environment, Service, digest_of
+from matcha.service import Environment, Service, digest_of
 from matcha.targets.kubernetes import checks, code
+from matcha.targets.kubernetes.exposed import mounted
+from matcha.targets.kubernetes.exposed.options import Expose
 from matcha.targets.kubernetes.names import SECRETS, STORE
 from matcha.targets.kubernetes.options import KubernetesOptions
 from matcha.targets.kubernetes.resolve import DATABASE_PORT, Server, Surroundings, surroundings
@@ -16,6 +18,7 @@ BUCKET = "matcha"
 STORE_PORT = 7070
 REGION = "us-east-1"  # what S3 servers that have none go by
 ACCESS_KEY, SECRET_KEY = "object-store-access-key", "object-store-secret-key"
+JOBS_ACCESS_KEY, JOBS_SECRET_KEY = "object-store-jobs-access-key", "object-store-jobs-secret-key"
 
 
 class Storage(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,7 +37,9 @@ class Storage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Setting(msgspec.Struct, frozen=True, kw_only=True):
-    """One stack in one namespace. `trust`: certificates in PEM that pods trust besides their image's."""
+    """One stack in one namespace. `trust`: certificates in PEM that pods trust besides their image's.
+    `lent`: areas of the object store that jobs read and write.
+    """
 
     options: KubernetesOptions
     services: tuple[Service, ...]
@@ -42,6 +47,7 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
     storage: Storage
     around: Surroundings
     trust: str = ""
+    lent: tuple[str, ...] = ()
 
     @property
     def namespace(self) -> str:
@@ -69,6 +75,7 @@ def setting(
     services: Sequence[Service],
     environments: Sequence[Environment],
     trust: str = "",
+    lent: Sequence[str] = (),
 ) -> Setting:
     found = storage(options)
     return Setting(
@@ -76,9 +83,20 @@ def setting(
         services=tuple(services),
         environments=tuple(environments),
         storage=found,
-        around=surroundings(options.namespace, services, found.url, _database(options)),
+        around=surroundings(
+            options.namespace, services, found.url, _database(options), _outside(options.expose)
+        ),
         trust=trust,
+        lent=tuple(lent),
     )
+
+
+def for_jobs(found: Setting) -> Setting:
+    """`found` with the keys that jobs have. A store that is not Matcha's has one pair for everything."""
+    if not found.storage.own:
+        return found
+    own = msgspec.structs.replace(found.storage, access_key=JOBS_ACCESS_KEY, secret_key=JOBS_SECRET_KEY)
+    return msgspec.structs.replace(found, storage=own)
 
 
 def with_service(found: Setting, service: Service) -> Setting:
@@ -115,6 +133,17 @@ def storage(options: KubernetesOptions) -> Storage:
         secret_key="secret-key",  # noqa: S106 - the name of a key
         own=False,
     )
+
+
+def _outside(expose: Expose | None) -> Mapping[str, str]:
+    """What `{outside:PART}` is of a service that is exposed, but for its port."""
+    if expose is None:
+        return {}
+    return {
+        "hosts": expose.models,
+        "tokens": f"{mounted.FOLDER}/{mounted.KEY}",
+        "rate": f"{expose.rate:g}",
+    }
 
 
 def _database(options: KubernetesOptions) -> Server | None:

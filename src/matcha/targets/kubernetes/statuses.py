@@ -11,17 +11,33 @@ from typing import Any
 
 import msgspec
 from lightkube.resources.apps_v1 import Deployment, StatefulSet
+from lightkube.resources.autoscaling_v2 import HorizontalPodAutoscaler
 from lightkube.resources.batch_v1 import Job
 from lightkube.resources.core_v1 import Event, PersistentVolumeClaim, Pod, Secret
 
-from matcha.component import service_digest
 from matcha.errors import MatchaError
 from matcha.host.ports import HOST
+from matcha.service import Scale, Service, service_digest
 from matcha.state import State
 from matcha.target import ServiceStatus
-from matcha.targets.kubernetes import archives, desired, going, keys, look, rotation, space, volumes, why
+from matcha.targets.kubernetes import (
+    archives,
+    desired,
+    going,
+    keys,
+    look,
+    rotation,
+    scaling,
+    several,
+    space,
+    volumes,
+    why,
+)
 from matcha.targets.kubernetes.cluster import Cluster, Forbidden
 from matcha.targets.kubernetes.compare import amount
+from matcha.targets.kubernetes.exposed import checking
+from matcha.targets.kubernetes.exposed.conditions import judge
+from matcha.targets.kubernetes.exposed.objects import GATEWAY
 from matcha.targets.kubernetes.foundations import NETWORK
 from matcha.targets.kubernetes.names import DATABASE, NAME, SECRETS
 from matcha.targets.kubernetes.network import DATABASE_DUMP
@@ -65,7 +81,7 @@ def statuses(
         seen = msgspec.structs.replace(seen, found=look.Found(seen.found.objects))
     wanted = wanted if comparable else None
     services = [
-        _unbuilt(_status(s.name, _of_service(wanted, s.name, seen), seen, ports), recorded, seen)
+        _unbuilt(_of_pods(s, _of_service(wanted, s.name, seen), seen, ports), recorded, seen)
         for s in recorded.services
     ]
     laid = desired.laid(recorded).items()
@@ -74,6 +90,7 @@ def statuses(
         for name, parts in laid
     ]
     foundations = [_loose(f) if seen.loose else f for f in foundations]
+    foundations = [_exposed(cluster, recorded, f) for f in foundations]
     services = [_keyless(s, keyless.get(s.name)) for s in services]
     foundations = [_keyless(f, lost if f.name == DATABASE else None) for f in foundations]
     told = [*services, *foundations, *_dumps(seen)]
@@ -105,6 +122,20 @@ def _loose(status: ServiceStatus) -> ServiceStatus:
     if status.name != NETWORK:
         return status
     return msgspec.structs.replace(status, detail="; ".join(filter(None, (status.detail, space.LOOSE))))
+
+
+def _exposed(cluster: Cluster, recorded: Setting, status: ServiceStatus) -> ServiceStatus:
+    """With what those say who run the Gateway."""
+    expose = recorded.options.expose
+    if status.name != GATEWAY or expose is None or status.condition != "present":
+        return status
+    found = judge(expose, checking.parts(cluster, expose))
+    return msgspec.structs.replace(
+        status,
+        condition=status.condition if found.reachable else "unhealthy",
+        detail="; ".join(filter(None, (status.detail, found.detail))),
+        resolution=found.resolution,
+    )
 
 
 def _keyless(status: ServiceStatus, lost: MatchaError | None) -> ServiceStatus:
@@ -163,13 +194,31 @@ def _of_service(wanted: Setting | None, name: str, seen: Seen) -> Sequence[Any]:
     return desired.of_service(wanted, service)
 
 
+def _of_pods(service: Service, objects: Sequence[Any], seen: Seen, ports: Mapping[str, int]) -> ServiceStatus:
+    """As `_status`; with how many of its replicas are ready, where it may have several."""
+    workload = seen.found.workload(service.name)
+    if not scaling.may_be_several(service) or workload is None or workload.spec.replicas == 0:
+        return _status(service.name, objects, seen, ports)
+    found = _status(service.name, objects, seen, ports, scale=scaling.bounds(service))
+    return msgspec.structs.replace(found, replicas=several.replicas(workload))
+
+
 def _status(
-    name: str, objects: Sequence[Any], seen: Seen, ports: Mapping[str, int], comparable: bool = True
+    name: str,
+    objects: Sequence[Any],
+    seen: Seen,
+    ports: Mapping[str, int],
+    comparable: bool = True,
+    scale: Scale | None = None,
 ) -> ServiceStatus:
-    """`objects`: what it should consist of, where that is known; to compare with only where `comparable`."""
+    """`objects`: what it should consist of, where that is known; to compare with only where `comparable`.
+    `scale`: where it may have several pods.
+    """
     workload, pods = seen.found.workload(name), seen.pods.get(name, [])
     runs = workload is not None or not objects or any(isinstance(o, look.WORKLOADS) for o in objects)
     verdict = why.judge(workload, pods, seen.told) if runs else why.Verdict("present")
+    if scale:
+        verdict = several.judged(verdict, workload, scale, seen.found.get(HorizontalPodAutoscaler, name))
     if comparable and verdict.condition != "absent":
         verdict = _with_changes(verdict, objects, seen)
     leaving = going.of(seen.found.of(PersistentVolumeClaim), name)

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property, partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar
 
 import msgspec
 from lightkube.resources.apps_v1 import StatefulSet
-from lightkube.resources.core_v1 import ConfigMap, PersistentVolumeClaim
+from lightkube.resources.core_v1 import ConfigMap
 
-from matcha.component import Access, Environment, Service
-from matcha.errors import BadInput, NotProvisioned, StateUnreadable, Unfit
+from matcha.component import Tokens
+from matcha.errors import BadInput, MatchaError, StateUnreadable
 from matcha.events import Emit, Event
-from matcha.host.ports import refuse_unknown
-from matcha.job import Demand, JobStatus, RemoteJob
+from matcha.service import Environment, Service
 from matcha.state import State
 from matcha.target import Foundation, ServiceStatus, Snapshot
 from matcha.targets.kubernetes import (
@@ -34,17 +31,17 @@ from matcha.targets.kubernetes import (
     proof,
     removal,
     rotation,
+    scaling,
     space,
     statuses,
     unrecorded,
     volumes,
     workloads,
 )
-from matcha.targets.kubernetes.access import InsideAccess
-from matcha.targets.kubernetes.cluster import Cluster, Forbidden
+from matcha.targets.kubernetes.cluster import Forbidden
 from matcha.targets.kubernetes.described import described, recorded
-from matcha.targets.kubernetes.fencing import Fenced
-from matcha.targets.kubernetes.here import Here
+from matcha.targets.kubernetes.exposed import objects as exposing
+from matcha.targets.kubernetes.exposed import tokens
 from matcha.targets.kubernetes.jobs import priority
 from matcha.targets.kubernetes.kubefiles import joined, kubefiles
 from matcha.targets.kubernetes.logs import pod_lines
@@ -61,8 +58,7 @@ from matcha.targets.kubernetes.names import (
     put_instance,
 )
 from matcha.targets.kubernetes.options import KubernetesOptions
-from matcha.targets.kubernetes.raising import MEND, Raiser
-from matcha.targets.kubernetes.secrets import Secrets
+from matcha.targets.kubernetes.raising import MEND
 from matcha.targets.kubernetes.setting import (
     Setting,
     made_by,
@@ -71,52 +67,19 @@ from matcha.targets.kubernetes.setting import (
     with_service,
 )
 from matcha.targets.kubernetes.store import ClusterStore
-
-if TYPE_CHECKING:
-    from matcha.targets.kubernetes.jobs.delivery import Delivery
-    from matcha.targets.kubernetes.jobs.queue import Queue
+from matcha.targets.kubernetes.training import Training
 
 MADE_BY = "made-by"  # digest of what else the objects were rendered from
 FOUNDATION_SECONDS = 360.0
 
 
-class KubernetesTarget:
+class KubernetesTarget(Training):
     """`matcha.target.Target` for the namespace that `options` name."""
 
-    name: ClassVar[str] = "kubernetes"
     keeps_data: ClassVar[bool] = True
+    bounds_memory: ClassVar[bool] = True
     leads: ClassVar[tuple[str, ...]] = ("context", "kubeconfig", "namespace")
     Options: ClassVar[type[KubernetesOptions]] = KubernetesOptions
-
-    def __init__(self, project: Path, options: KubernetesOptions | None = None) -> None:
-        self._project = project.resolve()
-        self._options = options or KubernetesOptions()
-        self._cluster = Cluster(self._options)
-        self._writing = Fenced(self._cluster, self._fence)
-        self._secrets = Secrets(self._writing)
-        self._insist = False
-        self._mine: set[desired.Ref] = set()  # objects that were seen with Matcha's label
-        self._former: list[str] = []  # volumes that were seen without a record
-        self._setting: Setting | None = None
-        self._reads_secrets = True
-        self._relied = keys.Relied()
-        self._proof = proof.Proof()
-        self._loose = False  # the namespace, as in `look.Found`
-        self._here = Here(self._project, self._options)
-
-    @cached_property
-    def _store(self) -> ClusterStore:
-        return ClusterStore(self._cluster, last=partial(removal.tidy, self._cluster))
-
-    @cached_property
-    def _trust(self) -> str:
-        """Raises BadInput for a file that is none of certificates any more."""
-        try:
-            return self._options.trust(self._project)
-        except Unfit as error:
-            raise BadInput(
-                f"targets.kubernetes.{error}", resolution="Change it in matcha.yaml, then run the same again."
-            ) from error
 
     def pinned(self) -> dict[str, Any]:
         """`matcha.target.Elsewhere`: another context or kubeconfig may be the usual one by then."""
@@ -125,9 +88,6 @@ class KubernetesTarget:
             "kubeconfig": joined(kubefiles(self._options.kubeconfig)),
             "namespace": self._options.namespace,
         }
-
-    def _fence(self) -> None:
-        self._store.fence()
 
     def store(self) -> ClusterStore:
         return self._store
@@ -185,13 +145,9 @@ class KubernetesTarget:
             trust = self._trust if services else ""  # not told
             comparable = bool(services) and state.facts.get(MADE_BY) == made_by(self._options, trust)
         if services:
-            wanted = setting(self._options, services, environments, trust)
+            wanted = setting(self._options, services, environments, trust, self._lent)
         made, ports = self._remembered(state, trust), self._here.ports(state)
         return statuses.statuses(self._cluster, made, wanted, ports, comparable=comparable, state=state)
-
-    def access(self, state: State) -> Access:
-        found = self._setting or self._remembered(state)
-        return self._here.access(state, found, self._secrets)
 
     def logs(self, service: str, *, lines: int, follow: bool) -> Iterator[str]:
         for line in pod_lines(self._cluster, service, lines, follow):
@@ -225,7 +181,8 @@ class KubernetesTarget:
         self._set(services, environments)
         self._here.forget(state.stack_id)  # whose ports are this stack's
         ports = {f"{s.name}/{p.name}": p.preferred for s in services for p in s.ports}
-        facts = {**described(services, environments), MADE_BY: made_by(self._options, self._trust)}
+        facts = described(services, environments, self._lent)
+        facts[MADE_BY] = made_by(self._options, self._trust)
         return msgspec.structs.replace(state, ports=ports, facts={**state.facts, **facts})
 
     # -- the steps -------------------------------------------------------------------------------------
@@ -239,6 +196,10 @@ class KubernetesTarget:
             if self._loose and (refused := space.enforce(self._writing)):
                 emit(Event(key, "note", refused))
             raiser.apply(desired.laid(found)[foundation])
+            return
+        if foundation == exposing.GATEWAY:
+            raiser.apply(desired.laid(found)[foundation])
+            self._wait_for_gateway(found, emit)
             return
         if foundation == BUCKET_CHECK:
             parts = [*desired.laid(found)[foundation], *desired.of_stack(found, outside.check(found))]
@@ -254,6 +215,32 @@ class KubernetesTarget:
             parts = desired.of_stack(found, foundations.database_setup(found))
             where = self._place(DATABASE)
             self._bring_about(facts.DATABASES, key, parts, foundations.setup_digest(found), where, emit)
+
+    def _wait_for_gateway(self, found: Setting, emit: Emit) -> None:
+        from matcha.targets.kubernetes.exposed import waiting  # noqa: PLC0415 - only where models are exposed
+
+        assert found.options.expose is not None
+        waiting.taken_up(self._cluster, found.options.expose, emit)
+
+    # -- applications outside --------------------------------------------------------------------------
+
+    def exposed(self) -> str:
+        """`matcha.target.Exposing`."""
+        return self._options.expose.models if self._options.expose else ""
+
+    def tokens(self) -> Tokens:
+        return tokens.read(self._cluster)
+
+    def keep_tokens(self, kept: Tokens, *, before: int, locked: bool = True) -> None:
+        """The pods are touched, as in `refresh`: also where the options expose nothing any more. Nothing that
+        comes after the list is kept fails.
+        """
+        listening = [service.name for service in self._known().services if service.outside is not None]
+        writing = self._writing if locked else self._cluster
+        tokens.keep(writing, kept, before)
+        for name in listening:
+            with contextlib.suppress(MatchaError):  # it is found within a minute
+                writing.touch(name, TOUCHED)
 
     def _bring_about(
         self,
@@ -292,11 +279,16 @@ class KubernetesTarget:
     def start(self, service: Service, environment: Environment, emit: Emit) -> dict[str, int]:
         going.refuse(self._cluster, [service.name])
         found = with_service(with_environment(self._known(), environment), service)
-        raiser = self._raiser()
+        raiser, name = self._raiser(), service.name
         objects = list(desired.unique(desired.of_service(found, service)))
-        raiser.apply(self._marked(objects))
-        kind = type(objects[-1])
-        raiser.wait(service.name, f"service/{service.name}", kind, workloads.start_seconds(service), emit)
+        if scaling.is_autoscaled(service):
+            raiser.apply(self._marked(objects))
+            raiser.keep_within(service)
+        else:
+            raiser.end_autoscaler(name)  # or it would set another number at once
+            raiser.apply(self._marked(objects))
+        kind, seconds, scale = type(objects[-1]), workloads.ready_seconds(service), scaling.bounds(service)
+        raiser.wait(name, f"service/{name}", kind, seconds, emit, scale)
         return {p.name: p.preferred for p in service.ports}
 
     def _marked(self, objects: Sequence[Any]) -> Sequence[Any]:
@@ -308,59 +300,6 @@ class KubernetesTarget:
             found = with_service(self._known(), service)
             self._raiser().apply(desired.of_stack(found, [workloads.live_map(found, service)]))
             self._writing.touch(service.name, TOUCHED)
-
-    # -- jobs ------------------------------------------------------------------------------------------
-
-    root: ClassVar[str] = "/matcha/project"
-
-    @cached_property
-    def _queue(self) -> Queue:
-        from matcha.targets.kubernetes.jobs.queue import Queue  # noqa: PLC0415 - only for jobs
-
-        return Queue(self._cluster, self._store, self._secrets)
-
-    def check_remote(self, demand: Demand) -> Sequence[str]:
-        return self._queue.place(self._known(), demand).notes
-
-    def inside(self, state: State) -> Access:
-        found = self._setting or self._remembered(state)
-        return InsideAccess(found, self._secrets, self._here.access(state, found, self._secrets))
-
-    def submit(self, job: RemoteJob, emit: Emit) -> str:
-        state = self._store.read()
-        if state is None:
-            raise NotProvisioned
-        return self._queue.submit(self._known(), self.access(state), job, self._place(STORE), emit)
-
-    def follow(self, name: str, emit: Emit, *, lines: int) -> Iterator[str]:
-        return self._queue.follow(name, emit, lines=lines)
-
-    @cached_property
-    def _delivery(self) -> Delivery:
-        from matcha.targets.kubernetes.jobs.delivery import Delivery  # noqa: PLC0415
-
-        state = self._store.read()
-        if state is None:
-            raise NotProvisioned
-        return Delivery(self._cluster, self._known(), self.access(state))
-
-    def asked(self, name: str) -> Mapping[str, str]:
-        return self._delivery.asked(name)
-
-    def answer(self, name: str, number: str, text: str) -> None:
-        self._delivery.answer(name, number, text)
-
-    def job(self, name: str) -> JobStatus:
-        return self._queue.status(name)
-
-    def job_log(self, name: str, *, lines: int) -> Sequence[str]:
-        return self._queue.log(name, lines)
-
-    def jobs(self) -> Sequence[JobStatus]:
-        return self._queue.jobs()
-
-    def cancel(self, name: str) -> None:
-        self._queue.cancel(name)
 
     # -- services ----------------------------------------------------------------------------------------
 
@@ -470,37 +409,3 @@ class KubernetesTarget:
 
     def kept(self) -> Sequence[str]:
         return removal.kept(self._cluster)
-
-    def _place(self, foundation: str) -> str:
-        """Of its volume, or of the store that is used in its place."""
-        claim = self._cluster.get(PersistentVolumeClaim, foundation)
-        return facts.stored(claim, self._known().storage) if foundation == STORE else facts.place(claim)
-
-    # -- which stack -----------------------------------------------------------------------------------
-
-    def _set(self, services: Sequence[Service], environments: Sequence[Environment]) -> Setting:
-        self._setting = self._render(services, environments)
-        return self._setting
-
-    def _render(self, services: Sequence[Service], environments: Sequence[Environment]) -> Setting:
-        refuse_unknown(f"targets.{self.name}.ports", self._options.ports, services)
-        return setting(self._options, services, environments, self._trust)
-
-    def _known(self) -> Setting:
-        """As given to this object, otherwise as the run that began it recorded it."""
-        if self._setting is None:
-            state = self._store.read()
-            if state is None:
-                raise NotProvisioned
-            self._setting = self._remembered(state, self._trust)
-        return self._setting
-
-    def _raiser(self) -> Raiser:
-        return Raiser(self._cluster, self._store.fence, insist=self._insist, mine=self._mine)
-
-    def _remembered(self, state: State, trust: str = "") -> Setting:
-        """From the record, for commands that only look; `trust` is for what is made by it."""
-        kept = recorded(state.facts)
-        if kept is None:
-            raise NotProvisioned
-        return setting(self._options, *kept, trust)

@@ -1,7 +1,7 @@
 """A service -> the objects that run it. Pure.
 
 A service with volumes is a StatefulSet of one pod, which never runs twice; others are Deployments, replaced
-at once where they own a database and one pod after the other where not.
+at once where they own a database and one pod after the other where not. How many pods: `scaling`.
 """
 
 from __future__ import annotations
@@ -37,8 +37,9 @@ from lightkube.resources.apps_v1 import Deployment, StatefulSet
 from lightkube.resources.core_v1 import Service as ServiceObject
 from lightkube.resources.policy_v1 import PodDisruptionBudget
 
-from matcha.component import Service, digest_of, service_digest
-from matcha.targets.kubernetes import archives, code
+from matcha.service import Port, Service, digest_of, service_digest
+from matcha.targets.kubernetes import archives, code, scaling
+from matcha.targets.kubernetes.exposed import mounted
 from matcha.targets.kubernetes.names import DIGEST, FILES_DIGEST, labels, selector
 from matcha.targets.kubernetes.pod import (
     DISK,
@@ -89,9 +90,22 @@ def objects(setting: Setting, service: Service) -> Objects:
     for volume in service.volumes:
         size = setting.options.volume_size
         yield claim(setting, f"{service.name}-{volume}", service.name, service.role, size)
-    yield reachable(service.name, service.role, {p.name: (p.preferred, p.protocol) for p in service.ports})
+    open_ports = _ports(setting, service)
+    yield reachable(service.name, service.role, {p.name: (p.preferred, p.protocol) for p in open_ports})
     yield disruption(service.name, service.role)
+    if scaling.is_autoscaled(service):
+        yield scaling.autoscaler(service)
     yield workload(setting, service)
+
+
+def _ports(setting: Setting, service: Service) -> list[Port]:
+    """With that for applications outside, where it is exposed."""
+    outside = [service.outside] if service.outside and is_exposed(setting, service) else []
+    return [*service.ports, *outside]
+
+
+def is_exposed(setting: Setting, service: Service) -> bool:
+    return service.outside is not None and setting.options.expose is not None
 
 
 def live_map(setting: Setting, service: Service) -> Any:
@@ -151,9 +165,9 @@ def workload(setting: Setting, service: Service) -> Deployment | StatefulSet:
     return Deployment(
         metadata=metadata,
         spec=DeploymentSpec(
-            replicas=1,
+            replicas=scaling.replicas(service),
             revisionHistoryLimit=2,
-            progressDeadlineSeconds=int(start_seconds(service)) + 600,
+            progressDeadlineSeconds=int(ready_seconds(service)) + 600,
             strategy=_strategy(service),
             selector=LabelSelector(matchLabels=selector(service.name)),
             template=pods,
@@ -196,12 +210,14 @@ def _pods(setting: Setting, service: Service) -> PodTemplateSpec:
         init=[archives.unpacker(setting, environment)] if archived else [],
         volumes=[
             *_volumes(service),
+            *([mounted.volume()] if is_exposed(setting, service) else ()),
             *(archives.volumes(setting) if archived else archives.trust_volumes(setting)),
             *(archives.pod_code() if service.databases and not archived else ()),
         ],
         annotations={FILES_DIGEST: digest_of(_texts(setting, service))} if service.files else {},
         grace=service.stop_seconds + DRAIN_SECONDS + 5,
         version=archives.version(environment),
+        spread=scaling.spread(service),
     )
 
 
@@ -210,6 +226,8 @@ def _container(setting: Setting, service: Service) -> Container:
     archived = has_archive(setting, service)
     mounts = [at(archives.UNPACKER, ENVIRONMENT)] if archived else []
     launch = []
+    if is_exposed(setting, service):
+        mounts.append(code.mount(mounted.VOLUME, mounted.FOLDER))
     if service.databases:
         mounts.append(code.mount("pod-code", archives.POD_CODE))
         launch = ["-I", f"{archives.POD_CODE}/matcha_pod/launch.py"]
@@ -219,10 +237,13 @@ def _container(setting: Setting, service: Service) -> Container:
         command=[f"{ENVIRONMENT}/bin/python" if archived else "python"],
         args=[*launch, *(literal(resolve(part, service, setting.around)) for part in service.command)],
         env=_env(setting, service),
-        ports=[ContainerPort(name=p.name, containerPort=p.preferred, protocol="TCP") for p in service.ports],
+        ports=[
+            ContainerPort(name=p.name, containerPort=p.preferred, protocol="TCP")
+            for p in _ports(setting, service)
+        ],
         resources=resources(service.resources, disk=archives.UNPACKED if archived else DISK),
         startupProbe=_probe(service, health.path, failures=max(1, round(start_seconds(service) / PERIOD))),
-        readinessProbe=_probe(service, health.path, failures=2),
+        readinessProbe=_probe(service, health.ready or health.path, failures=2),
         livenessProbe=_probe(service, health.alive or health.path, failures=health.failures, period=10),
         lifecycle=Lifecycle(preStop=LifecycleHandler(exec=ExecAction(command=["sleep", str(DRAIN_SECONDS)]))),
         volumeMounts=[SCRATCH[1], *mounts, *_mounts(service), *archives.trust_mounts(setting)],
@@ -265,6 +286,11 @@ def start_seconds(service: Service) -> float:
     find half a database for ever.
     """
     return service.health.start_timeout + (MIGRATION_SECONDS if service.databases else 0.0)
+
+
+def ready_seconds(service: Service) -> float:
+    """Until one pod of it may be sent requests."""
+    return start_seconds(service) + (service.health.ready_timeout if service.health.ready else 0.0)
 
 
 def _probe(service: Service, path: str, *, failures: int, period: int = PERIOD) -> Probe:

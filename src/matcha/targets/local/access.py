@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from matcha.component import Output
+from matcha.access import Output
 from matcha.errors import MatchaError, NotProvisioned
 from matcha.host.files import private_folder
 from matcha.host.ports import HOST
@@ -17,7 +17,7 @@ from matcha.targets.local.resolve import Places, base_url, main_port, resolve
 
 
 class LocalAccess:
-    """`matcha.component.Access` by loopback ports and folders of the project."""
+    """`matcha.access.Access` by loopback ports and folders of the project."""
 
     def __init__(self, stack: Stack, state: State) -> None:
         self._stack = stack

@@ -8,12 +8,12 @@ import subprocess
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from matcha.component import Environment
 from matcha.errors import MatchaError, StateUnreadable
 from matcha.events import silent
 from matcha.host.findings import Finding
 from matcha.host.listening import listener
 from matcha.host.ports import is_free
+from matcha.service import Environment
 from matcha.state import State
 from matcha.targets.local import doctor, look, mending, removal
 from matcha.targets.local.describe import ports_of

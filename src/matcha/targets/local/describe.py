@@ -8,8 +8,8 @@ from pathlib import Path
 
 import msgspec
 
-from matcha.component import Service, code_digests, digest_of
 from matcha.host.programs import HealthCheck, Program
+from matcha.service import Service, code_digests, digest_of
 from matcha.targets.local.layout import Layout
 from matcha.targets.local.resolve import Places, base_url, main_port, resolve, secret_names
 

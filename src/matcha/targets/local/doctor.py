@@ -13,10 +13,10 @@ from pathlib import Path
 
 import msgspec
 
-from matcha.component import Environment
 from matcha.errors import MatchaError
 from matcha.host.files import nearest, refused
 from matcha.host.findings import Finding
+from matcha.service import Environment
 from matcha.state import State
 from matcha.targets.local.filestore import FileStore
 from matcha.targets.local.home import Stack

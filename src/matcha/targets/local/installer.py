@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from matcha.component import Environment
 from matcha.events import Emit, Event
+from matcha.service import Environment
 
 if TYPE_CHECKING:
     from matcha.environments import InstallProgress

@@ -12,7 +12,6 @@ import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from matcha.component import Database, Service
 from matcha.errors import COMPONENT, AddressTaken, ComponentFailed, MatchaError
 from matcha.events import Emit, Event
 from matcha.host.files import private_folder, unwritable, write_changed
@@ -21,6 +20,7 @@ from matcha.host.logs import last_lines
 from matcha.host.ports import is_free
 from matcha.host.probe import ask, port_of
 from matcha.host.programs import ProgramStatus
+from matcha.service import Database, Service
 from matcha.targets.local.describe import Made
 from matcha.targets.local.home import Stack
 

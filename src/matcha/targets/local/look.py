@@ -8,13 +8,13 @@ from pathlib import Path
 
 import msgspec
 
-from matcha.component import Service
 from matcha.errors import MatchaError
 from matcha.host.listening import listening
 from matcha.host.memory import tree_memory
 from matcha.host.ports import is_free
 from matcha.host.probe import ask_all, port_of
 from matcha.host.programs import ProgramStatus
+from matcha.service import Service
 from matcha.state import State
 from matcha.target import Condition, Seen, ServiceStatus, Snapshot
 from matcha.targets.local.describe import describe, places, ports_of

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from matcha.component import Environment
 from matcha.errors import ComponentFailed
 from matcha.events import Emit, Event, silent
+from matcha.service import Environment
 from matcha.targets.local.home import Stack
 from matcha.targets.local.installer import Installer, Telling
 from matcha.targets.local.notes import EnvironmentNote

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import msgspec
 
-from matcha.component import PLACEHOLDER, Service
 from matcha.errors import COMPONENT, MatchaError, suggest
 from matcha.host.ports import HOST
+from matcha.service import OUTSIDE, PLACEHOLDER, Service
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _KNOWN = (
     "port:NAME", "bind", "url:ROLE", "address:ROLE.PORT", "hosts", "volume:NAME", "store:AREA",
-    "database:NAME", "files", "live",
+    "database:NAME", "files", "live", "outside:PART",
 )  # fmt: skip
 
 
@@ -166,4 +166,5 @@ _NAMED: dict[str, Callable[[Places, str], str]] = {
     "volume": lambda p, name: str(_pick(p.volumes, name)),
     "store": _area,
     "database": _database,
+    "outside": lambda _, part: str(_pick(OUTSIDE, part)),
 }

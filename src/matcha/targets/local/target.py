@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import msgspec
 
-from matcha.component import Access, Environment, Service, service_digest
+from matcha.access import Access
 from matcha.errors import ComponentFailed, NotProvisioned
 from matcha.events import Emit, Event
 from matcha.host import logs
@@ -17,6 +17,7 @@ from matcha.host.files import private_folder
 from matcha.host.ports import Wish, is_free, refuse_unknown
 from matcha.host.probe import ask
 from matcha.job import Demand, Job, JobStatus
+from matcha.service import Environment, Service, service_digest
 from matcha.state import State
 from matcha.target import Foundation, Seen, ServiceStatus, Snapshot
 from matcha.targets.local import home, look, mending, removal

@@ -62,13 +62,18 @@ class Api:
             self._client, self._seen, self._built = self._connect(), seen, time.monotonic()
         return self._client
 
-    async def get(self, path: str, params: dict[str, str]) -> bytes:
-        response = await self.client().get(path, params=params, timeout=TIMEOUT)
+    async def get(self, path: str, params: dict[str, str], timeout: httpx2.Timeout = TIMEOUT) -> bytes:
+        response = await self.client().get(path, params=params, timeout=timeout)
         if response.status_code == 401 and self.forget():
-            response = await self.client().get(path, params=params, timeout=TIMEOUT)
+            response = await self.client().get(path, params=params, timeout=timeout)
         if response.status_code >= 400:
             raise refusal(response.status_code, response.content)
         return response.content
+
+    async def close(self) -> None:
+        if self._client is not None:
+            await self._client.aclose()
+            self._client = None
 
     def forget(self) -> bool:
         """After a 401: whether a client made anew may do better, which is so once in a few seconds."""

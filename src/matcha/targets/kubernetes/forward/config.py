@@ -6,6 +6,8 @@ import hashlib
 
 import msgspec
 
+from matcha.targets.kubernetes.options import KubernetesOptions
+
 
 class Forward(msgspec.Struct, frozen=True, kw_only=True):
     """One loopback port. `key` is `service/port name`, `port` the number in the pod, `local` the one here,
@@ -31,6 +33,18 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     health: int
     environment: str
     forwards: tuple[Forward, ...]
+
+    @classmethod
+    def of(cls, options: KubernetesOptions) -> Config:
+        """The cluster alone."""
+        return cls(
+            kubeconfig=options.kubeconfig,
+            context=options.context,
+            namespace=options.namespace,
+            health=0,
+            environment="",
+            forwards=(),
+        )
 
 
 def mark(raw: bytes) -> str:

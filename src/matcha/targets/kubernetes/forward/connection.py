@@ -29,7 +29,7 @@ class _Over(Exception):
 
 
 class Connection:
-    """`reader` and `writer` are the client's. `run` always ends with both closed."""
+    """`reader` and `writer` are the client's. `run` and `run_to` always end with both closed."""
 
     def __init__(
         self, forward: Forward, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, log: Log
@@ -42,10 +42,17 @@ class Connection:
         self._said: bytearray | None = bytearray()  # while the pod said nothing; None: it did, or too much
 
     async def run(self, api: Api, namespace: str, pods: Pods) -> None:
+        async with pods.watched():
+            await self._run(self._connect(api, namespace, pods))
+
+    async def run_to(self, api: Api, namespace: str, pod: str) -> None:
+        """To this pod alone: what fails is not tried again."""
+        await self._run(self._connect_to(api, namespace, pod))
+
+    async def _run(self, connecting: Coroutine[Any, Any, None]) -> None:
         about = self._forward.key
         try:
-            async with pods.watched():
-                await self._connect(api, namespace, pods)
+            await connecting
             await self._part()
         except _Over:
             self._writer.close()
@@ -75,6 +82,19 @@ class Connection:
             pods.doubt(pod)
             await asyncio.sleep(pause)
             pause = min(2 * pause, 2.0)
+
+    async def _connect_to(self, api: Api, namespace: str, pod: str) -> None:
+        """Once more where a connection to the cluster that was kept open turns out to be closed."""
+        try:
+            await self._connect_once(api, namespace, pod)
+        except httpx2.HTTPError:
+            if self._said is None:
+                raise
+            await self._connect_once(api, namespace, pod)
+
+    async def _connect_once(self, api: Api, namespace: str, pod: str) -> None:
+        async with opened(api, namespace, pod, self._forward.port) as tunnel:
+            await self._carry(tunnel, _never())
 
     async def _take(self, pods: Pods, deadline: float) -> Pod:
         service = self._forward.service
@@ -137,6 +157,10 @@ class Connection:
         if not self._writer.is_closing():
             local.reset_on_close(self._link)
             self._writer.transport.abort()
+
+
+async def _never() -> None:
+    await asyncio.Event().wait()
 
 
 async def _raise_when(gone: Coroutine[Any, Any, None]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable
 
@@ -62,6 +63,10 @@ class Pod(msgspec.Struct, frozen=True):
         return ready and self.metadata.deletion_timestamp is None
 
     @property
+    def is_running(self) -> bool:
+        return self.status.phase == "Running" and self.metadata.deletion_timestamp is None
+
+    @property
     def is_over(self) -> bool:
         return self.status.phase in ("Succeeded", "Failed")
 
@@ -78,6 +83,11 @@ class _List(msgspec.Struct):
 class _Event(msgspec.Struct):
     type: str
     object: msgspec.Raw
+
+
+def listed(raw: bytes) -> list[Pod]:
+    """The pods of an answer that lists some."""
+    return msgspec.json.decode(raw, type=_List).items
 
 
 class _Expired(Exception):
@@ -97,6 +107,8 @@ class Pods:
         self._refused: Refused | None = None
         self._news = asyncio.Event()
         self._busy: Counter[str] = Counter()
+        self._turn: dict[str, int] = {}  # when each was taken last
+        self._turns = itertools.count(1)
         self._users = 0
         self._task: asyncio.Task[None] | None = None
 
@@ -114,13 +126,14 @@ class Pods:
                 asyncio.get_running_loop().call_later(LINGER, self._end_if_idle)
 
     async def take(self, service: str) -> Pod:
-        """Waits for a ready pod; of several the one that was taken least. Raises Refused."""
+        """Waits for a ready pod; of several the one with the fewest connections, in turn. Raises Refused."""
         while True:
             if self._refused:
                 raise Refused(str(self._refused))
             if found := [p for p in self._of(service) if p.is_ready]:
-                pod = min(found, key=lambda p: self._busy[p.uid])
+                pod = min(found, key=lambda p: (self._busy[p.uid], self._turn.get(p.uid, 0)))
                 self._busy[pod.uid] += 1
+                self._turn[pod.uid] = next(self._turns)
                 return pod
             await self._news.wait()
 
@@ -194,6 +207,7 @@ class Pods:
         raw = await self._api.get(self._path, {"labelSelector": self._selector})
         found = msgspec.json.decode(raw, type=_List)
         self._pods = {p.uid: p for p in found.items if not p.is_over}
+        self._turn = {uid: turn for uid, turn in self._turn.items() if uid in self._pods}
         self._known = True
         self._log.well(ABOUT)
         self._tell()

@@ -25,6 +25,8 @@ HAVE_GPUS: tuple[Label, ...] = (
     ("k8s.amazonaws.com/accelerator", ""),
 )
 _KEEPING_OFF = ("NoSchedule", "NoExecute")
+# Taints that a cluster puts on nodes by itself, and takes away: not ready, short of memory, cordoned.
+_PASSING = ("node.kubernetes.io/", "node.cloudprovider.kubernetes.io/")
 
 
 class Room(msgspec.Struct, frozen=True):
@@ -36,10 +38,12 @@ class Room(msgspec.Struct, frozen=True):
     memory: float
     machine: str = ""
     idle_gpus: bool = False  # it says that it has some, and offers none
+    away: bool = False  # it takes no pods now, and may again
 
     def told(self) -> str:
         gpus = f", {self.gpu} GPU{'s' if self.gpu != 1 else ''}" if self.gpu else ""
-        return f"{self.name}: {self.cpu:g} CPUs, {self.memory / 2**30:.1f} GiB{gpus}"
+        away = " (takes nothing now)" if self.away else ""
+        return f"{self.name}: {self.cpu:g} CPUs, {self.memory / 2**30:.1f} GiB{gpus}{away}"
 
 
 class Place(msgspec.Struct, frozen=True):
@@ -51,15 +55,25 @@ class Place(msgspec.Struct, frozen=True):
 
 def place(demand: Demand, nodes: Iterable[Node], pools: Mapping[str, Pool]) -> Place:
     """Raises BadInput where no node and no pool could ever take the job alone."""
+    nodes = list(nodes)
     there = [room for node in nodes if (room := _room(node, demand)) is not None]
-    if fitting := [room for room in there if fits(demand, room)]:
-        return Place(frozenset(room.machine for room in fitting if room.machine))
+    fitting = [room for room in there if fits(demand, room)]
+    if now := [room for room in fitting if not room.away]:
+        return Place(_kinds(now))
+    if fitting:
+        waits = f"No node takes it now: {fitting[0].name} is cordoned, or not well, and has to be back first."
+        return Place(_kinds(fitting), (waits,))
     adding = [room for room in _of_pools(pools) if fits(demand, room)]
     if adding:
         return Place(
             frozenset(), (f"No node takes it yet: one of the pool {adding[0].name} has to be added.",)
         )
-    raise _refusal(demand, there, [*_of_pools(pools)])
+    off = {_name(node): _told(node, demand) for node in nodes if _room(node, demand) is None}
+    raise _refusal(demand, there, [*_of_pools(pools)], off)
+
+
+def _kinds(rooms: Iterable[Room]) -> frozenset[str]:
+    return frozenset(room.machine for room in rooms if room.machine)
 
 
 def fits(demand: Demand, room: Room) -> bool:
@@ -73,20 +87,39 @@ def fits(demand: Demand, room: Room) -> bool:
 def _room(node: Node, demand: Demand) -> Room | None:
     """None for a node that keeps the job off."""
     spec, labels = node.spec, (node.metadata.labels if node.metadata else None) or {}
-    taints = (spec.taints if spec else None) or ()
-    if (spec and spec.unschedulable) or any(_keeps_off(taint, demand) for taint in taints):
+    keeping = _keeping(node, demand)
+    if not all(taint.key.startswith(_PASSING) for taint in keeping):
         return None
     if labels.get(OS, "linux") != "linux":
         return None
-    found, gpus = _allocatable(node), offered(node)
+    found = _allocatable(node)
+    gpus = _gpus(found)
     return Room(
-        name=(node.metadata.name if node.metadata else None) or "",
+        name=_name(node),
         gpu=gpus,
         cpu=amount(found.get("cpu", 0)) or 0.0,
         memory=amount(found.get("memory", 0)) or 0.0,
         machine=labels.get(MACHINE, ""),
         idle_gpus=not gpus and bool(says(node)),
+        away=bool(keeping or (spec and spec.unschedulable)),
     )
+
+
+def _keeping(node: Node, demand: Demand) -> list[Taint]:
+    taints = (node.spec.taints if node.spec else None) or ()
+    return [taint for taint in taints if _keeps_off(taint, demand)]
+
+
+def _name(node: Node) -> str:
+    return (node.metadata.name if node.metadata else None) or ""
+
+
+def _told(node: Node, demand: Demand) -> str:
+    """What keeps the job off a node that is none for it."""
+    taints = [t for t in _keeping(node, demand) if not t.key.startswith(_PASSING)]
+    if not taints:
+        return "it does not run Linux"
+    return ", ".join(f"{t.key}{'=' + t.value if t.value else ''}:{t.effect}" for t in taints)
 
 
 def _allocatable(node: Node) -> dict[str, str]:
@@ -95,7 +128,11 @@ def _allocatable(node: Node) -> dict[str, str]:
 
 def offered(node: Node) -> int:
     """GPUs that pods get there."""
-    return int(amount(_allocatable(node).get(GPU, 0)) or 0)
+    return _gpus(_allocatable(node))
+
+
+def _gpus(allocatable: Mapping[str, str]) -> int:
+    return int(amount(allocatable.get(GPU, 0)) or 0)
 
 
 def says(node: Node) -> list[Label]:
@@ -105,8 +142,10 @@ def says(node: Node) -> list[Label]:
 
 
 def _keeps_off(taint: Taint, demand: Demand) -> bool:
-    tolerated = demand.gpu and any(
-        taint.key == key and (not value or taint.value == value) for key, value in TOLERATED
+    tolerated = (
+        demand.gpu
+        and taint.effect == "NoSchedule"
+        and any(taint.key == key and (not value or taint.value == value) for key, value in TOLERATED)
     )
     return taint.effect in _KEEPING_OFF and not tolerated
 
@@ -116,16 +155,26 @@ def _of_pools(pools: Mapping[str, Pool]) -> Iterator[Room]:
         yield Room(name, pool.gpu, pool.cpu, amount(pool.memory) or 0.0)
 
 
-def _refusal(demand: Demand, nodes: Sequence[Room], pools: Sequence[Room]) -> BadInput:
+def _refusal(
+    demand: Demand, nodes: Sequence[Room], pools: Sequence[Room], off: Mapping[str, str]
+) -> BadInput:
+    """`off`: nodes that no such job comes to, and why."""
+    declare = "or name the pool that the cluster's autoscaler adds: targets.kubernetes.pools in matcha.yaml"
     rooms = [*nodes, *pools]
+    if off and not rooms:
+        return BadInput(
+            "No machine of the cluster takes this job: each keeps jobs off.",
+            details="\n".join(f"  {name}: {why}" for name, why in off.items()),
+            resolution=f"Take what keeps jobs off from a node (kubectl taint node NODE KEY-), {declare}",
+        )
     lacking, most = _lacking(demand, rooms)
-    listed = [f"  {room.told()}" for room in rooms] or ["  no node takes such a job at all"]
+    kept = [f"  {name} keeps jobs off: {why}" for name, why in off.items()]
+    listed = [*(f"  {room.told()}" for room in rooms), *kept] or ["  there is no node"]
     found = "What nodes, and the pools that are declared, have:" if pools else "What nodes have:"
     idle = next((room.name for room in nodes if room.idle_gpus), "") if demand.gpu else ""
     why = [
         f"{idle} has GPUs and does not offer them: NVIDIA's device plugin does not run there (matcha doctor)."
     ]
-    declare = "or name the pool that the cluster's autoscaler adds: targets.kubernetes.pools in matcha.yaml"
     return BadInput(
         f"No machine of the cluster can ever run this job: {lacking}.",
         details="\n".join([*(why if idle else ()), found, *listed]),
@@ -142,14 +191,14 @@ def _lacking(demand: Demand, rooms: Sequence[Room]) -> tuple[str, str]:
         have = f"none has more than {gpu}" if gpu else "none has any"
         return (
             f"{demand.gpu} GPU{'s' if demand.gpu > 1 else ''} asked for, and {have}",
-            f"--gpu {gpu} at most",
+            f"--gpu {gpu} at most" if gpu else "no GPU",
         )
     if demand.cpu is not None and demand.cpu > cpu:
-        return f"{demand.cpu:g} CPUs asked for, and none has more than {cpu:g}", f"less than --cpu {cpu:g}"
+        return f"{demand.cpu:g} CPUs asked for, and none has more than {cpu:g}", f"--cpu {cpu:g} at most"
     if (amount(demand.memory or MEMORY) or 0) > memory:
         most = f"{memory / 2**30:.1f}Gi"
         return (
             f"{demand.memory or MEMORY} of memory needed, and none has more than {most}",
-            f"less than {most}",
+            f"{most} at most",
         )
     return "no machine has all of it at once", "less of one of them"

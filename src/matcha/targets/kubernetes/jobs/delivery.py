@@ -5,25 +5,29 @@ from __future__ import annotations
 import contextlib
 import datetime
 import time
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import IO
 
 from lightkube.resources.core_v1 import Secret
 
-from matcha.component import Access
+from matcha.access import Access
 from matcha.errors import MatchaError
 from matcha.events import Emit, Event
 from matcha.targets.kubernetes.cluster import Cluster
 from matcha.targets.kubernetes.inside.matcha_pod import archive, multipart, relay
 from matcha.targets.kubernetes.inside.matcha_pod.ending import Code, Deadline, Failed, Progress, hushed
-from matcha.targets.kubernetes.inside.matcha_pod.s3 import Asked, Place, Store
+from matcha.targets.kubernetes.inside.matcha_pod.s3 import Answer, Asked, Place, Store
 from matcha.targets.kubernetes.secrets import values
 from matcha.targets.kubernetes.setting import Setting
 
 SECONDS = 900.0  # for an upload
 AGE = 7 * 86400.0  # seconds after which code that no job uses is removed
+IDLE = 30 * 86400.0  # seconds since a job used it after which an environment is
+USED = ".used"  # beside an environment: an empty object, as old as its last use
 CHUNK = 1 << 20
+OTHERS_SECONDS, POLL = 300.0, 1.0  # for an upload of somebody else
 
 
 class Delivery:
@@ -57,19 +61,27 @@ class Delivery:
 
     def has(self, address: str) -> bool:
         with self._telling("looking for what is there"):
-            try:
-                self._store.ask(Asked("HEAD", Place.of(address)))
-            except Failed as error:
-                if error.code != Code.MISSING:
-                    raise
-                return False
-            return True
+            return self._head(address) is not None
+
+    def _head(self, address: str) -> Answer | None:
+        try:
+            return self._store.ask(Asked("HEAD", Place.of(address)))
+        except Failed as error:
+            if error.code != Code.MISSING:
+                raise
+            return None
+
+    def _has_fresh(self, address: str) -> bool:
+        """Brought so lately that it is there when the job begins, whoever tidies meanwhile."""
+        found = self._head(address)
+        return found is not None and time.time() - _modified(found) < AGE / 2
 
     def put_code(self, file: Path, digest: str, emit: Emit) -> str:
-        """Where it lies then. The same code is brought once."""
+        """Where it lies then. The same code is brought once, and again before it is as old as what goes."""
         address = f"{self._where}/jobs/code-{digest[:32]}.tar.gz"
-        if self.has(address):
-            return address
+        with self._telling("looking for what is there"):
+            if self._has_fresh(address):
+                return address
         size = file.stat().st_size
 
         def told(done: int) -> None:
@@ -84,19 +96,51 @@ class Delivery:
         with self._telling("bringing the code there"), file.open("rb") as source:
             sums = archive.Hashed(source, Progress("", size)).to_end()
             source.seek(0)
-            multipart.upload(self._store, Place.of(address), _chunks(source, told), sums)
+            try:
+                multipart.upload(self._store, Place.of(address), _chunks(source, told), sums)
+            except Failed as error:
+                # Of two at once, the later one ends the other's, and brings the same there.
+                if error.reason != "NoSuchUpload" or not self._comes(address):
+                    raise
         return address
 
-    def drop_code(self, used: set[str]) -> None:
+    def _comes(self, address: str) -> bool:
+        end = time.monotonic() + OTHERS_SECONDS
+        while not (found := self._has_fresh(address)) and time.monotonic() < end:
+            time.sleep(POLL)
+        return found
+
+    def note_use(self, environments: Iterable[str]) -> None:
+        """Of these archives, by a job that is about to be queued."""
+        with self._telling("noting what the job uses"):
+            for each in environments:
+                self._store.ask(Asked("PUT", Place.of(each + USED)))
+
+    def drop_code(self, used: Container[str]) -> None:
         """What is older than a week and in no use goes; only an answer that says both counts."""
-        place = Place.of(f"{self._where}/jobs/code-")
         with contextlib.suppress(MatchaError), self._telling("tidying"):
-            page = self._store.ask(
-                Asked("GET", Place(place.bucket, ""), {"list-type": "2", "prefix": place.key})
-            )
-            for key, when in zip(page.all("Key"), page.all("LastModified"), strict=True):
-                if time.time() - _unix(when) > AGE and f"s3://{place.bucket}/{key}" not in used:
-                    self._store.ask(Asked("DELETE", Place(place.bucket, key)))
+            for address, at in self._times("jobs/code-").items():
+                if time.time() - at > AGE and address not in used:
+                    self._store.ask(Asked("DELETE", Place.of(address)))
+
+    def drop_environments(self, name: str, used: Container[str]) -> None:
+        """Archives of the environment `name` that no job has used for a month; one that is used later is
+        built again.
+        """
+        with contextlib.suppress(MatchaError), self._telling("tidying"):
+            times = self._times(f"environments/{name}-")
+            for address, at in times.items():
+                last = max(at, times.get(address + USED, 0.0))
+                if address.removesuffix(USED) not in used and time.time() - last > IDLE:
+                    self._store.ask(Asked("DELETE", Place.of(address)))
+
+    def _times(self, under: str) -> dict[str, float]:
+        """Of the first thousand: addresses, and when they were written, in Unix time."""
+        place = Place.of(f"{self._where}/{under}")
+        query = {"list-type": "2", "prefix": place.key}
+        page = self._store.ask(Asked("GET", Place(place.bucket, ""), query))
+        keys = (str(Place(place.bucket, key)) for key in page.all("Key"))
+        return {key: _unix(when) for key, when in zip(keys, page.all("LastModified"), strict=True)}
 
     @contextlib.contextmanager
     def _telling(self, doing: str) -> Iterator[None]:
@@ -129,6 +173,14 @@ def _chunks(source: IO[bytes], told: Callable[[int], None]) -> Iterator[bytes]:
         yield chunk
         done += len(chunk)
         told(done)
+
+
+def _modified(head: Answer) -> float:
+    """0 where the store does not say."""
+    try:
+        return parsedate_to_datetime(head.headers.get("last-modified", "")).timestamp()
+    except (TypeError, ValueError):
+        return 0.0
 
 
 def _unix(when: str) -> float:

@@ -69,7 +69,17 @@ def _above(root: Path) -> tuple[_Rules, ...]:
 def _of(file: Path, base: Path) -> tuple[_Rules, ...]:
     """None where there is no such file, or it cannot be read."""
     try:
-        lines = tuple(file.read_text(encoding="utf-8", errors="replace").splitlines())
+        text = file.read_text(encoding="utf-8-sig", errors="replace") if file.is_file() else ""
     except OSError:
         return ()
+    lines = tuple(line if _is_pattern(line) else "" for line in text.splitlines())
     return (_Rules(base, lines, GitIgnoreSpec.from_lines(lines)),)
+
+
+def _is_pattern(line: str) -> bool:
+    """To git one that is none, such as a backslash at the end, matches nothing."""
+    try:
+        GitIgnoreSpec.from_lines([line])
+    except ValueError:
+        return False
+    return True

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import hashlib
 import os
 import stat
 import tarfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import IO, NamedTuple
 
@@ -23,7 +24,9 @@ LOCK = ".lock"
 
 
 class Packed(NamedTuple):
-    """`files` and `size` (bytes) are of the project, uncompressed; `left` are links that lead nowhere."""
+    """`files` and `size` (bytes) are of the project, uncompressed; `left` are links to what is not there, or
+    left out itself.
+    """
 
     file: Path
     digest: str
@@ -62,34 +65,63 @@ def _of_project(project: Path) -> tuple[list[_Member], list[str]]:
     members: list[_Member] = []
     left: list[str] = []
     try:
-        for path in kept(root):
+        found = dict.fromkeys(kept(root))
+        for path in found:
             name = path.relative_to(root).as_posix()
             if not path.is_symlink():
                 members.append(_Member(name, path, path.stat().st_size))
-            elif not path.exists():
+                continue
+            behind = list(_behind(root, path, name, found))
+            members += behind
+            if not behind:
                 left.append(name)
-            else:
-                members += _behind(root, path, name)
     except OSError as error:
         raise _unreadable(error) from error
     return members, left
 
 
-def _behind(root: Path, link: Path, name: str) -> Iterator[_Member]:
-    """What a link stands for, which has to be in the project itself, and not around the link."""
-    there = link.resolve()
-    if not there.is_relative_to(root) or link.is_relative_to(there):
+def _behind(
+    root: Path, link: Path, name: str, found: Mapping[Path, None], within: Sequence[Path] = ()
+) -> Iterator[_Member]:
+    """What a link stands for, as far as that goes along itself (`found`); nothing where it is not there.
+    `within`: what links around it stand for.
+    """
+    try:
+        there = link.resolve(strict=True)
+    except FileNotFoundError:
+        return
+    except (OSError, RuntimeError) as error:  # which one says that a link stands for itself is the Python's
+        if isinstance(error, OSError) and error.errno != errno.ELOOP:
+            raise
+        raise _endless(name) from None
+    if not there.is_relative_to(root):
         raise BadInput(
             f"{name} is a link that leads out of the project, to {there}.",
             details="A job finds there what the project holds, and nothing else of this machine.",
             resolution=f"Copy what it stands for into the project, or put {name} into .gitignore",
         )
+    if link.is_relative_to(there) or there in within:
+        raise _endless(name)
     if there.is_file():
-        yield _Member(name, there, there.stat().st_size)
+        if there in found:
+            yield _Member(name, there, there.stat().st_size)
         return
-    for path in kept(there):
+    for path in found:
+        if not path.is_relative_to(there):
+            continue
+        inside = f"{name}/{path.relative_to(there).as_posix()}"
         if not path.is_symlink():
-            yield _Member(f"{name}/{path.relative_to(there).as_posix()}", path, path.stat().st_size)
+            yield _Member(inside, path, path.stat().st_size)
+        else:
+            yield from _behind(root, path, inside, found, (*within, there))
+
+
+def _endless(name: str) -> BadInput:
+    return BadInput(
+        f"{name} is a link to something that it is a part of itself.",
+        details="It has no end: what it stands for would go along in itself.",
+        resolution=f"Remove it, or put {name} into .gitignore",
+    )
 
 
 def _of_folder(name: str, folder: Path) -> Iterator[_Member]:

@@ -12,21 +12,26 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import msgspec
 from lightkube.resources.batch_v1 import Job
 from lightkube.resources.core_v1 import Event as ClusterEvent
 from lightkube.resources.core_v1 import Node, Pod, Secret, ServiceAccount
 
-from matcha.component import Access, Environment
-from matcha.errors import MatchaError, NotFound, NotProvisioned
+from matcha.access import Access
+from matcha.errors import BadInput, MatchaError, NotFound, NotProvisioned
 from matcha.events import Emit, Event
 from matcha.host.leases import person
 from matcha.job import OVER, Demand, JobStatus, RemoteJob
+from matcha.service import Environment
 from matcha.targets.kubernetes import archives, base, desired, logs, look, why
 from matcha.targets.kubernetes.cluster import Cluster, ClusterError, Conflict, Forbidden, Gone
 from matcha.targets.kubernetes.jobs import capacity, packing, priority, render, telling
 from matcha.targets.kubernetes.jobs.delivery import Delivery
+from matcha.targets.kubernetes.machines import machines
 from matcha.targets.kubernetes.names import JOB, MINE, NAME
+from matcha.targets.kubernetes.options import Image
 from matcha.targets.kubernetes.raising import MEND, Raiser
+from matcha.targets.kubernetes.refusals import BUSY
 from matcha.targets.kubernetes.secrets import Secrets
 from matcha.targets.kubernetes.setting import Setting
 from matcha.targets.kubernetes.store import ClusterStore
@@ -34,6 +39,7 @@ from matcha.targets.kubernetes.store import ClusterStore
 MARKS = {**MINE, NAME: JOB}
 POLL = 1.0
 AWAY = 3600.0  # seconds for which a cluster that does not answer is asked again: a laptop sleeps
+UNHEARD = 60.0  # seconds for which the log of a job that is over is asked for where its node does not answer
 UNUSED = 600.0  # seconds after which a secret without its job belongs to a run that was killed
 
 
@@ -56,38 +62,48 @@ class Queue:
             return capacity.Place(frozenset(), (said,))
         return capacity.place(demand, nodes, setting.options.pools)
 
+    def bring(self, setting: Setting, access: Access, job: RemoteJob, emit: Emit) -> str:
+        """Where its code lies then."""
+        self.refuse(job.image)
+        return self._bring(Delivery(self._cluster, setting, access), job, emit)
+
+    def _bring(self, delivery: Delivery, job: RemoteJob, emit: Emit) -> str:
+        with tempfile.TemporaryDirectory(prefix="matcha-") as folder:
+            packed = packing.pack(job.project, job.beside, Path(folder) / "code.tar.gz")
+            emit(Event(JOB, "note", _told(packed)))
+            return delivery.put_code(packed.file, packed.digest, emit)
+
     def submit(self, setting: Setting, access: Access, job: RemoteJob, place: str, emit: Emit) -> str:
         """`place`: of the object store (`facts.place`). Raises MatchaError where the stack goes meanwhile:
         then nothing is left of the job.
         """
         stack = self._stack()
-        self._refuse_unready()
+        self.refuse(job.image)
         where = self.place(setting, job.demand)
-        machine = _one(where.machines)
-        delivery = Delivery(self._cluster, setting, access)
-        with tempfile.TemporaryDirectory(prefix="matcha-") as folder:
-            packed = packing.pack(job.project, job.beside, Path(folder) / "code.tar.gz")
-            emit(Event(JOB, "note", _told(packed)))
-            if job.environment:
-                self._ensure_environment(setting, job.environment, machine, delivery, place, emit)
-            code = delivery.put_code(packed.file, packed.digest, emit)
+        there = self._machines() if where.machines else machines(self._cluster)
+        machine, kinds = _kinds(where.machines, there)
+        delivery, rank = Delivery(self._cluster, setting, access), priority.ensure(self._cluster)
+        if not job.code:
+            job = msgspec.structs.replace(job, code=self._bring(delivery, job, emit))
+        if job.environment:
+            several = len(there | set(kinds)) > 1
+            self._ensure_environment(setting, job.environment, kinds, several, delivery, place, rank, emit)
         made = render.Made(
-            name=render.new_name(job.shown),
+            name=render.new_name((job.step,) if job.step else job.shown),
             job=job,
-            code=code,
             owner=person(),
             machine=machine,
-            priority=priority.ensure(self._cluster),
+            priority=rank,
         )
         try:
             self._queue(setting, made)
             if self._stack() != stack:
                 raise NotProvisioned("The stack was destroyed while the job was queued.")
+            with contextlib.suppress(ClusterError):  # the job is queued
+                self._tidy(delivery, job.environment)
         except BaseException:  # Ctrl-C, too: nobody knows its name yet
             self._remove(made.name)
             raise
-        with contextlib.suppress(ClusterError):  # the job is queued
-            self._tidy(delivery)
         return made.name
 
     def _queue(self, setting: Setting, made: render.Made) -> None:
@@ -113,7 +129,17 @@ class Queue:
             raise NotProvisioned
         return state.stack_id
 
-    def _refuse_unready(self) -> None:
+    def refuse(self, image: str) -> None:
+        """Raises BadInput for what no node could run, MatchaError for a stack that is not ready for jobs."""
+        if image:
+            try:
+                msgspec.convert(image, Image)
+            except msgspec.ValidationError:
+                raise BadInput(
+                    f'"{image}" is no name of an image.',
+                    details="It is one as in python:3.12-slim or registry.example.com/team/base:7.",
+                    resolution="matcha run --image IMAGE -- ...",
+                ) from None
         if self._cluster.get(ServiceAccount, JOB) is None:
             raise MatchaError(
                 "This stack runs no jobs yet: it was made before Matcha ran them in clusters.",
@@ -124,36 +150,40 @@ class Queue:
         self,
         setting: Setting,
         environment: Environment,
-        machine: str,
+        kinds: Sequence[str],
+        several: bool,
         delivery: Delivery,
         place: str,
+        rank: str,
         emit: Emit,
     ) -> None:
-        """Built where the archive is not there yet: once for all jobs of the same lock."""
+        """Built where the archive is not there yet: once for all jobs of the same lock. `several`: the
+        cluster has more than one kind of node. `rank`: a PriorityClass, below servers'; empty for none.
+        """
         base.check(setting.options, environment)
-        kinds = [machine] if machine else sorted(self._machines())
-        if all(delivery.has(archives.placed(setting, environment, kind)) for kind in kinds):
+        places = [archives.placed(setting, environment, kind) for kind in kinds]
+        delivery.note_use(places)
+        if all(map(delivery.has, places)):
             return
         key = f"environment/{environment.name}"
         began = time.monotonic()
         emit(Event(key, "started", "building what your code needs, once"))
         raiser = Raiser(self._cluster, lambda: None)
-        for kind in kinds if len(kinds) > 1 else [machine]:
-            parts = desired.of_stack(setting, archives.builder(setting, environment, kind))
+        for kind in kinds:
+            *before, build = archives.builder(setting, environment, kind if several else "")
+            assert build.spec and build.spec.template.spec
+            build.spec.template.spec.priorityClassName = rank or None
+            parts = desired.of_stack(setting, [*before, build])
             raiser.run_job(parts, key, archives.BUILD_SECONDS, emit, place=place, advice=MEND)
         emit(Event(key, "done", "", time.monotonic() - began))
 
-    def _machines(self) -> Iterator[str]:
-        """Kinds that the cluster has; those that Matcha knows where its nodes may not be listed."""
-        try:
-            nodes = self._cluster.found_global(Node)
-        except Forbidden:
-            nodes = []
-        kinds = {str(((n.metadata and n.metadata.labels) or {}).get(archives.MACHINE, "")) for n in nodes}
-        yield from kinds - {""} or {"amd64"}
+    def _machines(self) -> frozenset[str]:
+        """Kinds of all nodes, those included that take no pods now."""
+        labels = ((n.metadata and n.metadata.labels) or {} for n in self._cluster.found_global(Node))
+        return frozenset(each[archives.MACHINE] for each in labels if archives.MACHINE in each)
 
-    def _tidy(self, delivery: Delivery) -> None:
-        """What runs that were killed left, and code that nothing runs any more."""
+    def _tidy(self, delivery: Delivery, environment: Environment | None) -> None:
+        """What runs that were killed left, and what nothing runs any more."""
         jobs = {job.metadata.name: job for job in self._cluster.found(Job, MARKS)}
         for secret in self._cluster.found(Secret, MARKS):
             made = secret.metadata.creationTimestamp
@@ -161,6 +191,9 @@ class Queue:
                 self._cluster.delete(Secret, secret.metadata.name)
         delivery.drop_requests(jobs)
         delivery.drop_code({(job.metadata.annotations or {}).get(render.CODE, "") for job in jobs.values()})
+        if environment is not None:
+            pods = [job.spec.template.spec for job in jobs.values()]
+            delivery.drop_environments(environment.name, set().union(*map(archives.read_by, pods)))
 
     # -- what there is ------------------------------------------------------------------------------------
 
@@ -216,9 +249,12 @@ class Queue:
         return self._secrets.redact(logs.texts(said))
 
     def follow(self, name: str, emit: Emit, *, lines: int) -> Iterator[str]:
-        """Until it is over. A cluster that does not answer is asked again: the job goes on meanwhile."""
-        key, read, told, away = f"job/{name}", dict[str, logs.Read](), "", 0.0
+        """Until it is over. A cluster that does not answer, or is busy (as while it is upgraded), is asked
+        again, and so is a node that does not hand out the log: the job goes on meanwhile, or starts again.
+        """
+        key, read, told, silence = f"job/{name}", dict[str, logs.Read](), "", _Silence()
         while True:
+            found = None
             try:
                 found, pods = self.status(name), self._pods(name)
                 pod = telling.newest(pods)
@@ -227,22 +263,18 @@ class Queue:
                         emit(Event(key, "done", f"runs on {found.node}"))
                     for line in self._lines(pod, read, lines):
                         yield self._secrets.redact([line])[0]
-                        away = 0.0
                 if found.condition in OVER:
                     return
-                away = 0.0
+                silence = _Silence()
+                said = found.detail or found.condition
             except ClusterError as error:
-                if error.status or isinstance(error, Forbidden):
-                    raise
-                away = away or time.monotonic()
-                if time.monotonic() - away > AWAY:
-                    raise
-                emit(Event(key, "progress", "the cluster does not answer; the job goes on"))
-                time.sleep(POLL)
-                continue
-            if found.detail != told and (not read or found.condition == "queued"):
-                told = found.detail
-                emit(Event(key, "progress", told or found.condition))
+                if silence.is_over(found, error):
+                    return
+                said = _unheard(found)
+            if said != told:
+                told = said
+                if said != "running" or not read:
+                    emit(Event(key, "progress", said))
             time.sleep(POLL)
 
     def _lines(self, pod: Pod, read: dict[str, logs.Read], lines: int) -> Iterator[str]:
@@ -256,19 +288,56 @@ class Queue:
         yield from logs.read_on(self._cluster, pod, status, read[uid])
 
 
+class _Silence:
+    """Of the cluster, or of the pod's node alone, since when."""
+
+    def __init__(self) -> None:
+        self._cluster = self._node = 0.0
+
+    def is_over(self, found: JobStatus | None, error: ClusterError) -> bool:
+        """Whether there is nothing to wait for any more. Raises `error` where waiting does not help. `found`:
+        what the cluster said of the job a moment ago, None where it does not answer.
+        """
+        if error.status and error.status not in BUSY:
+            raise error
+        now = time.monotonic()
+        if found is not None:
+            self._cluster, self._node = 0.0, self._node or now
+            return found.condition in OVER and now - self._node > UNHEARD
+        self._cluster = self._cluster or now
+        if now - self._cluster > AWAY:
+            raise error
+        return False
+
+
+def _unheard(found: JobStatus | None) -> str:
+    if found is None:
+        return "the cluster does not answer; the job goes on"
+    return found.detail or f"{found.node} does not hand out its log"
+
+
 def _of(job: Job, pods: Sequence[Pod]) -> list[Pod]:
     name = job.metadata.name if job.metadata else ""
     return [pod for pod in pods if (pod.metadata.labels or {}).get("job-name") == name]  # type: ignore[union-attr]
 
 
-def _one(machines: frozenset[str]) -> str:
-    """The kind of node to run on, where there are several; an environment is for one."""
-    if len(machines) < 2:
-        return ""
-    return "amd64" if "amd64" in machines else min(machines)
+def _kinds(taking: frozenset[str], there: frozenset[str]) -> tuple[str, list[str]]:
+    """The kind of node to run on, empty for any, and those that its environment is built for. `taking`: kinds
+    that take the job, none where that is not known; `there`: kinds that the cluster has.
+    """
+    if not taking:
+        return "", sorted(there) or ["amd64"]
+    one = "amd64" if "amd64" in taking else min(taking)
+    return one if there - {one} else "", [one]
 
 
 def _told(packed: packing.Packed) -> str:
     size = f"{packing.mebibytes(packed.size)}, {packing.mebibytes(packed.packed)} with Matcha's own, packed"
-    left = f" Left out, for they lead nowhere: {', '.join(packed.left)}." if packed.left else ""
+    left = (
+        ""
+        if not packed.left
+        else (
+            f" Links left out, since what they stand for is not there or left out: {', '.join(packed.left)}."
+        )
+    )
     return f"Your code: {packed.files} file{'s' if packed.files != 1 else ''}, {size}.{left}"

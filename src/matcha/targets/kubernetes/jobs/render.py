@@ -28,8 +28,8 @@ from lightkube.models.meta_v1 import ObjectMeta, OwnerReference
 from lightkube.resources.batch_v1 import Job
 from lightkube.resources.core_v1 import Secret
 
-from matcha.component import Resources
 from matcha.job import Demand, RemoteJob
+from matcha.service import Resources
 from matcha.targets.kubernetes import archives, code
 from matcha.targets.kubernetes.inside.matcha_pod import relay
 from matcha.targets.kubernetes.names import JOB, MANAGER, labels
@@ -48,10 +48,15 @@ from matcha.targets.kubernetes.pod import (
     variable,
 )
 from matcha.targets.kubernetes.resolve import ENVIRONMENT
-from matcha.targets.kubernetes.setting import Setting
+from matcha.targets.kubernetes.setting import Setting, for_jobs
 
 ROOT = "/matcha/project"
 FETCHER = "code"  # the init container that lays the project out
+# Runs beside the command. The node's kubelet ends it once the command has ended, whichever way, and its exit
+# code says so. Where the machine was lost it has another. A machine that goes down tells both at once to end,
+# and who would write their codes down: a second later nobody does.
+WITNESS, ORDERLY = "witness", 86
+WITNESSING = f'trap "sleep 1; exit {ORDERLY}" TERM; sleep infinity & wait'
 GPU = "nvidia.com/gpu"
 # Taints that keep others off nodes with GPUs: Azure's by convention, and Google's.
 TOLERATED = (("sku", "gpu"), (GPU, ""))
@@ -65,17 +70,17 @@ THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "LOKY_M
 COMMAND = "matcha-ml/command"  # annotation: what the user typed, as JSON
 OWNER = "matcha-ml/submitted-by"  # annotation
 CODE = "matcha-ml/code"  # annotation: where the archive of the project lies
+PIPELINE, STEP = "matcha-ml/pipeline", "matcha-ml/step"  # annotations, of a job that is a pipeline's step
 CANCELLED = "matcha-ml/cancelled-by"  # annotation
 
 
 class Made(msgspec.Struct, frozen=True, kw_only=True):
-    """A job as its objects are made. `code`: address of the project's archive; `machine`: the kind of node
-    that its environment is built for, empty for any; `priority`: a PriorityClass, empty for none.
+    """A job as its objects are made; its code is there already. `machine`: the kind of node that its
+    environment is built for, empty for any; `priority`: a PriorityClass, empty for none.
     """
 
     name: str
     job: RemoteJob
-    code: str
     owner: str
     machine: str = ""
     priority: str = ""
@@ -108,10 +113,12 @@ def owned_by(job: Job) -> list[OwnerReference]:
 
 
 def job(setting: Setting, made: Made) -> Job:
+    setting = for_jobs(setting)
     notes = {
         COMMAND: msgspec.json.encode(made.job.shown).decode(),
         OWNER: made.owner,
-        CODE: made.code,
+        CODE: made.job.code,
+        **({PIPELINE: made.job.pipeline, STEP: made.job.step} if made.job.step else {}),
     }
     return Job(
         metadata=ObjectMeta(name=made.name, labels=labels(JOB, MANAGER), annotations=notes),
@@ -126,7 +133,8 @@ def job(setting: Setting, made: Made) -> Job:
 
 def _rules(made: Made) -> list[PodFailurePolicyRule]:
     """What its node loses starts again and is no try; what the command ends with is its end. What comes
-    before it is tried again unless the same would fail again.
+    before it is tried again unless the same would fail again, and so is a machine that was lost and came back
+    before anybody missed it: the exit codes of its containers are made up then.
     """
     lost = PodFailurePolicyRule(
         action="Ignore",
@@ -135,7 +143,7 @@ def _rules(made: Made) -> list[PodFailurePolicyRule]:
     before = [FETCHER] if made.job.environment is None else [archives.UNPACKER, FETCHER]
     return [
         lost,
-        _fails(JOB, "NotIn", [0]),
+        _fails(WITNESS, "In", [ORDERLY]),
         *(_fails(name, "In", sorted(FINAL)) for name in before),
     ]
 
@@ -152,7 +160,11 @@ def _pod(setting: Setting, made: Made) -> PodTemplateSpec:
         JOB,
         MANAGER,
         [_container(setting, made)],
-        init=[*([archives.unpacker(setting, environment)] if environment else []), _fetcher(setting, made)],
+        init=[
+            *([archives.unpacker(setting, environment)] if environment else []),
+            _fetcher(setting, made),
+            _witness(setting),
+        ],
         volumes=[
             *(archives.volumes(setting) if environment else _pod_code(setting)),
             empty("project", DISK_LIMIT),
@@ -268,7 +280,7 @@ def _fetcher(setting: Setting, made: Made) -> Container:
         name=FETCHER,
         image=setting.base_image,
         command=["python", "-m", "matcha_pod", "extract"],
-        args=["--from", made.code, "--path", ROOT],
+        args=["--from", made.job.code, "--path", ROOT],
         env=archives.variables(setting),
         resources=resources(Resources(cpu=0.1, memory=64), memory_limit=256, disk=DISK),
         volumeMounts=[
@@ -278,5 +290,17 @@ def _fetcher(setting: Setting, made: Made) -> Container:
             *archives.trust_mounts(setting),
         ],
         terminationMessagePolicy="FallbackToLogsOnError",
+        securityContext=LOCKED,
+    )
+
+
+def _witness(setting: Setting) -> Container:
+    """Asks for nothing: what a job asks for is all that its node must have."""
+    return Container(
+        name=WITNESS,
+        image=setting.base_image,
+        command=["sh", "-c", WITNESSING],
+        restartPolicy="Always",
+        resources=resources(Resources(cpu=0, memory=0), memory_limit=64, disk="0"),
         securityContext=LOCKED,
     )

@@ -15,13 +15,15 @@ from lightkube.resources.core_v1 import Event, Pod
 from matcha.job import OVER, JobCondition, JobStatus
 from matcha.targets.kubernetes import why
 from matcha.targets.kubernetes.compare import amount
-from matcha.targets.kubernetes.jobs.render import CANCELLED, COMMAND, GPU, MEMORY_LIMIT, OWNER
+from matcha.targets.kubernetes.jobs.render import CANCELLED, COMMAND, GPU, MEMORY_LIMIT, OWNER, PIPELINE, STEP
 from matcha.targets.kubernetes.names import JOB
 
 OOM = "OOMKilled"
 NOT_FOUND, NOT_EXECUTABLE = 127, 126  # of a shell, for what cannot be started
 # What the scheduler says of ways that no job takes.
 _ENDLESS = re.compile(r"\.? (?:no new claims to deallocate|preemption: )")
+# What a node says of a container that was gone when it came back: its exit code is none.
+_LOST = ("Unknown", "ContainerStatusUnknown")
 _UNSTARTED = ("StartError", "ContainerCannotRun")
 
 
@@ -48,6 +50,8 @@ def status(job: Job, pods: Sequence[Pod], events: Sequence[Event] = ()) -> JobSt
         node=(pod.spec.nodeName or "") if pod and pod.spec else "",
         owner=notes.get(OWNER, ""),
         resolution=resolution,
+        pipeline=notes.get(PIPELINE, ""),
+        step=notes.get(STEP, ""),
     )
 
 
@@ -81,16 +85,15 @@ def _condition(
     ended: ContainerStateTerminated | None,
 ) -> tuple[JobCondition, str, str]:
     verdict = why.judge_job(job, pods, events)
-    if by := notes.get(CANCELLED):
-        over = verdict.condition in ("present", "failed")
-        return ("cancelled" if over else "running", f"cancelled by {by}", "")
-    if verdict.condition == "present":
+    if verdict.condition == "present":  # also where it was cancelled a moment too late
         return "succeeded", "", ""
+    if by := notes.get(CANCELLED):
+        return ("cancelled" if verdict.condition == "failed" else "running", f"cancelled by {by}", "")
     if verdict.condition == "failed" and verdict.hope == "never":
         return ("failed", *_failure(job, pods, verdict, ended))
     pod = newest(pods)
     if has_begun(pod):
-        return "running", _stuck(pods), ""
+        return "running", _stuck(pods) or _coming_back(ended), ""
     if pod is None or not (pod.spec and pod.spec.nodeName):
         return "queued", _stuck(pods) or _ENDLESS.split(verdict.detail)[0], ""
     return "starting", verdict.detail, ""
@@ -105,13 +108,21 @@ def _failure(
         return (words[-1] if words else verdict.detail), ""
     if ended.reason == OOM:
         limit = _limits(job).get("memory") or MEMORY_LIMIT
-        twice = f"{2 * (amount(limit) or 0) / 2**30:g}Gi"
-        return f"it needed more memory than {limit}, and was ended", f"matcha run --memory {twice} -- ..."
+        return f"it needed more memory than {limit}, and was ended", _more(job, 2 * (amount(limit) or 0))
     if ended.reason in _UNSTARTED:
         return f"its command could not be started: {_plain(ended.message or '')}", ""
+    if ended.reason in _LOST:
+        return "its node was lost in the middle of it, again and again", ""
     if evicted := next((p.status.message for p in pods if p.status and p.status.reason == "Evicted"), None):
         return f"its node ended it: {evicted}", ""
     return f"its command ended with exit code {ended.exitCode}", ""
+
+
+def _more(job: Job, memory: float) -> str:
+    """How its user asks for so many bytes."""
+    if STEP in ((job.metadata.annotations if job.metadata else None) or {}):
+        return f'ResourceSettings(memory="{memory / 2**20:.0f}MiB")'  # ZenML takes whole numbers
+    return f"matcha run --memory {memory / 2**30:g}Gi -- ..."
 
 
 def _plain(said: str) -> str:
@@ -122,6 +133,8 @@ def _plain(said: str) -> str:
 def _code(ended: ContainerStateTerminated) -> int:
     if ended.reason in _UNSTARTED:
         return NOT_EXECUTABLE if "permission denied" in (ended.message or "") else NOT_FOUND
+    if ended.reason in _LOST:
+        return -1
     return ended.exitCode
 
 
@@ -132,6 +145,11 @@ def _stuck(pods: Sequence[Pod]) -> str:
         return ""
     node = (leaving[-1].spec.nodeName if leaving[-1].spec else None) or "its node"
     return f"waiting for {node} to let go of it; if that is gone for good: kubectl delete node {node}"
+
+
+def _coming_back(ended: ContainerStateTerminated | None) -> str:
+    """Its node came back before it was missed, and another pod is made soon."""
+    return "its node was lost; it starts again" if ended and ended.reason in _LOST else ""
 
 
 def _asked(job: Job) -> dict[str, str]:

@@ -4,7 +4,7 @@ A request costs its caller only the encoding of one line. Lines wait in memory, 
 size; a thread hands them on in batches. What does not fit is dropped and counted, and predictions never
 wait. A line is JSON:
 
-    {"d": deployment, "v": version, "t": Unix seconds, "id": request, "n": rows,
+    {"d": deployment, "v": version, "t": Unix seconds, "id": request, "by": this process, "n": rows,
      "in": [[name, datatype, shape, data], ...], "out": [[name, datatype, shape, data], ...]}
 """
 
@@ -38,11 +38,14 @@ class Batch(NamedTuple):
 
 
 class Capture:
-    """`put` from any thread; `dropped` counts lines lost since the start."""
+    """`put` from any thread; `dropped` counts lines lost since the start. No other process has this `sender`,
+    and no earlier one had it: what several replicas serve and lose is told apart by it.
+    """
 
     def __init__(
         self, url: str, token: str, *, max_lines: int = MAX_LINES, max_bytes: int = MAX_BYTES
     ) -> None:
+        self.sender = uuid.uuid4().hex
         self._url = urllib.parse.urlsplit(f"{url.rstrip('/')}/v1/captures")
         self._token = token
         self._max_lines = max_lines
@@ -158,6 +161,7 @@ class Capture:
             "Authorization": f"Bearer {self._token}",
             "Content-Type": "application/x-ndjson",
             "X-Matcha-Dropped": str(self.dropped),
+            "X-Matcha-Sender": self.sender,
             "X-Matcha-Batch": batch.id,
         }
         try:

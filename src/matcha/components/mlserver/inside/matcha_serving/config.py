@@ -13,9 +13,10 @@ SECRETS = ("MATCHA_SERVING_TOKEN", "MATCHA_CAPTURE_TOKEN")
 
 @dataclass(frozen=True)
 class Config:
-    """Port 0: that server is left out. `environment` is empty for the main server.
+    """Port 0: that server is left out. `process`: its name in the list; empty for the main server.
 
     `token` guards the list of deployments; without one nobody may change it. No `capture_url`: no capture.
+    `door`: the server for applications outside, where there is one.
     """
 
     bind: str
@@ -25,12 +26,23 @@ class Config:
     hosts: tuple[str, ...]
     models: Path
     deployments: Path | None
-    environment: str = ""
+    process: str = ""
     token: str = ""
     capture_url: str = ""
     capture_token: str = ""
     max_body: int = 32 * 2**20
     load_seconds: float = 600.0
+    door: Door | None = None
+
+
+@dataclass(frozen=True)
+class Door:
+    """`hosts` it is addressed by, `file` of the tokens, `rate` of requests a second for each of them."""
+
+    port: int
+    hosts: tuple[str, ...]
+    file: Path
+    rate: float
 
 
 def read(arguments: Sequence[str], env: Mapping[str, str], secrets: Mapping[str, str]) -> Config:
@@ -45,12 +57,24 @@ def read(arguments: Sequence[str], env: Mapping[str, str], secrets: Mapping[str,
         hosts=_split(env.get("MATCHA_HOSTS", "127.0.0.1,localhost")),
         models=Path(env["MATCHA_MODELS_DIR"]),
         deployments=Path(listed) if listed else None,
-        environment=env.get("MATCHA_ENVIRONMENT", ""),
+        process=env.get("MATCHA_PROCESS", ""),
         token=token,
         capture_url=env.get("MATCHA_CAPTURE_URL", "").rstrip("/"),
         capture_token=capture_token,
         max_body=int(env.get("MATCHA_MAX_BODY_MB", "32")) * 2**20,
         load_seconds=float(env.get("MATCHA_LOAD_SECONDS", "600")),
+        door=_door(found.applications_port, env),
+    )
+
+
+def _door(port: int, env: Mapping[str, str]) -> Door | None:
+    if not port:
+        return None
+    return Door(
+        port=port,
+        hosts=_split(env["MATCHA_APPLICATIONS_HOSTS"]),
+        file=Path(env["MATCHA_APPLICATIONS_FILE"]),
+        rate=float(env["MATCHA_APPLICATIONS_RATE"]),
     )
 
 
@@ -60,6 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--http-port", required=True, type=int)
     parser.add_argument("--grpc-port", default=0, type=int)
     parser.add_argument("--metrics-port", default=0, type=int)
+    parser.add_argument("--applications-port", default=0, type=int)
     return parser
 
 

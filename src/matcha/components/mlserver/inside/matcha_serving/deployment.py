@@ -20,15 +20,15 @@ class Malformed(Exception):
 
 @dataclass(frozen=True)
 class Deployment:
-    """`environment` empty: fits the serving environment. `forward`: base URL of the process that serves it
-    otherwise. `settings`: `sample` (0..1 of requests are captured), `max_batch_size`, `max_batch_time` in
-    seconds.
+    """`process` empty: the main server serves it. `forward`: base URL of the process of that name, which
+    serves it otherwise. `settings`: `sample` (0..1 of requests are captured), `max_batch_size`,
+    `max_batch_time` in seconds.
     """
 
     name: str
     uri: str
     version: str = ""
-    environment: str = ""
+    process: str = ""
     forward: str = ""
     signature: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -50,7 +50,7 @@ def parse(entry: Any) -> Deployment:
     """Raises Malformed. Keys that serving does not need are left out."""
     if not isinstance(entry, dict):
         raise Malformed("not an object")
-    texts: dict[str, Any] = {k: _text(entry, k) for k in ("name", "uri", "version", "environment", "forward")}
+    texts: dict[str, Any] = {k: _text(entry, k) for k in ("name", "uri", "version", "process", "forward")}
     if not NAME.fullmatch(texts["name"]):
         raise Malformed("a name is letters, digits, dots, dashes and underscores, at most 100")
     if not texts["uri"]:

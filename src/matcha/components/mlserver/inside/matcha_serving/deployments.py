@@ -28,15 +28,20 @@ from .runtime import ModelRuntime, Shared
 
 DOWNLOADS = 4
 NOTHING: Mapping[str, str] = {}
+GOES_ON = "goes on answering"
 logger = logging.getLogger("mlserver.matcha")
 
 
 @dataclass(frozen=True)
 class Result:
-    """`error` is empty when the deployment answers as wanted."""
+    """`error` is empty when the deployment answers as wanted; `away`: the tracker did not. `changed`: another
+    model answers than before.
+    """
 
     name: str
     error: str = ""
+    away: bool = False
+    changed: bool = False
 
 
 class Registry(MultiModelRegistry):
@@ -50,46 +55,55 @@ class Registry(MultiModelRegistry):
 
 
 class Deployments:
-    """`environment` is this process's own; empty for the main server, which forwards for the others."""
+    """`process` is the name of this one; empty for the main server, which forwards for the others."""
 
-    def __init__(self, copies: Copies, shared: Shared, peers: Peers, environment: str) -> None:
+    def __init__(self, copies: Copies, shared: Shared, peers: Peers, process: str) -> None:
         self.registry = Registry(model_initialiser=self._make)
         self._copies = copies
         self._shared = shared
         self._peers = peers
-        self._environment = environment
+        self._process = process
         self._changing = asyncio.Lock()
         self._downloading = asyncio.Semaphore(DOWNLOADS)
         self._wanted: dict[str, Deployment] = {}
         self._serving: dict[str, tuple[Deployment, str]] = {}
+        self._before: dict[str, Deployment | None] = {}  # what the last change of a name replaced
         self._errors: dict[str, str] = {}
-        self.applied = 0  # how often a list was
 
     async def apply(
-        self, entries: Sequence[Any], *, unload: bool = True, failed: Mapping[str, str] = NOTHING
+        self,
+        entries: Sequence[Any],
+        *,
+        unload: bool = True,
+        failed: Mapping[str, str] = NOTHING,
+        back: Mapping[str, str] = NOTHING,
     ) -> list[Result]:
         """Results in the order of `entries`. `unload=False` leaves models that are not in the list alone.
 
-        `failed` are names that another process could not load, and why: they stay as they are here.
+        `failed` are names that another process could not load, and why: they stay as they are here. Those of
+        `back` are served as before their last change.
         """
         async with self._changing:
             wanted, results = self._parsed(entries)
             results.update({n: self._kept(n, failed[n]) for n in results if n in failed})
-            found = await asyncio.gather(*(self._ensure(d) for d in wanted if d.name not in failed))
-            results.update({r.name: r for r in found})
+            results.update({n: await self._put_back(n, back[n]) for n in results if n in back})
+            trying = [d for d in wanted if d.name not in failed and d.name not in back]
+            results.update({r.name: r for r in await asyncio.gather(*(self._ensure(d) for d in trying))})
             if unload:
                 await self._unload(set(results))
             self._errors = {r.name: r.error for r in results.values() if r.error}
-            self.applied += 1
             return list(results.values())
 
-    async def read_file(self, path: Path) -> list[Result]:
-        """The list as a file holds it; a missing one is an empty list, an unreadable one changes nothing."""
+    def read(self, path: Path) -> list[Any] | None:
+        """The list as a file holds it; None where there is none."""
         try:
-            entries = entries_of(json.loads(path.read_bytes())) if path.exists() else []
+            return entries_of(json.loads(path.read_bytes())) if path.exists() else None
         except (OSError, ValueError, Malformed) as error:
             logger.error("The list of deployments cannot be read: %s", plain.error(error))
-            return []
+            return None
+
+    async def take(self, entries: Sequence[Any]) -> list[Result]:
+        """`apply`, where nobody waits for the results."""
         results = await self.apply(entries)
         for result in results:
             if result.error:
@@ -131,7 +145,7 @@ class Deployments:
                 if name in results:
                     raise Malformed("named twice")
                 found = parse(entry)
-                if self._environment in ("", found.environment):
+                if self._process in ("", found.process):
                     results[name] = Result(name)
                     wanted[name] = found
             except Malformed as error:
@@ -141,20 +155,31 @@ class Deployments:
 
     async def _ensure(self, deployment: Deployment) -> Result:
         name = deployment.name
+        before = self._serving.get(name)
         try:
             await self._load(deployment)
         except Malformed as error:
             return Result(name, str(error))
         except Exception as error:  # noqa: BLE001 - whatever a model raises is its own failure
             logger.error("%s could not be loaded:\n%s", name, plain.trace(error))
-            return self._kept(name, plain.error(error))
-        return Result(name)
+            return self._kept(name, plain.error(error), away=isinstance(error, ConnectionError))
+        return Result(name, changed=self._serving[name] != before)
 
-    def _kept(self, name: str, error: str) -> Result:
+    async def _put_back(self, name: str, why: str) -> Result:
+        before = self._before.get(name)
+        if before is not None:
+            again = await self._ensure(before)
+            return self._kept(name, f"{why} ({again.error})" if again.error else why)
+        if name in self._serving:
+            await self.registry.unload(name)
+            del self._serving[name]
+        return Result(name, why)
+
+    def _kept(self, name: str, error: str, *, away: bool = False) -> Result:
         """Says what goes on answering. Only the main server does: it is the one that people ask."""
-        if name not in self._serving or self._environment:
-            return Result(name, error)
-        return Result(name, f"{error} (version {self._serving[name][0].version} goes on answering)")
+        if name in self._serving and not self._process and GOES_ON not in error:
+            error = f"{error} (version {self._serving[name][0].version} {GOES_ON})"
+        return Result(name, error, away)
 
     async def _load(self, deployment: Deployment) -> None:
         forwarded = self._forwarded(deployment)
@@ -169,6 +194,7 @@ class Deployments:
             folder = await self._fetch(deployment)
             await self._swap(deployment, folder)
             await self._discard(*self._copies.others(folder))
+        self._before[deployment.name] = self._serving.get(deployment.name, (None, ""))[0]
         self._serving[deployment.name] = (deployment, stamp)
         self._errors.pop(deployment.name, None)
 
@@ -178,7 +204,7 @@ class Deployments:
             code.drop_path(folder)
 
     def _forwarded(self, deployment: Deployment) -> bool:
-        return deployment.environment != self._environment
+        return deployment.process != self._process
 
     async def _fetch(self, deployment: Deployment) -> Path:
         async with self._downloading:
@@ -201,7 +227,7 @@ class Deployments:
         if not self._forwarded(deployment):
             return ModelRuntime(settings, deployment, self._shared)
         if not deployment.forward:
-            raise Malformed("no process serves its environment")
+            raise Malformed(f"there is no process {deployment.process}")
         return ForwardRuntime(settings, deployment, self._shared, self._peers)
 
     async def _unload(self, listed: set[str]) -> None:
@@ -222,12 +248,12 @@ def entries_of(body: Any) -> list[Any]:
     return entries
 
 
-def failed_of(body: Any) -> dict[str, str]:
+def reasons_of(body: Any, key: str) -> dict[str, str]:
     """Raises Malformed for what is not a table of text."""
-    failed = body.get("failed", {})
-    if not isinstance(failed, dict) or not all(isinstance(why, str) and why for why in failed.values()):
-        raise Malformed('expected "failed": {name: why}')
-    return failed
+    reasons = body.get(key, {})
+    if not isinstance(reasons, dict) or not all(isinstance(why, str) and why for why in reasons.values()):
+        raise Malformed(f'expected "{key}": {{name: why}}')
+    return reasons
 
 
 def _name(entry: Any) -> str:

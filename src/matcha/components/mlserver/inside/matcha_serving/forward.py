@@ -1,5 +1,6 @@
 # mypy: disable-error-code="import-not-found"
-"""A model that another process serves, in an environment of its own, behind this server's address.
+"""A model that another process serves, behind this server's address: one of another environment, or one that
+has a process for itself.
 
 Guard and capture happen here; the other process guards again, for those who ask it directly.
 """
@@ -26,6 +27,8 @@ from .runtime import Served, Shared
 ANSWER = aiohttp.ClientTimeout(total=300, sock_connect=5)
 ASK = aiohttp.ClientTimeout(total=5)
 LOOK = aiohttp.ClientTimeout(total=1)  # somebody waits for `matcha status`
+AGREE_SECONDS = 15.0  # for one of its replicas to answer with the version that was told
+AGAIN_SECONDS = 0.5
 UNREACHABLE = (aiohttp.ClientError, asyncio.TimeoutError, OSError, ValueError)
 
 
@@ -54,7 +57,8 @@ class Peers:
             return answer.status, await answer.read()
 
     async def get(self, url: str) -> tuple[int, bytes]:
-        async with self.session.get(url, timeout=ASK) as answer:
+        """By a connection of its own, which a Service takes to any replica."""
+        async with self.session.get(url, timeout=ASK, headers={"Connection": "close"}) as answer:
             return answer.status, await answer.read()
 
     async def index(self, url: str) -> list[dict[str, Any]]:
@@ -84,11 +88,24 @@ class ForwardRuntime(Served):
         signature = signature_of(self.deployment.signature)
         self._guard = guard(signature)
         self._describe(signature)
-        serving = await self._version()
-        if serving and self.deployment.version and serving != self.deployment.version:
-            raise RuntimeError(f"the process of its environment still serves version {serving}")
+        if other := await self._other_version():
+            raise RuntimeError(f"its own process still serves version {other}")
         self.wrap()
         return True
+
+    async def _other_version(self) -> str:
+        """That the other process serves, and goes on to serve, in place of this one. Where it has replicas,
+        one that was added since they were told may still read what was told before.
+        """
+        loop = asyncio.get_running_loop()
+        end = loop.time() + AGREE_SECONDS
+        while True:
+            serving = await self._version()
+            if not serving or self.deployment.version in ("", serving):
+                return ""
+            if loop.time() > end:
+                return serving
+            await asyncio.sleep(AGAIN_SECONDS)
 
     async def _version(self) -> str:
         try:
@@ -103,22 +120,22 @@ class ForwardRuntime(Served):
         try:
             shown = await self._peers.index(self.deployment.forward)
         except UNREACHABLE:
-            return "the process of its environment does not answer"
+            return "its own process does not answer"
         found = next((entry for entry in shown if entry["name"] == self.deployment.name), None)
         if found is None:
-            return "the process of its environment has not loaded it yet"
+            return "its own process has not loaded it yet"
         if found["state"] != "READY" or (found.get("version") or "") != self.deployment.version:
-            return found.get("reason") or f"its process serves version {found.get('version')}"
+            return found.get("reason") or f"its own process serves version {found.get('version')}"
         return ""
 
     async def answer(self, payload: InferenceRequest, reading: Reading) -> InferenceResponse:
         try:
             status, body = await self._peers.post(f"{self._url}/infer", encoded(payload, self._guard.binary))
         except asyncio.TimeoutError as error:  # first: the built-in one, which it may be, is an OSError
-            raise MLServerError("The process of this model's own environment took too long.", 504) from error
+            raise MLServerError("This model's own process took too long.", 504) from error
         except (aiohttp.ClientError, OSError) as error:
             raise MLServerError(
-                "The process of this model's own environment does not answer; it is being restarted.", 503
+                "This model's own process does not answer; it is being restarted.", 503
             ) from error
         if status != 200:
             raise MLServerError(_reason(body), status if 400 <= status < 600 else 502)
@@ -129,9 +146,7 @@ def _reason(body: bytes) -> str:
     try:
         return str(orjson.loads(body)["error"])
     except (ValueError, KeyError, TypeError):
-        return (
-            f"the process of its environment answered: {plain.text_of(body[:200].decode(errors='replace'))}"
-        )
+        return f"its own process answered: {plain.text_of(body[:200].decode(errors='replace'))}"
 
 
 def encoded(request: InferenceRequest, binary: Set[str]) -> bytes:

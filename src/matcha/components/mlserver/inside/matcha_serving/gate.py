@@ -12,6 +12,8 @@ from typing import Any
 
 from matcha_web import App, Guard, Message, Receive, Scope, Send
 
+from .leaving import Leaving
+
 DRAIN = 64 * 2**20  # read on after a refusal, so that the client gets to see it
 WITH_BODY = ("POST", "PUT", "PATCH", "DELETE")
 BINARY = b"inference-header-content-length"
@@ -26,17 +28,25 @@ class Refused(Exception):
 
 
 class Gate:
-    """ASGI application around `app`; refusals are JSON with an `error`."""
+    """ASGI application around `app`; refusals are JSON with an `error`. `leaving` has every request pass."""
 
-    def __init__(self, app: App, hosts: tuple[str, ...], max_body: int) -> None:
+    def __init__(
+        self, app: App, hosts: tuple[str, ...], max_body: int, leaving: Leaving | None = None
+    ) -> None:
         self._app = app
+        self._leaving = leaving or Leaving()
         self._guard = Guard(app, hosts)
         self._max = max_body
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
-            return
+        elif scope["type"] == "http":
+            await self._leaving.track(self._answer, scope, receive, send)
+        else:
+            await self._answer(scope, receive, send)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             inner = await self._admit(scope, receive)
         except Refused as refused:

@@ -23,8 +23,9 @@ from mlserver.settings import Settings
 from mlserver.types import InferenceRequest
 
 from . import outputs, plain
+from .leaving import KEPT
 
-GRACE_SECONDS = 8
+GRACE_SECONDS = 12  # for requests under way at the end
 STATUS_CODE_MAPPING.update(  # of MLServer's own, which know four
     {
         403: grpc.StatusCode.PERMISSION_DENIED,
@@ -123,6 +124,7 @@ class Rpc:
             options=[
                 ("grpc.max_receive_message_length", self._limit),
                 ("grpc.max_send_message_length", self._limit),
+                ("grpc.max_connection_age_ms", int(KEPT * 1000)),  # what is under way on it goes on
                 ("grpc.so_reuseport", 0),  # otherwise two servers would share a port without a word
             ],
         )

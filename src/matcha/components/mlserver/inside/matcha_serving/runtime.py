@@ -289,6 +289,7 @@ def capture(
         "v": str(getattr(parameters, "model_version", "") or ""),
         "t": at,
         "id": (request.id or "")[:200],
+        "by": to.sender,
         "n": rows,
         "in": given,
         "out": returned,

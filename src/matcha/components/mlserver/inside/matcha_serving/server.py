@@ -14,6 +14,7 @@ import re
 import signal
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -28,20 +29,22 @@ from mlserver.settings import Settings
 from mlserver.types import InferenceRequest, InferenceResponse
 from prometheus_client import Gauge
 
-from . import answers
+from . import answers, applications
 from .admin import Admin, Repository
 from .capture import Capture
-from .config import Config
+from .config import Config, Door
 from .copies import Copies
 from .deployments import Deployments, Registry
+from .following import Following
 from .forward import Peers
 from .gate import Gate
+from .leaving import Leaving
 from .rpc import GRACE_SECONDS, Rpc
 from .runtime import Shared
+from .tokens import Tokens
 
-LAST_RESORT = 13.0  # seconds after SIGTERM; below the 15 that the supervisor waits
+LAST_RESORT = 23.0  # seconds after SIGTERM; below the 25 that the component asks for
 FLUSH_SECONDS = 2.0
-RETRIES = (0.0, 3.0, 10.0, 30.0, 60.0)  # seconds before each reading of the list at the start
 _ID = re.compile(r"[ -~]{1,200}")  # it comes back in a header, which holds no more
 logger = logging.getLogger("mlserver.matcha")
 
@@ -92,18 +95,30 @@ class Serving:
             Copies(config.models),
             Shared(self._capture, config.load_seconds),
             self._peers,
-            config.environment,
+            config.process,
         )
+        self._following = Following(config.deployments, self._deployments)
+        self._leaving = Leaving()
         registry = self._deployments.registry
         plane = Plane(DataPlane(settings, registry), registry)
         repository = Repository(self._deployments)
-        self._web = [_web(_application(settings, plane, repository, self._admin()), config.http_port, config)]
+        admin = self._admin()
+        app = _application(settings, plane, repository, admin)
+        self._web = [_web(app, config.http_port, config, self._leaving)]
+        self._door: tuple[Path, Tokens] | None = None
+        if config.door is not None:
+            outside = applications.Applications(app, config.door, config.max_body, leaving=self._leaving)
+            admin.install_tokens(app, outside.tokens)
+            self._web.append(_outside(outside, config.door, config))
+            self._door = config.door.file, outside.tokens
+        self._kept = tuple(self._web)  # whose clients keep connections
         if config.metrics_port:
             self._web.append(_web(_metrics(settings), config.metrics_port, config))
         self._rpc = Rpc(settings, plane, repository) if config.grpc_port else None
 
     def _admin(self) -> Admin:
-        return Admin(self._deployments, self._config.token, self._capture)
+        known = self._deployments, self._config.token, self._capture
+        return Admin(*known, self._following, self._leaving)
 
     async def run(self) -> None:
         """Until SIGTERM or SIGINT; requests under way are answered first."""
@@ -113,32 +128,29 @@ class Serving:
         servers = [server.serve() for server in self._web]
         if self._rpc is not None:
             servers.append(self._rpc.start())
-        loading = asyncio.create_task(self._load())
+        beside = [asyncio.create_task(self._following.run())]
+        if self._door is not None:
+            beside.append(asyncio.create_task(applications.follow(*self._door)))
         await asyncio.gather(*servers)
-        loading.cancel()
+        for task in beside:
+            task.cancel()
         await self._peers.close()
         if self._capture is not None:
             await asyncio.to_thread(self._capture.close, FLUSH_SECONDS)
-
-    async def _load(self) -> None:
-        """Again for what failed, since others may start later, until somebody says what to serve."""
-        for number, wait in enumerate(RETRIES, 1):
-            await asyncio.sleep(wait)
-            if self._config.deployments is None or self._deployments.applied >= number:
-                return
-            results = await self._deployments.read_file(self._config.deployments)
-            if not any(result.error for result in results):
-                return
 
     def _leave(self) -> None:
         logger.info("Stopping")
         watchdog = threading.Timer(LAST_RESORT, os._exit, (0,))
         watchdog.daemon = True  # a prediction that hangs must not keep the process
         watchdog.start()
+        self._stopping = [asyncio.ensure_future(self._stop())]
+        if self._rpc is not None:
+            self._stopping.append(asyncio.ensure_future(self._rpc.stop()))
+
+    async def _stop(self) -> None:
+        await self._leaving.linger(lambda: sum(len(web.server_state.connections) for web in self._kept))
         for server in self._web:
             server.should_exit = True
-        if self._rpc is not None:
-            self._stopping = asyncio.ensure_future(self._rpc.stop())
 
 
 def _settings(config: Config) -> Settings:
@@ -159,7 +171,7 @@ def _settings(config: Config) -> Settings:
 
 def _capture(config: Config) -> Capture | None:
     """Only the main server captures: requests to the others pass through it."""
-    if not config.capture_url or config.environment:
+    if not config.capture_url or config.process:
         return None
     capture = Capture(config.capture_url, config.capture_token)
     gauge = Gauge("matcha_capture_dropped", "Served requests that could not be captured since the start")
@@ -182,10 +194,27 @@ def _metrics(settings: Settings) -> FastAPI:
     return app
 
 
-def _web(app: FastAPI, port: int, config: Config) -> Quiet:
+def _web(app: FastAPI, port: int, config: Config, leaving: Leaving | None = None) -> Quiet:
+    return _quiet(Gate(app, config.hosts, config.max_body, leaving), port, config)
+
+
+def _outside(app: applications.Applications, door: Door, config: Config) -> Quiet:
+    return _quiet(
+        app,
+        door.port,
+        config,
+        http="h11",  # whose requests have a largest size
+        ws="none",
+        h11_max_incomplete_event_size=applications.HEADERS,
+        limit_concurrency=applications.MOST_CONNECTIONS,
+        timeout_keep_alive=applications.KEEP_SECONDS,
+    )
+
+
+def _quiet(app: Any, port: int, config: Config, **more: Any) -> Quiet:
     return Quiet(
         uvicorn.Config(
-            Gate(app, config.hosts, config.max_body),
+            app,
             host=config.bind,
             port=port,
             lifespan="off",
@@ -193,5 +222,6 @@ def _web(app: FastAPI, port: int, config: Config) -> Quiet:
             server_header=False,
             proxy_headers=False,  # nobody stands in front, so nobody may say who asks
             timeout_graceful_shutdown=GRACE_SECONDS,
+            **more,
         )
     )

@@ -126,14 +126,15 @@ async def _body(request: Request, limit: int) -> bytes:
 def _keep(service: Service, request: Request, body: bytes) -> Response:
     """202 once it is on disk, 507 where there is no room: the sender then keeps or drops what it holds."""
     sent = request.headers.get("x-matcha-batch", "")[:64]
-    if service.has(sent):
+    sender = request.headers.get("x-matcha-sender", "")[:200]
+    if service.has(sent, sender):
         return _json({"accepted": 0, "refused": 0, "why": "this batch was taken before"}, 202)
     batch = spool.read(body)
     if batch.refused and not batch.accepted:
         service.ledger.lost(batch.refused)
         raise Refused(400, batch.why, accepted=0, refused=batch.refused)
     try:
-        service.capture(batch, sent, request.headers.get("x-matcha-sender", "")[:200], _dropped(request))
+        service.capture(batch, sent, sender, _dropped(request))
     except spool.Full as error:
         raise Refused(507, str(error)) from None
     except OSError as error:

@@ -11,7 +11,7 @@ import contextlib
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 from urllib.parse import urlsplit
@@ -49,9 +49,12 @@ class Kept(Protocol):
         """Fetch what is missing here. The store's ledger, which is not written over the one here."""
 
 
-def kept(data: Path, store: str, environ: Mapping[str, str] = os.environ) -> Kept:
-    """`store`: s3://bucket/prefix; empty where the volume itself is what lasts."""
-    return InStore(data, store, environ) if store else Here()
+def kept(data: Path, store: str, environ: Mapping[str, str] = os.environ, *, apart: bool = False) -> Kept:
+    """`store`: s3://bucket/prefix; empty where the volume itself is what lasts. `apart`: references are read
+    and kept by who makes windows elsewhere.
+    """
+    folders = tuple(f for f in FOLDERS if not (apart and f == "references"))
+    return InStore(data, store, environ, folders) if store else Here()
 
 
 class Here:
@@ -73,9 +76,10 @@ class Here:
 class InStore:
     """Through pyarrow's own client, which the environment has anyway."""
 
-    def __init__(self, data: Path, store: str, environ: Mapping[str, str]) -> None:
+    def __init__(self, data: Path, store: str, environ: Mapping[str, str], folders: Sequence[str]) -> None:
         parts = urlsplit(store)
         self._data = data
+        self._folders = folders
         self._root = f"{parts.netloc}{parts.path}".rstrip("/")
         self._endpoint = environ.get("AWS_ENDPOINT_URL") or ""
         self._fs = _client(self._endpoint, environ)
@@ -131,6 +135,18 @@ class InStore:
                 self._fetch(path)
         return self._ledger() if LEDGER in held else None
 
+    def fetch(self, names: Iterable[str]) -> None:
+        """These files, whatever is here. Raises ValueError for what is no file of a folder."""
+        for name in names:
+            if not self._ours(name):
+                raise ValueError(f"{name} is no file of monitoring's.")
+            self._fetch(self._data / name)
+
+    def fetch_known(self, names: Iterable[str]) -> None:
+        """Those of these that the store has."""
+        held = self._list()
+        self.fetch(name for name in names if name in held)
+
     def _ledger(self) -> Mapping[str, Any] | None:
         with self._telling(), self._fs.open_input_stream(self._key(self._data / LEDGER)) as stream:
             content = stream.read()
@@ -159,14 +175,18 @@ class InStore:
         with self._telling():
             found = self._fs.get_file_info(fs.FileSelector(self._root, recursive=True, allow_not_found=True))
         names = {i.path[len(self._root) + 1 :]: int(i.size) for i in found if i.type == fs.FileType.File}
-        return {name: size for name, size in names.items() if _ours(name)}
+        return {name: size for name, size in names.items() if self._ours(name)}
 
     def _files(self) -> Iterator[Path]:
-        for folder in FOLDERS:
+        for folder in self._folders:
             for path in sorted((self._data / folder).rglob("*")):
                 if path.is_file() and path.suffix != ".tmp":
                     yield path
         yield from (self._data / name for name in FILES)
+
+    def _ours(self, name: str) -> bool:
+        parts = PurePosixPath(name).parts
+        return (name in FILES or (len(parts) > 1 and parts[0] in self._folders)) and ".." not in parts
 
     def _name(self, path: Path) -> str:
         return path.relative_to(self._data).as_posix()
@@ -205,11 +225,6 @@ def _client(endpoint: str, environ: Mapping[str, str]) -> Any:
         allow_delayed_open=True,  # one request for what is small, and MD5 for its tag
         tls_ca_file_path=trust,
     )
-
-
-def _ours(name: str) -> bool:
-    parts = PurePosixPath(name).parts
-    return (name in FILES or (len(parts) > 1 and parts[0] in FOLDERS)) and ".." not in parts
 
 
 def _order(name: str) -> tuple[int, str]:

@@ -78,6 +78,13 @@ def cursor(data: Path, deployment: str, version: str) -> int:
     return max((int(m[1]) for m in matches if m and m[2] == safe(version)), default=0)
 
 
+def last_windows(data: Path, deployment: str, version: str) -> list[Path]:
+    """Files of the newest window, and of the newest of this version: what the next one goes by."""
+    files = window_files(data, deployment)
+    own = [p for p in files if p.name.endswith(f"-{safe(version)}.json")]
+    return sorted({*files[-1:], *own[-1:]})
+
+
 def last_seq(data: Path) -> int:
     """The highest number that anything taken in bears; 0 where nothing was."""
     names = (p.name for p in (data / "captures").glob("*/*/*/*.parquet"))

@@ -44,9 +44,13 @@ class Ledger:
         self._write()
 
     def drops(self, sender: str, total: int) -> None:
-        """`total` is cumulative for the sender; a smaller number than before is a sender started anew."""
+        """`total` is cumulative for the sender; a smaller number than before is a sender started anew.
+
+        Senders that lost nothing are not remembered: every replica is one, and every start of it.
+        """
         before = self._senders.pop(sender, 0)
-        self._senders[sender] = total
+        if total:
+            self._senders[sender] = total
         if total == before:
             return
         self.dropped += total - before if total > before else total

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,10 @@ class WorkFailed(Exception):
     def __init__(self, message: str, details: str = "") -> None:
         super().__init__(message)
         self.details = details
+
+
+class Killed(WorkFailed):
+    """Somebody ended it: mostly the system, which has no memory left for it."""
 
 
 class StoreAway(WorkFailed):
@@ -120,6 +125,8 @@ def _answer(code: int | None, answer: bytes, log: bytes) -> dict[str, Any]:
         last = text.splitlines()[-1] if text else ""
         if code == AWAY:
             raise StoreAway(f"{last} {LATER}")
+        if code == -signal.SIGKILL:
+            raise Killed("The work process was killed, most likely for the memory it took.", text)
         raise WorkFailed(last or f"The work process ended with {code}.", text)
     try:
         found = json.loads(answer)

@@ -40,7 +40,7 @@ def load(data: Path, deployed: Deployed, mlflow: str) -> Reference:
         return Reference(
             messages=("The model comes from no run, so there is no training data to compare with.",)
         )
-    kept = data / "references" / f"{_name(deployed)}.parquet"
+    kept = data / kept_at(deployed)
     why = _fetch(mlflow, deployed, kept)
     if not kept.exists():
         return Reference(messages=(why,))
@@ -51,9 +51,10 @@ def load(data: Path, deployed: Deployed, mlflow: str) -> Reference:
         return Reference(messages=(f"The reference sample cannot be read: {error}",))
 
 
-def _name(deployed: Deployed) -> str:
+def kept_at(deployed: Deployed) -> str:
+    """Below the data folder."""
     own = "" if deployed.artifact == DEFAULT else f"/{deployed.artifact}"
-    return layout.safe(f"{deployed.run_id}{own}")
+    return f"references/{layout.safe(f'{deployed.run_id}{own}')}.parquet"
 
 
 def _fetch(mlflow: str, deployed: Deployed, kept: Path) -> str:

@@ -19,7 +19,8 @@ from .spool import Batch, Key, Spool
 TAKE_IN_BYTES = 32 * 2**20  # a spool beyond this is taken in without waiting for a window
 PRUNE_SECONDS = 6 * 3600.0
 RETRY_SECONDS = 600.0
-REMEMBERED = 256  # ids of batches; one from before a restart is recognised by its rows
+REMEMBERED = 256  # senders, the newest; a batch from before a restart is recognised by its rows
+BATCHES = 16  # of each sender
 
 
 class Unknown(Exception):
@@ -37,7 +38,7 @@ class Service:
         self.ledger = Ledger(self.data / "ledger.json")
         self.worker = Worker()
         self.received: Counter[Key] = Counter()
-        self._taken: deque[str] = deque(maxlen=REMEMBERED)
+        self._taken: dict[str, deque[str]] = {}  # the newest batches of each sender
         self._pruned = 0.0
         self._retry: dict[str, float] = {}
         self.away = ""  # why the object store could not be used last
@@ -46,18 +47,26 @@ class Service:
 
     # captures
 
-    def has(self, sent: str) -> bool:
+    def has(self, sent: str, sender: str) -> bool:
         """Whether the batch of this id is on disk: a sender whose answer was lost sends it again."""
-        return bool(sent) and sent in self._taken
+        return bool(sent) and sent in self._taken.get(sender, ())
 
     def capture(self, batch: Batch, sent: str, sender: str, dropped: int | None) -> None:
         """Raises Full or OSError where nothing was kept."""
         self.spool.append(batch)
-        self._taken.append(sent)
+        self._remember(sent, sender)
         self.received.update(batch.rows)
         self.ledger.lost(batch.refused)
         if dropped is not None:
             self.ledger.drops(sender, dropped)
+
+    def _remember(self, sent: str, sender: str) -> None:
+        """A sender has one batch under way: what others send meanwhile must not have it forgotten."""
+        batches = self._taken.pop(sender, None) or deque(maxlen=BATCHES)
+        batches.append(sent)
+        self._taken[sender] = batches
+        while len(self._taken) > REMEMBERED:
+            del self._taken[next(iter(self._taken))]
 
     # what is known
 
@@ -184,6 +193,8 @@ class Service:
             "mlflow": self.settings.mlflow,
             "store": self.settings.store,
             "dropped": self.ledger.dropped,
+            "apart": self.settings.apart,
+            "token": self.settings.token if self.settings.apart else "",
         }
 
     # by itself

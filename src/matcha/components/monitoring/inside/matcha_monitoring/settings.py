@@ -25,6 +25,7 @@ class Rules:
     keep_windows: int = 1000
     keep_reports: int = 20
     spool_megabytes: float = 512
+    work_memory_mb: int = 4096  # what makes windows apart may use
     tick_seconds: float = 15  # how often it is looked whether a window is due
     away_seconds: float = 60  # until an object store that could not be used is tried again
 
@@ -41,7 +42,9 @@ class Rules:
 
 @dataclass(frozen=True)
 class Settings:
-    """`store`: s3://bucket/prefix; empty where the stack's store is a folder: the volume lasts as long."""
+    """`store`: s3://bucket/prefix; empty where the stack's store is a folder: the volume lasts as long.
+    `apart`: URL of what makes windows (`working`); empty where this service does.
+    """
 
     data: Path
     store: str
@@ -49,6 +52,7 @@ class Settings:
     token: str
     mlflow: str
     rules: Rules
+    apart: str = ""
 
     @staticmethod
     def from_env(env: Mapping[str, str]) -> Settings:
@@ -60,6 +64,7 @@ class Settings:
             token=env["MATCHA_CAPTURE_TOKEN"],
             mlflow=env.get("MLFLOW_TRACKING_URI", "").rstrip("/"),
             rules=Rules.of(json.loads(Path(file).read_text()) if file else {}),
+            apart=env.get("MATCHA_APART", ""),
         )
 
 

@@ -2,7 +2,7 @@
 
 The order is one line of JSON on stdin, which stays open: when it closes, the service has died and this
 process ends at once. The answer is JSON on stdout; everything else goes to stderr. Exit codes: 0 done,
-1 failed, 4 the object store cannot be used (the last line of stderr says why).
+1 failed, 4 the object store, or what makes windows apart, cannot be used (the last line of stderr says why).
 """
 
 from __future__ import annotations
@@ -19,7 +19,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from .kept import Away, Kept, kept
+from . import asking
+from .asking import Failed
+from .kept import Away, Kept
+from .kept import kept as kept_in
 from .settings import Rules
 
 LOCK_SECONDS = 60.0
@@ -36,10 +39,13 @@ def main() -> int:
     gc.set_threshold(100_000, 50, 50)  # a process that ends soon need not tidy up
     try:
         with _alone(Path(order["data"])):
-            answer = _work(order, kept(Path(order["data"]), order["store"]))
+            answer = _work(order)
     except Away as away:
         print(away, file=sys.stderr)
         return AWAY
+    except Failed as failure:
+        print(failure, file=sys.stderr)
+        return 1
     except (OSError, ValueError, ArithmeticError, LookupError, TypeError, RuntimeError) as error:
         _explain(error)
         return 1
@@ -79,19 +85,21 @@ def _alone(data: Path) -> Iterator[None]:
         yield
 
 
-def _work(order: dict[str, Any], kept: Kept) -> dict[str, Any]:
+def _work(order: dict[str, Any]) -> dict[str, Any]:
     """Raises Away only while nothing is decided yet: a window that was made is told of."""
+    data = Path(order["data"])
+    if order["work"] == "apart":
+        from . import apart
+
+        return {"window": apart.make(data, order)}
+    kept = kept_in(data, order["store"], apart=bool(order["apart"]))
     if order["work"] == "bring":
         return {"ledger": kept.bring()}
     from . import taking_in
 
-    data, rules = Path(order["data"]), Rules.of(order["rules"])
+    rules = Rules.of(order["rules"])
     unreadable = taking_in.take_in(data, kept)
-    window = None
-    if order["work"] == "window":
-        from . import window as windows
-
-        window = windows.make(data, rules, order)
+    window = _window(data, order, kept) if order["work"] == "window" else None
     away = ""
     try:
         kept.put_changed()
@@ -99,6 +107,14 @@ def _work(order: dict[str, Any], kept: Kept) -> dict[str, Any]:
     except Away as error:
         away = str(error)
     return {"unreadable": unreadable, "window": window, "away": away}
+
+
+def _window(data: Path, order: dict[str, Any], kept: Kept) -> dict[str, Any] | None:
+    if order["apart"]:
+        return asking.make(data, order, kept)
+    from . import window
+
+    return window.make(data, Rules.of(order["rules"]), order)
 
 
 def _explain(error: BaseException) -> None:

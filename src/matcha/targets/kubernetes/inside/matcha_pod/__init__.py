@@ -8,7 +8,8 @@
     python -m matcha_pod probe   --at s3://BUCKET/PREFIX
     python -m matcha_pod delete  --at s3://BUCKET/PREFIX/
 
-Services with a database are started by `launch.py`, which is no part of the package.
+Services with a database are started by `launch.py`, and the object store after `accounts.py`, which are no
+part of the package.
 
 `build` and `unpack` put the kind of machine they run on, such as x86_64 or aarch64, where `{machine}` stands.
 

@@ -1,0 +1,1 @@
+"""ZenML pipelines whose steps are jobs."""

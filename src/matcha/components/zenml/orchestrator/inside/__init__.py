@@ -1,0 +1,1 @@
+"""Runs in the environment of a project's own code: nothing here imports Matcha."""
