@@ -89,12 +89,8 @@ def stack(provisioned: Provisioned) -> ClusterMatcha:
 def team(kubeconfig: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterMatcha]:
     """That trains: without serving and monitoring. Its stack goes with the last test of test_running_jobs."""
     folder = tmp_path_factory.mktemp("a team that trains")
-    made = ClusterMatcha.of_team(folder, kubeconfig, ONLY_PIPELINES)
-    try:
-        made("provision", "--yes")
+    with ClusterMatcha.provisioned(folder, kubeconfig, ONLY_PIPELINES) as made:
         yield made
-    finally:
-        made.remove()
 
 
 @pytest.fixture(scope="session")

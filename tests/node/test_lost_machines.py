@@ -45,12 +45,8 @@ def run(script: str, machine: Path, *options: str) -> None:
 @pytest.fixture(scope="module")
 def team(kubeconfig: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterMatcha]:
     folder = tmp_path_factory.mktemp("a team on one machine")
-    made = ClusterMatcha.of_team(folder, kubeconfig, NO_SERVERS)
-    try:
-        made("provision", "--yes")
+    with ClusterMatcha.provisioned(folder, kubeconfig, NO_SERVERS) as made:
         yield made
-    finally:
-        made.remove()
 
 
 def job(team: ClusterMatcha, name: str) -> dict[str, Any]:

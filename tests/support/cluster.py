@@ -8,6 +8,7 @@ import os
 import secrets
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,17 @@ class ClusterMatcha(Matcha):
         file = made.project / "matcha.yaml"
         file.write_text(file.read_text() + more)
         return made
+
+    @classmethod
+    @contextlib.contextmanager
+    def provisioned(cls, folder: Path, kubeconfig: Path, more: str = "") -> Iterator[ClusterMatcha]:
+        """`of_team`, with its stack, which goes with all that it made."""
+        made = cls.of_team(folder, kubeconfig, more)
+        try:
+            made("provision", "--yes")
+            yield made
+        finally:
+            made.remove()
 
     def _file(self) -> str:
         trust = f"    ca-bundle: {AUTHORITIES}\n" if AUTHORITIES.exists() else ""

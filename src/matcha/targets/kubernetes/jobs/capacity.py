@@ -55,8 +55,8 @@ class Place(msgspec.Struct, frozen=True):
 
 def place(demand: Demand, nodes: Iterable[Node], pools: Mapping[str, Pool]) -> Place:
     """Raises BadInput where no node and no pool could ever take the job alone."""
-    nodes = list(nodes)
-    there = [room for node in nodes if (room := _room(node, demand)) is not None]
+    rooms = [(node, _room(node, demand)) for node in nodes]
+    there = [room for _, room in rooms if room is not None]
     fitting = [room for room in there if fits(demand, room)]
     if now := [room for room in fitting if not room.away]:
         return Place(_kinds(now))
@@ -68,7 +68,7 @@ def place(demand: Demand, nodes: Iterable[Node], pools: Mapping[str, Pool]) -> P
         return Place(
             frozenset(), (f"No node takes it yet: one of the pool {adding[0].name} has to be added.",)
         )
-    off = {_name(node): _told(node, demand) for node in nodes if _room(node, demand) is None}
+    off = {_name(node): _told(node, demand) for node, room in rooms if room is None}
     raise _refusal(demand, there, [*_of_pools(pools)], off)
 
 
