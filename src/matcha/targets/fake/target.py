@@ -132,7 +132,7 @@ class FakeTarget:
     def keep_tokens(self, tokens: Tokens, *, before: int, locked: bool = True) -> None:
         self._may_fail("tokens")
         if self.tokens().serial != before:
-            raise Changed("Somebody else changed the tokens meanwhile.")
+            raise Changed("Somebody else changed the tokens meanwhile.", resolution="matcha tokens list")
         self._put("tokens", Seen("present"), value=msgspec.to_builtins(tokens))
 
     def settle(self) -> None:
