@@ -149,6 +149,9 @@ class JobQueue(Jobs, Protocol):
         found, for what no machine there can ever have, and for an `image` that is none.
         """
 
+    def check_files(self, project: Path) -> None:
+        """Raises BadInput for a project that cannot go along: it is too large, or leads out of itself."""
+
     def inside(self, state: State) -> Access:
         """How a job reaches the stack."""
 
@@ -166,7 +169,8 @@ class JobQueue(Jobs, Protocol):
 
     def follow(self, name: str, emit: Emit, *, lines: int) -> Iterator[str]:
         """Its log, from the last `lines` of what is there (-1: all), until it is over; what it waits for as
-        events. Raises NotFound for a job that is not there, or goes before it is over.
+        events. Ends a job of which a machine found that it can never start. Raises NotFound for one that
+        is not there, or goes before it is over.
         """
 
 

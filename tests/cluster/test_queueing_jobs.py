@@ -40,7 +40,7 @@ from matcha.targets.kubernetes.jobs import priority, queue
 from matcha.targets.kubernetes.options import Pool
 from support.apiserver import as_user
 from support.faults import Fault, FaultyProxy
-from support.kubelet import Kubelet, running
+from support.kubelet import Kubelet, running, waiting, well
 from support.matcha import until
 from support.objectstore import ACCESS_KEY, SECRET_KEY, ObjectStore, object_store
 from support.rights import grant
@@ -313,6 +313,47 @@ def test_ctrl_c_before_its_name_is_told_leaves_no_job(
     with pytest.raises(KeyboardInterrupt):
         submitted(training.target(), tmp_path)
     until(lambda: not list(client.list(Job, labels=dict(queue.MARKS))), 60)
+
+
+NO_SUCH_IMAGE = 'failed to resolve reference "docker.io/team/torch:2": docker.io/team/torch:2: not found'
+
+
+def test_what_no_node_can_start_is_ended_and_does_not_hold_its_machine(
+    training: SmallStack, node: Kubelet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queue, "REFUSED", 3.0)
+    node.says["job"] = waiting("ErrImagePull", NO_SUCH_IMAGE)
+    target = training.target()
+    name = submitted(target, tmp_path)
+    until(lambda: target.job(name).detail.startswith("its image cannot be had"), 30)
+
+    def says_no_more_why() -> None:
+        node.says["job"] = waiting("ImagePullBackOff", 'Back-off pulling image "team/torch:2"')
+
+    later = threading.Timer(1.5, says_no_more_why)
+    later.start()
+    assert not list(target.follow(name, silent, lines=-1))
+    later.join()
+    found = target.job(name)
+    assert (found.condition, found.exit_code) == ("failed", -1)
+    assert found.detail == "its image cannot be had: not found (team/torch:2)"
+    assert found.resolution == "matcha run --image IMAGE -- ..."
+
+
+def test_an_image_that_comes_late_is_waited_for(
+    training: SmallStack, node: Kubelet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queue, "REFUSED", 1.0)
+    node.says["job"] = waiting("ErrImagePull", "toomanyrequests: You have reached your pull rate limit.")
+    target = training.target()
+    name = submitted(target, tmp_path)
+    following = threading.Thread(target=lambda: list(target.follow(name, silent, lines=-1)), daemon=True)
+    following.start()
+    time.sleep(4)
+    assert target.job(name).condition == "queued"  # no scheduler gives it a node here
+    node.says["job"] = well
+    following.join(60)
+    assert target.job(name).condition == "succeeded"
 
 
 @pytest.mark.parametrize("point", range(POINTS))

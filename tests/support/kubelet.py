@@ -81,6 +81,20 @@ def unscheduled(said: str) -> Says:
     return lambda _: {"phase": "Pending", "conditions": [reason]}
 
 
+def waiting(reason: str, said: str) -> Says:
+    """On its node, which cannot start it."""
+
+    def status(pod: Pod) -> dict[str, Any]:
+        assert pod.spec
+        state = {"waiting": {"reason": reason, "message": said}}
+        return {
+            "phase": "Pending",
+            "containerStatuses": [_container(c.name, c.image or "", state) for c in pod.spec.containers],
+        }
+
+    return status
+
+
 def _container(name: str, image: str, state: dict[str, Any]) -> dict[str, Any]:
     return {
         "name": name,

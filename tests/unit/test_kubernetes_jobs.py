@@ -510,6 +510,13 @@ NO_FILE = 'exec: "nosuch": executable file not found in $PATH: unknown'
             "its node was lost in the middle",
         ),
         (job(FAILED), [pod(ended(137, "ContainerStatusUnknown"))], "failed", -1, "its node was lost"),
+        (
+            job(FAILED, **{render.GIVEN_UP: "its image cannot be had"}),
+            [],
+            "failed",
+            -1,
+            "its image cannot be had",
+        ),
         (job(FAILED, **{render.CANCELLED: "you@there"}), [], "cancelled", -1, "cancelled by you@there"),
         (job(COMPLETE, **{render.CANCELLED: "you@there"}), [pod(ended(0))], "succeeded", 0, ""),
         (job(), [pod(RUNNING, leaving=True)], "running", -1, "kubectl delete node n1"),

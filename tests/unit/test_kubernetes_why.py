@@ -137,3 +137,34 @@ def test_who_changed_an_object_last_is_known() -> None:
     ]
     assert last_editor({"metadata": {"managedFields": entries}}, "matcha") == "kubectl-edit"
     assert last_editor({"metadata": {"managedFields": entries[:2]}}, "matcha") == ""
+
+
+@pytest.mark.parametrize(
+    ("reason", "said", "never"),
+    [
+        ("InvalidImageName", "couldn't parse image name", True),
+        ("ErrImageNeverPull", "Container image is not present with pull policy of Never", True),
+        ("ErrImagePull", 'failed to resolve "ghcr.io/a/b:9": ghcr.io/a/b:9: not found', True),
+        ("ErrImagePull", "pull access denied, repository does not exist or may require authorization", True),
+        ("ImagePullBackOff", 'Back-off pulling image "b:9": ErrImagePull: manifest unknown', True),
+        ("ErrImagePull", "toomanyrequests: You have reached your pull rate limit", False),
+        ("ErrImagePull", "dial tcp: lookup ghcr.io: no such host", False),
+        ("ImagePullBackOff", 'Back-off pulling image "b:9"', False),
+        ("CreateContainerConfigError", 'secret "keys" not found', False),
+    ],
+)
+def test_of_what_cannot_be_started_it_is_told_apart_what_waiting_does_not_help(
+    reason: str, said: str, never: bool
+) -> None:
+    case = {"name": "web", "state": {"waiting": {"reason": reason, "message": said}}}
+    found, for_good = why.unstartable(pod({"containers": [case], "node": "n1"}))
+    assert found
+    assert for_good is never
+
+
+def test_what_comes_up_or_is_leaving_is_not_unstartable() -> None:
+    coming = {"name": "web", "state": {"waiting": {"reason": "ContainerCreating"}}}
+    refused = {"name": "web", "state": {"waiting": {"reason": "ErrImagePull", "message": "not found"}}}
+    assert why.unstartable(None) == ("", False)
+    assert why.unstartable(pod({"containers": [coming]})) == ("", False)
+    assert why.unstartable(pod({"containers": [refused], "leaving": True})) == ("", False)

@@ -14,7 +14,7 @@ from matcha.access import Access
 from matcha.api import queued, training
 from matcha.api._project import open_project
 from matcha.component import Component
-from matcha.errors import MatchaError, NotFound, NotProvisioned
+from matcha.errors import BadInput, MatchaError, NotFound, NotProvisioned
 from matcha.events import Emit, silent
 from matcha.job import Demand, RemoteJob
 from matcha.state import State
@@ -143,6 +143,9 @@ def test_ctrl_c_ends_the_job_or_says_that_it_goes_on(
         def check_remote(self, demand: Demand, image: str = "") -> list[str]:
             return []
 
+        def check_files(self, project: Path) -> None:
+            """All of them go along."""
+
         def inside(self, state: State) -> Access:
             return opened.target.access(state)
 
@@ -167,3 +170,30 @@ def test_ctrl_c_ends_the_job_or_says_that_it_goes_on(
     assert said in str(getattr(told.value, "message", ""))
     if said:
         assert told.value.resolution == "matcha jobs cancel t-1"  # type: ignore[attr-defined]
+
+
+def test_a_project_that_cannot_go_along_is_refused_before_anything_is_asked(project: Path) -> None:
+    class Careful:
+        """A queue that takes no file, and whose stack must not be asked before that is said."""
+
+        root = "/there"
+
+        def check_remote(self, demand: Demand, image: str = "") -> list[str]:
+            return []
+
+        def check_files(self, project: Path) -> None:
+            raise BadInput("The project's files take 2 GiB.")
+
+    queue: Any = Careful()
+    with pytest.raises(BadInput, match="take 2 GiB"):
+        queued.run_remote(
+            open_project(project, None),
+            queue,
+            ["x"],
+            Demand(),
+            project,
+            image="",
+            detach=False,
+            emit=silent,
+            say=lambda _: None,
+        )

@@ -84,6 +84,7 @@ def run_remote(
     """
     for note in queue.check_remote(demand, image):
         emit(Event("job", "note", note))
+    queue.check_files(opened.root)
     name = queue.submit(described(opened, queue, command, demand, where, image, emit), emit)
     if detach:
         say(name)

@@ -196,6 +196,7 @@ def _lead(
             "A pipeline is led from this terminal, and its steps run in the project's environment.",
             resolution="Run it without --image and --detach, or without --pipeline, as one job.",
         )
+    queue.check_files(opened.root)
     like = remote.described(opened, queue, (), demand, where, "", emit)
     job = _here(opened, command, demand, where, target, emit)
     return pipelines.lead(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from matcha.access import Access
@@ -34,6 +35,11 @@ class Training(KnownStack):
     def check_remote(self, demand: Demand, image: str = "") -> Sequence[str]:
         self._queue.refuse(image)
         return self._queue.place(self._known(), demand).notes
+
+    def check_files(self, project: Path) -> None:
+        from matcha.targets.kubernetes.jobs import packing  # noqa: PLC0415 - only for jobs
+
+        packing.check(project)
 
     def inside(self, state: State) -> Access:
         found = self._setting or self._remembered(state)

@@ -30,6 +30,10 @@ _WRONG = {
     "CrashLoopBackOff": "never",
 }
 _NAMED = re.compile(r'^.*?pods "[^"]*" is forbidden: ')  # what stands before the reason
+# Of images, by registries: there is none of this name, or not for this node.
+_REFUSED = re.compile(
+    r"not found|manifest unknown|name unknown|denied|unauthorized|forbidden|no match for", re.I
+)
 _PULLS = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull")
 
 
@@ -299,6 +303,23 @@ def _without_image(image: str, said: str, hope: Hope) -> Verdict:
         return Verdict("failed", f"its image cannot be had: {causes[-1].rstrip('.')} ({image})", hope, said)
     named = said if image in said else f"{said} ({image})"
     return Verdict("failed", f"its image cannot be had: {named}", hope)
+
+
+def unstartable(pod: Pod | None) -> tuple[str, bool]:
+    """What keeps containers of a pod that has its node from being started, empty for nothing, and whether
+    that is for good: a registry or the node says of an image what trying again does not change.
+    """
+    if pod is None or is_leaving(pod):
+        return "", False
+    for status in _statuses(pod):
+        waiting = status.state.waiting if status.state else None
+        if waiting and waiting.reason in _WRONG and waiting.reason != "CrashLoopBackOff":
+            found, said = _container(status, None), waiting.message or ""
+            never = _WRONG[waiting.reason] == "never" or (
+                waiting.reason in _PULLS and bool(_REFUSED.search(said))
+            )
+            return found.detail if found else "", never
+    return "", False
 
 
 def _ending(name: str, ended: Any) -> str:

@@ -51,13 +51,24 @@ def pack(project: Path, beside: Mapping[str, Path], to: Path, *, limit: int = LI
     Raises BadInput for files above the limit together, naming the largest, and for a link that leads out of
     the project; MatchaError for a file that cannot be read.
     """
+    members, left = _checked(project, limit)
+    size = sum(member.size for member in members)
+    more = [member for name, folder in sorted(beside.items()) for member in _of_folder(name, folder)]
+    digest = _write([*members, *more], to)
+    return Packed(to, digest, len(members), size, tuple(left))
+
+
+def check(project: Path) -> None:
+    """Raises what `pack` would, but for what is found while files are read."""
+    _checked(project, LIMIT)
+
+
+def _checked(project: Path, limit: int) -> tuple[list[_Member], list[str]]:
     members, left = _of_project(project)
     size = sum(member.size for member in members)
     if size > limit:
         raise _too_large(members, size, limit)
-    more = [member for name, folder in sorted(beside.items()) for member in _of_folder(name, folder)]
-    digest = _write([*members, *more], to)
-    return Packed(to, digest, len(members), size, tuple(left))
+    return members, left
 
 
 def _of_project(project: Path) -> tuple[list[_Member], list[str]]:

@@ -40,6 +40,8 @@ MARKS = {**MINE, NAME: JOB}
 POLL = 1.0
 AWAY = 3600.0  # seconds for which a cluster that does not answer is asked again: a laptop sleeps
 UNHEARD = 60.0  # seconds for which the log of a job that is over is asked for where its node does not answer
+# Seconds for which what cannot be started keeps its machine: where trying again may help, and where not.
+PATIENCE, REFUSED = 600.0, 20.0
 UNUSED = 600.0  # seconds after which a secret without its job belongs to a run that was killed
 
 
@@ -253,6 +255,7 @@ class Queue:
         again, and so is a node that does not hand out the log: the job goes on meanwhile, or starts again.
         """
         key, read, told, silence = f"job/{name}", dict[str, logs.Read](), "", _Silence()
+        stuck = _Stuck()
         while True:
             found = None
             try:
@@ -265,6 +268,8 @@ class Queue:
                         yield self._secrets.redact([line])[0]
                 if found.condition in OVER:
                     return
+                if reason := stuck.given_up(pod):
+                    self._give_up(name, reason)
                 silence = _Silence()
                 said = found.detail or found.condition
             except ClusterError as error:
@@ -277,6 +282,14 @@ class Queue:
                     emit(Event(key, "progress", said))
             time.sleep(POLL)
 
+    def _give_up(self, name: str, reason: str) -> None:
+        """It holds what its machine has, a GPU perhaps, and others wait for that."""
+        change = {
+            "metadata": {"annotations": {render.GIVEN_UP: reason}},
+            "spec": {"activeDeadlineSeconds": 1},
+        }
+        self._cluster.patch(Job, name, change)
+
     def _lines(self, pod: Pod, read: dict[str, logs.Read], lines: int) -> Iterator[str]:
         status, uid = telling.main(pod), str(pod.metadata.uid if pod.metadata else "")
         assert status
@@ -286,6 +299,25 @@ class Queue:
                 yield from read[uid].further(logs.last_lines(self._cluster, pod, status, max(lines, 1)))
                 read[uid].cut_off()
         yield from logs.read_on(self._cluster, pod, status, read[uid])
+
+
+class _Stuck:
+    """A pod on a machine that cannot start it, since when and why."""
+
+    def __init__(self) -> None:
+        self._since = 0.0
+        self._refusal = ""
+
+    def given_up(self, pod: Pod | None) -> str:
+        """Why, once that has gone on for too long; empty before."""
+        reason, never = ("", False) if telling.has_begun(pod) else why.unstartable(pod)
+        if not reason:
+            self._since, self._refusal = 0.0, ""
+            return ""
+        self._since = self._since or time.monotonic()
+        self._refusal = reason if never else self._refusal  # between two tries a node may not say why
+        patience = REFUSED if self._refusal else PATIENCE
+        return (self._refusal or reason) if time.monotonic() - self._since > patience else ""
 
 
 class _Silence:

@@ -72,6 +72,7 @@ OWNER = "matcha-ml/submitted-by"  # annotation
 CODE = "matcha-ml/code"  # annotation: where the archive of the project lies
 PIPELINE, STEP = "matcha-ml/pipeline", "matcha-ml/step"  # annotations, of a job that is a pipeline's step
 CANCELLED = "matcha-ml/cancelled-by"  # annotation
+GIVEN_UP = "matcha-ml/given-up"  # annotation: why it could not be started
 
 
 class Made(msgspec.Struct, frozen=True, kw_only=True):

@@ -15,7 +15,16 @@ from lightkube.resources.core_v1 import Event, Pod
 from matcha.job import OVER, JobCondition, JobStatus
 from matcha.targets.kubernetes import why
 from matcha.targets.kubernetes.compare import amount
-from matcha.targets.kubernetes.jobs.render import CANCELLED, COMMAND, GPU, MEMORY_LIMIT, OWNER, PIPELINE, STEP
+from matcha.targets.kubernetes.jobs.render import (
+    CANCELLED,
+    COMMAND,
+    GIVEN_UP,
+    GPU,
+    MEMORY_LIMIT,
+    OWNER,
+    PIPELINE,
+    STEP,
+)
 from matcha.targets.kubernetes.names import JOB
 
 OOM = "OOMKilled"
@@ -104,8 +113,7 @@ def _failure(
 ) -> tuple[str, str]:
     """Why, and what to do."""
     if ended is None or not ended.exitCode:
-        words = why.last_words(pods).strip().splitlines()
-        return (words[-1] if words else verdict.detail), ""
+        return _unstarted(job, pods, verdict)
     if ended.reason == OOM:
         limit = _limits(job).get("memory") or MEMORY_LIMIT
         return f"it needed more memory than {limit}, and was ended", _more(job, 2 * (amount(limit) or 0))
@@ -116,6 +124,13 @@ def _failure(
     if evicted := next((p.status.message for p in pods if p.status and p.status.reason == "Evicted"), None):
         return f"its node ended it: {evicted}", ""
     return f"its command ended with exit code {ended.exitCode}", ""
+
+
+def _unstarted(job: Job, pods: Sequence[Pod], verdict: why.Verdict) -> tuple[str, str]:
+    if given_up := ((job.metadata.annotations if job.metadata else None) or {}).get(GIVEN_UP):
+        return given_up, "matcha run --image IMAGE -- ..." if "image" in given_up else ""
+    words = why.last_words(pods).strip().splitlines()
+    return (words[-1] if words else verdict.detail), ""
 
 
 def _more(job: Job, memory: float) -> str:
