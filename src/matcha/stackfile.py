@@ -184,7 +184,8 @@ def _wanted(kind: type[Any], keys: Keys, found: Any) -> str:
             told, info = "", _below(info, key)
     if not told:
         return ""
-    return f"{keys[-1]} has to be {told}" + ("" if hidden else f", found {quoted(found)}")
+    name = f"each of {keys[-2]}" if keys[-1].isdigit() and len(keys) > 1 else keys[-1]
+    return f"{name} has to be {told}" + ("" if hidden else f", found {quoted(found)}")
 
 
 def _names(kind: type[Any], keys: Keys) -> list[str]:
@@ -207,7 +208,8 @@ def _bare(info: Any) -> Any:
 def _below(info: Any, key: str) -> Any:
     info = _bare(info)
     fields = getattr(info, "fields", ())
-    return next((f.type for f in fields if f.encode_name == key), getattr(info, "value_type", None))
+    inner = getattr(info, "value_type", getattr(info, "item_type", None))  # of a mapping, of a sequence
+    return next((f.type for f in fields if f.encode_name == key), inner)
 
 
 def _sentence(text: str, found: Any) -> str:

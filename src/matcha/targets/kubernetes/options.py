@@ -25,6 +25,9 @@ _Namespace = Annotated[
         description="a name of lower-case letters, digits and dashes, at most 63, no dash at either end",
     ),
 ]
+_Namespaces = Annotated[
+    tuple[_Namespace, ...], msgspec.Meta(description="a list of namespaces, as in [shop, web]")
+]
 _NAMED = "of lower-case letters, digits, dashes and dots, a letter or digit at either end"
 _SUBDOMAIN = rf"^({_LABEL}(\.{_LABEL})*)?\Z"
 _Class = Annotated[
@@ -137,7 +140,7 @@ class KubernetesOptions(
     ports: _Ports = msgspec.field(default_factory=dict)
     pools: _Pools = msgspec.field(default_factory=dict)
     gpu_plugin: bool = False
-    allow_from: tuple[_Namespace, ...] = ()
+    allow_from: _Namespaces = ()
     expose: Expose | None = None
 
     def __post_init__(self) -> None:
