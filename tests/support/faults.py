@@ -115,14 +115,16 @@ class FaultyProxy:
         self, handler: http.server.BaseHTTPRequestHandler, body: bytes
     ) -> tuple[http.client.HTTPSConnection, http.client.HTTPResponse]:
         headers = {k: v for k, v in handler.headers.items() if k.lower() not in _HOP}
-        connection = self._connect()
+        kept, handler.upstream = handler.upstream, None  # type: ignore[attr-defined]
+        connection = kept or self._connect()
         connection.request(handler.command, handler.path, body or None, headers)
         return connection, connection.getresponse()
 
     def _forward(self, handler: http.server.BaseHTTPRequestHandler, body: bytes) -> None:
         """Chunk by chunk, so that a watch goes through too."""
         connection, answer = self._ask(handler, body)
-        with contextlib.closing(connection):
+        with contextlib.ExitStack() as broken:
+            broken.callback(connection.close)
             handler.send_response(answer.status)
             for name, value in answer.headers.items():
                 if name.lower() not in (*_HOP, "content-length"):
@@ -132,6 +134,10 @@ class FaultyProxy:
             while part := answer.read1(65536):
                 handler.wfile.write(b"%x\r\n%s\r\n" % (len(part), part))
             handler.wfile.write(b"0\r\n\r\n")
+            answer.read()  # to its very end, after which there may be another
+            broken.pop_all()
+            # Another TLS handshake costs more than most requests do.
+            handler.upstream = connection  # type: ignore[attr-defined]
 
 
 def _connector(kubeconfig: Path) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import http.server
 import threading
 from collections.abc import Callable, Iterator
@@ -19,9 +20,15 @@ class Interposed(http.server.ThreadingHTTPServer):
     def __init__(self, serve: Serve) -> None:
         class Handler(http.server.BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            upstream: http.client.HTTPConnection | None = None  # of this client's, for its next request
 
             def do_GET(self) -> None:
                 serve(self)
+
+            def finish(self) -> None:
+                super().finish()
+                if self.upstream:
+                    self.upstream.close()
 
             do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_GET
 
