@@ -55,6 +55,10 @@ class Scaled:
         self._file += f"    allow-from: [{application_of(matcha)}]\n"
         self.options = {"least": 2, "most": 2, "target": 70, "load": 600}
 
+    def of_target(self, line: str) -> None:
+        """More of `targets.kubernetes`, from the next `provision` on."""
+        self._file += f"    {line}\n"
+
     def write(self, **options: int) -> None:
         self.options |= options
         (self.matcha.project / "matcha.yaml").write_text(self._file + STACK.format(**self.options))

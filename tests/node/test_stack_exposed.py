@@ -19,15 +19,14 @@ import pytest
 import trustme
 
 from support import edge
-from support.clients import LOG_MODELS, client
 from support.cluster import ClusterMatcha, _kubectl
 from support.gateways import GATEWAYS, installed, make_class, published
 from support.matcha import until
 from support.pages import marked
+from support.scaled import Scaled
 
 HOST = "models.example.com"
 CLASS = "edge"
-WITHOUT = "components:\n  pipeline: null\n  monitoring: null\n"
 SOON = 90.0  # seconds for a kubelet to bring a list of tokens to a pod, and more
 
 
@@ -91,31 +90,26 @@ def pod(namespace: str) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def world(kubeconfig: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    """Provisioned and exposed, with the model `movie` deployed."""
-    folder = tmp_path_factory.mktemp("exposed")
-    number = secrets.token_hex(3)
-    stack = ClusterMatcha(folder / "project", folder / "home", kubeconfig, f"matcha-test-{number}")
-    space = f"edge-{number}"
+def world(kubeconfig: Path, scaled: Scaled, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """The stack that serves `movie`, exposed. It goes with the last test here."""
+    folder, stack = tmp_path_factory.mktemp("exposed"), scaled.matcha
+    space = f"edge-{secrets.token_hex(3)}"
     authority = trustme.CA()
     (trust := folder / "ca.pem").write_bytes(authority.cert_pem.bytes())
-    file = stack.project / "matcha.yaml"
     expose = f"models: {HOST}, gateway-class: {CLASS}, tls-secret: models-tls, gateway-namespace: {space}"
-    file.write_text(f"{file.read_text()}    expose: {{{expose}, rate: 50}}\n{WITHOUT}")
     forward: subprocess.Popen[str] | None = None
     with installed(kubeconfig, published(GATEWAYS)):
         make_class(kubeconfig, CLASS)
         try:
-            stack.kubectl("create", "namespace", stack.namespace)
             with_certificate(stack, authority)
             listed = {"apiVersion": "v1", "kind": "List", "items": pod(space)}
             stack.kubectl("apply", f"--namespace={space}", "--filename=-", stdin=json.dumps(listed))
             stack.kubectl(
                 "wait", "pod/edge", f"--namespace={space}", "--for=condition=Ready", "--timeout=120s"
             )
-            stack("provision", "--yes", timeout=1500)
-            assert "RUN" in client(stack, LOG_MODELS)
-            stack("deploy", "models:/movie@champion", "--name", "movie")
+            scaled.of_target(f"expose: {{{expose}, rate: 50}}")
+            scaled.provision(least=1, most=1)
+            scaled.deploy(1)
             forward, port = forwarded(kubeconfig, space)
             (curl := folder / "curl").mkdir()
             (curl / ".curlrc").write_text(
@@ -126,7 +120,6 @@ def world(kubeconfig: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
             if forward is not None:
                 forward.terminate()
                 forward.communicate(timeout=30)
-            stack.remove()
             own = {"namespace": space, "clusterrole": f"edge-{space}", "clusterrolebinding": f"edge-{space}"}
             for kind, name in own.items():
                 stack.kubectl("delete", kind, name, "--wait=false", "--ignore-not-found", code=None)
