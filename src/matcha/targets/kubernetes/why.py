@@ -30,9 +30,9 @@ _WRONG = {
     "CrashLoopBackOff": "never",
 }
 _NAMED = re.compile(r'^.*?pods "[^"]*" is forbidden: ')  # what stands before the reason
-# Of images, by registries: there is none of this name, or not for this node.
+# Of images, by registries: there is none of this name, or not for this node; or no such registry.
 _REFUSED = re.compile(
-    r"not found|manifest unknown|name unknown|denied|unauthorized|forbidden|no match for", re.I
+    r"not found|manifest unknown|name unknown|denied|unauthorized|forbidden|no match for|no such host", re.I
 )
 _PULLS = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull")
 

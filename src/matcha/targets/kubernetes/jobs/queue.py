@@ -41,7 +41,7 @@ POLL = 1.0
 AWAY = 3600.0  # seconds for which a cluster that does not answer is asked again: a laptop sleeps
 UNHEARD = 60.0  # seconds for which the log of a job that is over is asked for where its node does not answer
 # Seconds for which what cannot be started keeps its machine: where trying again may help, and where not.
-PATIENCE, REFUSED = 600.0, 20.0
+PATIENCE, REFUSED = 600.0, 30.0
 UNUSED = 600.0  # seconds after which a secret without its job belongs to a run that was killed
 
 
