@@ -139,6 +139,7 @@ def test_a_failing_step_is_named_with_its_log(team: ClusterMatcha) -> None:
     assert f"Its log: matcha jobs logs {found['name']}" in failed.stdout + failed.stderr
     assert "[fails] " in failed.stdout
     assert "of all things" in failed.stdout
+    assert "\u256d" not in failed.stdout + failed.stderr  # no frame around dozens of ZenML's own lines
     assert (found["condition"], found["exit_code"]) == ("failed", 1)
     assert newest_run(team) == "failed"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -138,7 +139,9 @@ class ZenML(Component):
         with Server(reachable(access).url(self.role)) as server:
             server.login(password=access.secret(wiring.KEY))
             stack = wiring.ensure_twin(server, access.url(TRACKER), steps=True)
-        return {"ZENML_ACTIVE_STACK_ID": Output(stack)}
+        # Of what failed in a step, the leader's frames say nothing: plain, they take a few lines.
+        plain = os.environ.get("ZENML_ENABLE_RICH_TRACEBACK", "false")
+        return {"ZENML_ACTIVE_STACK_ID": Output(stack), "ZENML_ENABLE_RICH_TRACEBACK": Output(plain)}
 
     def steps_code(self) -> Path:
         return HERE / "orchestrator" / "inside"
