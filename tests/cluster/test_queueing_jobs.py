@@ -356,6 +356,7 @@ def test_an_image_that_comes_late_is_waited_for(
     assert target.job(name).condition == "succeeded"
 
 
+@pytest.mark.sweep(sample=("1",))
 @pytest.mark.parametrize("point", range(POINTS))
 def test_a_submission_that_is_killed_leaves_nothing_for_long(
     training: SmallStack,

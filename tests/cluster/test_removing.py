@@ -502,6 +502,7 @@ def whole(api_server: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
     return found
 
 
+@pytest.mark.sweep(sample=("1",))
 @pytest.mark.parametrize("point", range(POINTS))
 def test_a_killed_run_is_finished_by_another(
     api_server: Path,
