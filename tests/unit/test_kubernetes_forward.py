@@ -768,6 +768,32 @@ def test_links_are_made_once_and_taken_away(machine: Path) -> None:
     assert found.leftovers() == [] and found.ports() == {}
 
 
+def test_ports_come_and_go_and_the_others_notice_nothing(machine: Path, pods: Pods) -> None:
+    """As those of a dedicated model, which one user deploys and another does not know of yet."""
+    found = links()
+    port = found.ensure(ONE)["app/http"]
+    pid = pid_of(found)
+    backend = pods.listen(echo)
+    pods.put("more-1", "more", defaultdict(lambda: backend))
+    more = ONE | {"more/http": free_port(), "app/grpc": WANTED["app/grpc"]}
+    with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as held:
+        assert said(held, b"before") == b"before"
+        for _ in range(3):
+            ports = links().ensure(more)
+            assert ports["app/http"] == port and all(map(works, ports.values()))
+            with socket.create_connection(("127.0.0.1", ports["more/http"]), timeout=PATIENCE) as leaving:
+                assert said(leaving, b"hello") == b"hello"
+                assert links().ensure(ONE) == {"app/http": port}
+                assert said(leaving, b"again") == b"again"  # it is left to end
+            with pytest.raises(ConnectionRefusedError):
+                socket.create_connection(("127.0.0.1", ports["more/http"]), timeout=PATIENCE)
+        assert said(held, b"after") == b"after"
+    assert pid_of(found) == pid
+    os.kill(pid, signal.SIGKILL)
+    links().ensure(more)  # what comes anew has them as well
+    assert all(map(works, links().ports().values()))
+
+
 def test_the_doctor_tries_every_forward(machine: Path, pods: Pods, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(forwarding, "PROBE_SECONDS", 1.0)
 

@@ -32,7 +32,7 @@ from matcha.host.runtime import first_usable, runtime_folders, user_data
 from matcha.host.supervisor import Supervisor
 from matcha.service import digest_of
 from matcha.state import is_stack_id
-from matcha.targets.kubernetes.forward.config import Config, Forward, mark
+from matcha.targets.kubernetes.forward.config import Config, Forward, lasting, mark
 from matcha.targets.kubernetes.kubefiles import joined, kubefiles, stamp
 from matcha.targets.kubernetes.options import KubernetesOptions
 from matcha.targets.kubernetes.plugin import without_stack
@@ -241,7 +241,7 @@ class Links:
             supervisor.shutdown()  # what a killed one left may still hold the ports
         for attempt in range(ROUNDS):
             config, raw = self._claim(forwards, note, supervisor)
-            seconds = self._run(supervisor, config, raw, anew=attempt > 0)
+            seconds = self._run(supervisor, config, anew=attempt > 0)
             if not (answer := self._wait(supervisor, config, raw, seconds)):
                 return
         raise MatchaError(
@@ -273,14 +273,14 @@ class Links:
         write_changed(self.home / "forward.json", raw)
         return config, raw
 
-    def _run(self, supervisor: Supervisor, config: Config, raw: bytes, *, anew: bool) -> float:
-        """Starts the forwarder where it does not run by this configuration; `anew` in any case. Returns the
-        seconds that it may take to answer.
+    def _run(self, supervisor: Supervisor, config: Config, *, anew: bool) -> float:
+        """Starts the forwarder where it does not run for this cluster; `anew` in any case. One that runs
+        takes other ports when it is asked for them. Returns the seconds that it may take to answer.
         """
         supervisor.ensure()
         status = supervisor.programs().get(PROGRAM)
-        if anew or status is None or status.digest != mark(raw) or not status.pid:
-            supervisor.put(self._program(config, raw))
+        if anew or status is None or status.digest != lasting(config) or not status.pid:
+            supervisor.put(self._program(config))
             return START_SECONDS
         return HANG_SECONDS if status.uptime > HANG_SECONDS else START_SECONDS
 
@@ -300,7 +300,7 @@ class Links:
     def log(self) -> Path:
         return self.home / "logs" / f"{PROGRAM}.log"
 
-    def _program(self, config: Config, raw: bytes) -> Program:
+    def _program(self, config: Config) -> Program:
         module = "matcha.targets.kubernetes.forward"
         return Program(
             name=PROGRAM,
@@ -312,7 +312,7 @@ class Links:
             log=self.log,
             stop_seconds=5,
             health=HealthCheck(f"http://{HOST}:{config.health}/"),
-            digest=mark(raw),
+            digest=lasting(config),
         )
 
 

@@ -1,4 +1,6 @@
-"""What the forwarder is told. `links` writes it; the process reads it once, at its start."""
+"""What the forwarder is told. `links` writes it; the process reads it at its start, and the ports again when
+it is asked whether it has those of another content.
+"""
 
 from __future__ import annotations
 
@@ -45,6 +47,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
             environment="",
             forwards=(),
         )
+
+
+def lasting(config: Config) -> str:
+    """Names what a process runs by from its start to its end: all but the ports."""
+    return mark(msgspec.json.encode(msgspec.structs.replace(config, forwards=())))
 
 
 def mark(raw: bytes) -> str:

@@ -112,6 +112,14 @@ class Pods:
         self._users = 0
         self._task: asyncio.Task[None] | None = None
 
+    def of(self, services: Iterable[str]) -> None:
+        """Of these from now on."""
+        wanted = _label_selector(services)
+        if wanted != self._selector:
+            self._selector = wanted
+            if self._task is not None and not self._task.done():
+                self._begin()
+
     @contextlib.asynccontextmanager
     async def watched(self) -> AsyncIterator[None]:
         """While inside, the methods below know the pods."""

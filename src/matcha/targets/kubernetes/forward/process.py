@@ -1,4 +1,7 @@
-"""The forwarder: one process for all ports of a stack. SIGTERM ends it, and nothing else does."""
+"""The forwarder: one process for all ports of a stack. SIGTERM ends it, and nothing else does.
+
+Which ports it has may change while it runs: those that stay, and their connections, notice nothing of it.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ import msgspec
 from matcha.host.ports import HOST
 from matcha.targets.kubernetes.forward import local
 from matcha.targets.kubernetes.forward.api import Api
-from matcha.targets.kubernetes.forward.config import Config, Forward, mark
+from matcha.targets.kubernetes.forward.config import Config, Forward, lasting, mark
 from matcha.targets.kubernetes.forward.connection import PIECE, Connection
 from matcha.targets.kubernetes.forward.log import Log
 from matcha.targets.kubernetes.forward.pods import Pods
@@ -26,10 +29,14 @@ _FILES = 16384  # open files wanted; a connection takes two
 
 def main(path: Path) -> int:
     """The exit status: 0 after SIGTERM, 1 where the port of the health answer is taken."""
-    raw = path.read_bytes()
-    config = msgspec.json.decode(raw, type=Config)
     _raise_file_limit()
-    return asyncio.run(Forwarder(config, mark(raw)).run())
+    return asyncio.run(Forwarder(path).run())
+
+
+def _read(path: Path) -> tuple[Config, str]:
+    """And the mark of its content."""
+    raw = path.read_bytes()
+    return msgspec.json.decode(raw, type=Config), mark(raw)
 
 
 def _raise_file_limit() -> None:
@@ -41,14 +48,15 @@ def _raise_file_limit() -> None:
 
 
 class Forwarder:
-    """`mark` names the configuration in the health answer."""
+    """By the configuration in the file at `path`."""
 
-    def __init__(self, config: Config, mark: str) -> None:
-        self._config = config
-        self._mark = mark
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._config, self._mark = _read(path)
         self._log = Log()
-        self._unbound = {f.key: f for f in config.forwards}
-        self._servers: list[asyncio.Server] = []
+        self._unbound = {f.key: f for f in self._config.forwards}
+        self._servers: dict[str, asyncio.Server] = {}  # by the forward's key
+        self._binding: asyncio.Task[None] | None = None
         self._connections: set[asyncio.Task[None]] = set()
 
     async def run(self) -> int:
@@ -56,19 +64,45 @@ class Forwarder:
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
         self._api = Api(self._config)
-        services = [f.service for f in self._config.forwards]
-        self._pods = Pods(self._api, self._config.namespace, services, self._log)
+        self._pods = Pods(self._api, self._config.namespace, self._services(), self._log)
         await self._bind_all()  # before anybody asks whether it has its ports
         try:
-            self._servers.append(await asyncio.start_server(self._answer, HOST, self._config.health))
+            health = await asyncio.start_server(self._answer, HOST, self._config.health)
         except OSError as error:
             self._log.say(f"cannot listen on port {self._config.health}: {error.strerror}")
             return 1
-        binding = asyncio.create_task(self._bind_the_rest())
+        self._binding = asyncio.create_task(self._bind_the_rest())
         await stop.wait()
-        binding.cancel()
+        self._binding.cancel()
+        health.close()
         await self._end()
         return 0
+
+    def _services(self) -> list[str]:
+        return [f.service for f in self._config.forwards]
+
+    async def _change(self, wanted: str) -> None:
+        """To the ports that the file has now, if it is the content that is `wanted` and of the same cluster.
+        Connections of ports that go are left to end.
+        """
+        if wanted in ("", self._mark):
+            return
+        try:
+            config, mark = _read(self._path)
+        except (OSError, msgspec.MsgspecError):
+            return
+        if mark != wanted or lasting(config) != lasting(self._config):
+            return
+        had, self._config, self._mark = set(self._config.forwards), config, mark
+        self._unbound = {f.key: f for f in config.forwards if f not in had or f.key in self._unbound}
+        for key in {f.key for f in had} - {f.key for f in config.forwards if f in had}:
+            if server := self._servers.pop(key, None):
+                server.close()
+        self._pods.of(self._services())
+        await self._bind_all()
+        assert self._binding
+        self._binding.cancel()
+        self._binding = asyncio.create_task(self._bind_the_rest())
 
     async def _bind_all(self) -> None:
         for forward in list(self._unbound.values()):
@@ -93,7 +127,10 @@ class Forwarder:
             reason = "another program has it" if taken else str(error.strerror)
             self._log.trouble(f"port {forward.local} for {forward.key}", reason)
             return
-        self._servers.append(server)
+        if self._unbound.get(forward.key) != forward:  # the ports were changed meanwhile
+            server.close()
+            return
+        self._servers[forward.key] = server
         del self._unbound[forward.key]
 
     async def _accept(
@@ -115,6 +152,7 @@ class Forwarder:
         with contextlib.suppress(OSError, ValueError, asyncio.TimeoutError, asyncio.LimitOverrunError):
             line = await asyncio.wait_for(reader.readline(), 5.0)
             path = line.split()[1].decode()
+            await self._change(path[1:])
             well = path == "/" or (path == f"/{self._mark}" and not self._unbound)
             body = msgspec.json.encode({"connections": len(self._connections), "unbound": [*self._unbound]})
             head = f"HTTP/1.1 {'200 OK' if well else '503 Service Unavailable'}\r\n"
@@ -124,7 +162,7 @@ class Forwarder:
         writer.close()
 
     async def _end(self) -> None:
-        for server in self._servers:
+        for server in self._servers.values():
             server.close()
         self._pods.close()
         for task in self._connections:
