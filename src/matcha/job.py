@@ -29,6 +29,7 @@ UNITS = {
     "Gi": 2**30,
     "Ti": 2**40,
 }
+LEAST_MEMORY = 2**20
 OVER: tuple[JobCondition, ...] = ("succeeded", "failed", "cancelled")
 
 
@@ -45,8 +46,11 @@ class Demand(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if self.gpu < 0 or (self.cpu is not None and not 0 < self.cpu < math.inf):  # nan is not
             raise BadInput("--gpu and --cpu take positive numbers.", resolution="matcha run --help")
-        if self.memory is not None and not memory_bytes(self.memory):
-            raise BadInput("--memory takes more than nothing.", resolution="--memory 8Gi")
+        if self.memory is not None and memory_bytes(self.memory) < LEAST_MEMORY:
+            raise BadInput(
+                f"No program runs in {self.memory} of memory: a number alone is bytes.",
+                resolution="--memory 8Gi",
+            )
 
 
 def memory_bytes(text: str) -> int:

@@ -548,6 +548,8 @@ def test_a_node_that_is_added_for_a_job_is_told() -> None:
 def test_who_needs_more_memory_is_told_how_to_ask() -> None:
     found = telling.status(job(FAILED), [pod(ended(137, "OOMKilled"))])
     assert found.resolution == "matcha run --memory 2Gi -- ..."
+    found = telling.status(job(FAILED, limit="200Mi"), [pod(ended(137, "OOMKilled"))])
+    assert found.resolution == "matcha run --memory 400Mi -- ..."
 
 
 def test_a_step_is_told_as_one() -> None:

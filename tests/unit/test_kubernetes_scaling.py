@@ -184,6 +184,13 @@ def workload(wanted: int, ready: int, *, old: int = 0, seen: int = 3) -> Any:
     )
 
 
+def rolled(newer: int, ready: int = 2) -> Any:
+    """Pods of a new description take the place of two others."""
+    made = workload(2, ready)
+    made.status.updatedReplicas, made.status.replicas = newer, 3
+    return made
+
+
 COMES = Verdict("starting", "waiting for its health check")
 STUCK = Verdict("starting", "no node takes it", "hardly", restarts=2)
 CRASHES = Verdict("failed", "it ended with exit code 1", "never")
@@ -202,6 +209,9 @@ SCALE = Scale(min=2, max=5)
         (CRASHES, workload(2, 0), "failed", "it ended with exit code 1"),
         (CRASHES, workload(2, 2, old=1), "failed", "it ended with exit code 1"),  # which does not come up
         (COMES, workload(2, 2, seen=2), "starting", "waiting for its health check"),
+        (COMES, rolled(1), "running", "1 of 2 replicas are new yet: waiting for its health check"),
+        (STUCK, rolled(1), "starting", "no node takes it"),
+        (COMES, rolled(1, ready=1), "starting", "waiting for its health check"),
     ],
 )
 def test_what_is_said_while_not_all_are_ready(

@@ -131,7 +131,7 @@ def test_resources_this_machine_does_not_have_are_refused_with_what_it_has(tmp_p
         with pytest.raises(BadInput, match="--gpu and --cpu take positive numbers"):
             jobs.check(Demand(cpu=cpu))
     for nothing in ("0", "0Gi", "0.4"):
-        with pytest.raises(BadInput, match="--memory takes more than nothing"):
+        with pytest.raises(BadInput, match="a number alone is bytes"):
             jobs.check(Demand(memory=nothing))
     with pytest.raises(BadInput, match="found"):
         jobs.check(Demand(gpu=len(jobs.gpus()) + 1))

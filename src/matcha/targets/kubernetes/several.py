@@ -38,7 +38,8 @@ def judged(
     """`verdict` of a service of which some may do its work while others cannot yet.
 
     It is well as long as one is ready; and ill where fewer are than should be at least, for a reason that
-    does not pass by itself. A description that does not come up is told as for a single pod.
+    does not pass by itself. While pods of a new description take the place of others it is well, if as many
+    as should be are ready; one that does not come up is told as for a single pod.
     """
     if workload is None or verdict.condition in ("absent", "stopped"):
         return verdict
@@ -46,8 +47,13 @@ def judged(
     about = scaling.told(autoscaler, now or datetime.datetime.now(datetime.timezone.utc))
     if verdict.condition == "running":
         return _with(verdict, "running", about)
-    if not ready or not _is_newest(workload):
+    if not ready or not _is_looked_after(workload):
         return verdict
+    if not _is_newest(workload):
+        if ready < min(scale.min, wanted) or verdict.hope != "yes":
+            return verdict
+        newer = f"{workload.status.updatedReplicas or 0} of {wanted} replicas are new yet"
+        return _with(verdict, "running", f"{newer}: {verdict.detail}" if verdict.detail else newer, about)
     lacking = f"{ready} of {wanted} replicas are ready"
     is_ill = ready < scale.min and verdict.hope != "yes"
     said = f"{lacking}: {verdict.detail}" if verdict.detail else lacking
@@ -58,10 +64,14 @@ def _with(verdict: Verdict, condition: Any, *said: str) -> Verdict:
     return msgspec.structs.replace(verdict, condition=condition, detail="; ".join(filter(None, said)))
 
 
+def _is_looked_after(workload: Any) -> bool:
+    """Whether what is said of it is of its newest description."""
+    status, metadata = workload.status, workload.metadata
+    return ((status.observedGeneration if status else None) or 0) >= (metadata.generation or 0)
+
+
 def _is_newest(workload: Any) -> bool:
     """Whether every pod is of the newest description."""
-    status, metadata = workload.status, workload.metadata
-    seen = (status.observedGeneration if status else None) or 0
-    if seen < (metadata.generation or 0):
+    if not _is_looked_after(workload) or workload.status is None:
         return False
-    return (status.replicas or 0) == (status.updatedReplicas or 0) > 0
+    return (workload.status.replicas or 0) == (workload.status.updatedReplicas or 0) > 0

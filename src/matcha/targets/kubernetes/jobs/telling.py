@@ -137,7 +137,8 @@ def _more(job: Job, memory: float) -> str:
     """How its user asks for so many bytes."""
     if STEP in ((job.metadata.annotations if job.metadata else None) or {}):
         return f'ResourceSettings(memory="{memory / 2**20:.0f}MiB")'  # ZenML takes whole numbers
-    return f"matcha run --memory {memory / 2**30:g}Gi -- ..."
+    size = f"{memory / 2**30:g}Gi" if memory >= 2**30 else f"{memory / 2**20:.0f}Mi"
+    return f"matcha run --memory {size} -- ..."
 
 
 def _plain(said: str) -> str:
