@@ -154,6 +154,7 @@ def started(team: ClusterMatcha, step: str) -> str:
     return str(until(name, COMES_UP, every=1))
 
 
+@pytest.mark.sweep  # tests/stack ends pipelines in each way
 def test_ctrl_c_ends_the_steps_and_stops_the_run(team: ClusterMatcha, tmp_path: Path) -> None:
     with (tmp_path / "out").open("w") as out:
         options: Any = {"stdout": out, "stderr": out, "start_new_session": True}

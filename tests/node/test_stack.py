@@ -333,6 +333,7 @@ def test_a_database_that_is_away_for_long_restarts_nobody(stack: ClusterMatcha) 
     assert restarts() == before
 
 
+@pytest.mark.sweep  # the API server's tests delete workloads, and see them planned and repaired
 def test_every_deleted_workload_is_planned_and_repaired(stack: ClusterMatcha) -> None:
     before = held(stack)
     stack.kubectl("delete", "deployments,statefulsets", "--all", "--wait=true")
@@ -491,6 +492,7 @@ def test_the_example_runs_as_jobs_unchanged(stack: ClusterMatcha) -> None:
     assert ended == {"succeeded"}
 
 
+@pytest.mark.sweep  # as jobs it runs always, and so do other pipelines
 def test_the_example_runs_as_a_pipeline_of_jobs(stack: ClusterMatcha) -> None:
     """Each step is a pod of its own, and the last one deploys."""
     example = stack.project / "recommendation"
