@@ -194,6 +194,25 @@ def test_what_a_job_runs_in_is_built_behind_servers(
     assert build.spec.template.spec.priorityClassName == priority.name(training.namespace)
 
 
+def test_who_interrupts_the_building_of_an_environment_is_told_that_it_goes_on(
+    training: SmallStack, node: Kubelet, tmp_path: Path
+) -> None:
+    (tmp_path / "lock").touch()
+    environment = Environment(name="workspace", lock=tmp_path / "lock")
+    job = msgspec.structs.replace(described(tmp_path), image="", environment=environment)
+    node.says["environment-builder"] = running
+    heard: list[str] = []
+
+    def emit(event: Event) -> None:
+        heard.append(event.message)
+        if event.phase == "progress" and event.subject == "environment/workspace":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        training.target().submit(job, emit)
+    assert heard[-1].startswith("It goes on being built")
+
+
 def test_steps_of_a_pipeline_run_the_same_code_and_say_what_they_are(
     training: SmallStack, store: ObjectStore, client: Client, tmp_path: Path
 ) -> None:

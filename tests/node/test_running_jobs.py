@@ -76,6 +76,10 @@ def test_a_job_reaches_the_stack_and_its_exit_code_comes_back(team: ClusterMatch
     assert found["run"]["data"]["metrics"][0]["value"] == 0.5
     [job] = [each for each in jobs(team).values() if each["exit_code"] == 3]
     assert (job["condition"], job["command"]) == ("failed", ["python", "../train.py", "3"])
+    last = team("jobs", "logs", job["name"], "--lines", "1")
+    assert last.stdout.splitlines() == done.stdout.splitlines()[-1:]
+    assert "The last 1 lines; more of them by --lines." in last.stderr
+    assert "--lines" not in team("jobs", "logs", job["name"]).stderr
 
 
 def test_the_environment_is_built_once(team: ClusterMatcha) -> None:

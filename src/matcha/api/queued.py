@@ -59,8 +59,11 @@ def job_logs(
         yield from followed(opened, queue, name, target, emit, lines=lines)
         emit(Event(f"job/{name}", "note", f"{name} {_said(queue.job(name))}."))
         return
-    ours, said = _addresses(opened), queue.job_log(name, lines=lines)
-    yield from (_as_here(line, ours) for line in said)
+    ours, said = _addresses(opened), queue.job_log(name, lines=lines + 1)
+    if len(said) > lines:
+        more = f"The last {lines} lines; more of them by --lines."
+        emit(Event(f"job/{name}", "note", more))
+    yield from (_as_here(line, ours) for line in (said[-lines:] if lines else ()))
     found = queue.job(name)
     if not said and found.condition not in OVER:
         emit(Event(f"job/{name}", "note", f"{name} wrote nothing yet: {found.detail or found.condition}."))

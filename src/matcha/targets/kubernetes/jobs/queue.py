@@ -176,7 +176,12 @@ class Queue:
             assert build.spec and build.spec.template.spec
             build.spec.template.spec.priorityClassName = rank or None
             parts = desired.of_stack(setting, [*before, build])
-            raiser.run_job(parts, key, archives.BUILD_SECONDS, emit, place=place, advice=MEND)
+            try:
+                raiser.run_job(parts, key, archives.BUILD_SECONDS, emit, place=place, advice=MEND)
+            except KeyboardInterrupt:
+                said = "It goes on being built: the same command goes on with it, or finds it done."
+                emit(Event(key, "note", said))
+                raise
         emit(Event(key, "done", "", time.monotonic() - began))
 
     def _machines(self) -> frozenset[str]:
