@@ -288,12 +288,15 @@ class Queue:
             time.sleep(POLL)
 
     def _give_up(self, name: str, reason: str) -> None:
-        """It holds what its machine has, a GPU perhaps, and others wait for that."""
+        """It holds what its machine has, a GPU perhaps, and others wait for that. Who may
+        only look goes on looking.
+        """
         change = {
             "metadata": {"annotations": {render.GIVEN_UP: reason}},
             "spec": {"activeDeadlineSeconds": 1},
         }
-        self._cluster.patch(Job, name, change)
+        with contextlib.suppress(Forbidden):
+            self._cluster.patch(Job, name, change)
 
     def _lines(self, pod: Pod, read: dict[str, logs.Read], lines: int) -> Iterator[str]:
         status, uid = telling.main(pod), str(pod.metadata.uid if pod.metadata else "")
