@@ -116,6 +116,13 @@ def described(folder: Path, demand: Demand | None = None) -> RemoteJob:
     )
 
 
+def in_environment(folder: Path, environment: Environment | None = None) -> RemoteJob:
+    """One that runs in an environment which has to be built."""
+    (folder / "lock").touch()
+    environment = environment or Environment(name="workspace", lock=folder / "lock")
+    return msgspec.structs.replace(described(folder), image="", environment=environment)
+
+
 def uploaded(store: ObjectStore) -> list[str]:
     return sorted(p.name for p in (store.folder / "company" / "ml" / "jobs").glob("*"))
 
@@ -159,8 +166,7 @@ def test_an_environment_that_no_job_has_used_for_a_month_goes(
     archive, others = (Path(archives.placed(setting, e, "amd64")).name for e in (mine, other))
 
     def ran(environment: Environment) -> str:
-        made = msgspec.structs.replace(described(tmp_path), image="", environment=environment)
-        return training.target().submit(made, silent)
+        return training.target().submit(in_environment(tmp_path, environment), silent)
 
     def there() -> set[str]:
         return {file.name for file in folder.iterdir() if file.suffix != ".used"}
@@ -185,10 +191,7 @@ def test_an_environment_that_no_job_has_used_for_a_month_goes(
 def test_what_a_job_runs_in_is_built_behind_servers(
     training: SmallStack, client: Client, tmp_path: Path
 ) -> None:
-    (tmp_path / "lock").touch()
-    environment = Environment(name="workspace", lock=tmp_path / "lock")
-    job = msgspec.structs.replace(described(tmp_path), image="", environment=environment)
-    training.target().submit(job, silent)
+    training.target().submit(in_environment(tmp_path), silent)
     [build] = [j for j in client.list(Job) if "build-workspace" in str(j.metadata and j.metadata.name)]
     assert build.spec and build.spec.template.spec
     assert build.spec.template.spec.priorityClassName == priority.name(training.namespace)
@@ -197,9 +200,6 @@ def test_what_a_job_runs_in_is_built_behind_servers(
 def test_who_interrupts_the_building_of_an_environment_is_told_that_it_goes_on(
     training: SmallStack, node: Kubelet, tmp_path: Path
 ) -> None:
-    (tmp_path / "lock").touch()
-    environment = Environment(name="workspace", lock=tmp_path / "lock")
-    job = msgspec.structs.replace(described(tmp_path), image="", environment=environment)
     node.says["environment-builder"] = running
     heard: list[str] = []
 
@@ -209,7 +209,7 @@ def test_who_interrupts_the_building_of_an_environment_is_told_that_it_goes_on(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        training.target().submit(job, emit)
+        training.target().submit(in_environment(tmp_path), emit)
     assert heard[-1].startswith("It goes on being built")
 
 

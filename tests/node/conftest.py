@@ -95,7 +95,9 @@ def team(kubeconfig: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 @pytest.fixture(scope="session")
 def scaled(kubeconfig: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scaled]:
-    """That serves, with two replicas, `movie` of one of its three versions."""
+    """That serves, with two replicas, `movie` of one of its three versions. Its stack goes with the last test
+    of test_stack_exposed.
+    """
     matcha = ClusterMatcha.of_team(tmp_path_factory.mktemp("a team that serves"), kubeconfig)
     made = Scaled(matcha)
     try:

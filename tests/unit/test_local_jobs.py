@@ -130,7 +130,7 @@ def test_resources_this_machine_does_not_have_are_refused_with_what_it_has(tmp_p
     for cpu in (float("nan"), 0.0):
         with pytest.raises(BadInput, match="--gpu and --cpu take positive numbers"):
             jobs.check(Demand(cpu=cpu))
-    for nothing in ("0", "0Gi", "0.4"):
+    for nothing in ("0", "0Gi", "0.4", "1", "8"):
         with pytest.raises(BadInput, match="a number alone is bytes"):
             jobs.check(Demand(memory=nothing))
     with pytest.raises(BadInput, match="found"):

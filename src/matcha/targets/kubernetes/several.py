@@ -49,13 +49,12 @@ def judged(
         return _with(verdict, "running", about)
     if not ready or not _is_looked_after(workload):
         return verdict
+    lacking = f"{ready} of {wanted} replicas are ready"
+    is_ill = ready < scale.min and verdict.hope != "yes"
     if not _is_newest(workload):
         if ready < min(scale.min, wanted) or verdict.hope != "yes":
             return verdict
-        newer = f"{workload.status.updatedReplicas or 0} of {wanted} replicas are new yet"
-        return _with(verdict, "running", f"{newer}: {verdict.detail}" if verdict.detail else newer, about)
-    lacking = f"{ready} of {wanted} replicas are ready"
-    is_ill = ready < scale.min and verdict.hope != "yes"
+        lacking = f"{workload.status.updatedReplicas or 0} of {wanted} replicas are new yet"
     said = f"{lacking}: {verdict.detail}" if verdict.detail else lacking
     return _with(verdict, "unhealthy" if is_ill else "running", said, about)
 

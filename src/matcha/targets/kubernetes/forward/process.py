@@ -94,9 +94,10 @@ class Forwarder:
         if mark != wanted or lasting(config) != lasting(self._config):
             return
         had, self._config, self._mark = set(self._config.forwards), config, mark
-        self._unbound = {f.key: f for f in config.forwards if f not in had or f.key in self._unbound}
-        for key in {f.key for f in had} - {f.key for f in config.forwards if f in had}:
-            if server := self._servers.pop(key, None):
+        staying = had.intersection(config.forwards)
+        self._unbound = {f.key: f for f in config.forwards if f not in staying or f.key in self._unbound}
+        for forward in had - staying:
+            if server := self._servers.pop(forward.key, None):
                 server.close()
         self._pods.of(self._services())
         await self._bind_all()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -220,10 +220,10 @@ class Queue:
         """The job stays to be looked at; its pods go, and their logs."""
         if self.status(name).condition in OVER:
             return
-        change = {
-            "metadata": {"annotations": {render.CANCELLED: person()}},
-            "spec": {"activeDeadlineSeconds": 1},
-        }
+        self._end(name, {render.CANCELLED: person()})
+
+    def _end(self, name: str, notes: Mapping[str, str]) -> None:
+        change = {"metadata": {"annotations": notes}, "spec": {"activeDeadlineSeconds": 1}}
         self._cluster.patch(Job, name, change)
 
     def _job(self, name: str) -> Job:
@@ -288,15 +288,9 @@ class Queue:
             time.sleep(POLL)
 
     def _give_up(self, name: str, reason: str) -> None:
-        """It holds what its machine has, a GPU perhaps, and others wait for that. Who may
-        only look goes on looking.
-        """
-        change = {
-            "metadata": {"annotations": {render.GIVEN_UP: reason}},
-            "spec": {"activeDeadlineSeconds": 1},
-        }
+        """It holds what its machine has, a GPU perhaps. Who may only look goes on looking."""
         with contextlib.suppress(Forbidden):
-            self._cluster.patch(Job, name, change)
+            self._end(name, {render.GIVEN_UP: reason})
 
     def _lines(self, pod: Pod, read: dict[str, logs.Read], lines: int) -> Iterator[str]:
         status, uid = telling.main(pod), str(pod.metadata.uid if pod.metadata else "")

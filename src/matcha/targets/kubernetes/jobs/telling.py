@@ -39,7 +39,7 @@ _UNSTARTED = ("StartError", "ContainerCannotRun")
 def status(job: Job, pods: Sequence[Pod], events: Sequence[Event] = ()) -> JobStatus:
     """`pods` are the job's, of whatever age."""
     metadata, pod = job.metadata, newest(pods)
-    notes = (metadata.annotations if metadata else None) or {}
+    notes = _notes(job)
     ended = main(pod).state.terminated if pod and main(pod) and main(pod).state else None  # type: ignore[union-attr]
     condition, detail, resolution = _condition(job, pods, events, notes, ended)
     begun = (ended and ended.startedAt) or _running_since(pod)
@@ -127,7 +127,7 @@ def _failure(
 
 
 def _unstarted(job: Job, pods: Sequence[Pod], verdict: why.Verdict) -> tuple[str, str]:
-    if given_up := ((job.metadata.annotations if job.metadata else None) or {}).get(GIVEN_UP):
+    if given_up := _notes(job).get(GIVEN_UP):
         return given_up, "matcha run --image IMAGE -- ..." if "image" in given_up else ""
     words = why.last_words(pods).strip().splitlines()
     return (words[-1] if words else verdict.detail), ""
@@ -135,7 +135,7 @@ def _unstarted(job: Job, pods: Sequence[Pod], verdict: why.Verdict) -> tuple[str
 
 def _more(job: Job, memory: float) -> str:
     """How its user asks for so many bytes."""
-    if STEP in ((job.metadata.annotations if job.metadata else None) or {}):
+    if STEP in _notes(job):
         return f'ResourceSettings(memory="{memory / 2**20:.0f}MiB")'  # ZenML takes whole numbers
     size = f"{memory / 2**30:g}Gi" if memory >= 2**30 else f"{memory / 2**20:.0f}Mi"
     return f"matcha run --memory {size} -- ..."
@@ -166,6 +166,10 @@ def _stuck(pods: Sequence[Pod]) -> str:
 def _coming_back(ended: ContainerStateTerminated | None) -> str:
     """Its node came back before it was missed, and another pod is made soon."""
     return "its node was lost; it starts again" if ended and ended.reason in _LOST else ""
+
+
+def _notes(job: Job) -> dict[str, str]:
+    return (job.metadata.annotations if job.metadata else None) or {}
 
 
 def _asked(job: Job) -> dict[str, str]:
