@@ -104,7 +104,8 @@ class ControlPlane:
             self._running[name] = subprocess.Popen(
                 [str(self._programs / name), *arguments],
                 cwd=self._folder,
-                env={"PATH": os.environ["PATH"], "HOME": str(self._folder)},
+                # GOGC: what lives for minutes need not be thrifty with memory.
+                env={"PATH": os.environ["PATH"], "HOME": str(self._folder), "GOGC": "400"},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

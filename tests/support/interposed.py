@@ -20,6 +20,7 @@ class Interposed(http.server.ThreadingHTTPServer):
     def __init__(self, serve: Serve) -> None:
         class Handler(http.server.BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True  # or every answer of several writes takes 40 ms
             upstream: http.client.HTTPConnection | None = None  # of this client's, for its next request
 
             def do_GET(self) -> None:

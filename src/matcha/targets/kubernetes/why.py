@@ -115,17 +115,30 @@ def _newest(workload: Deployment | StatefulSet, pods: Sequence[Pod]) -> list[Pod
 
 
 def _revisions(workload: Deployment | StatefulSet, pods: Sequence[Pod]) -> set[str]:
-    """Labels that tell such pods; none where there can be none yet. A Deployment does not name its own: they
-    are those of the pods that were made last.
+    """Labels that tell such pods; none where there can be none yet. Where a Deployment does not name its own,
+    they are those of the pods that were made last.
     """
     status, generation = workload.status, (workload.metadata and workload.metadata.generation) or 0
     if status is None or (status.observedGeneration or 0) < generation:
         return set()
     if isinstance(workload, StatefulSet):
         return {workload.status.updateRevision or ""} if workload.status else set()
+    if named := _named_revision(workload):
+        return {named}
     made = [str(pod.metadata.creationTimestamp) if pod.metadata else "" for pod in pods]
     newest = {_label(pod, REVISIONS) for pod, when in zip(pods, made, strict=True) if when == max(made)}
     return newest if status.updatedReplicas else set()
+
+
+def _named_revision(deployment: Deployment) -> str:
+    """What makes its newest pods is named by its condition, as `ReplicaSet "front-5d4c" is progressing.`:
+    pods of two descriptions may be of one second.
+    """
+    conditions = (deployment.status.conditions if deployment.status else None) or ()
+    said = next((c.message or "" for c in conditions if c.type == "Progressing"), "")
+    name = re.escape((deployment.metadata and deployment.metadata.name) or "")
+    found = re.search(rf'"{name}-([a-z0-9]+)"', said)
+    return found[1] if found else ""
 
 
 def _label(pod: Pod, names: Sequence[str]) -> str:
