@@ -6,6 +6,7 @@ from types import FrameType
 import pytest
 
 from support.sweep import is_whole, not_sampled
+from support.turns import not_in_turn
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -33,10 +34,10 @@ def _end(number: int, frame: FrameType | None) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Of sweeps a sample, unless all or one by its name is asked for. With --kubeconfig, of the tests on real
-    stacks only those that run on that cluster.
+    """Of sweeps a sample, unless all or one by its name is asked for; of turns the one that is asked for.
+    With --kubeconfig, of the tests on real stacks only those that run on that cluster.
     """
-    other: list[pytest.Item] = []
+    other = not_in_turn(items)
     if not is_whole(config) and not any("[" in argument for argument in config.args):
         other += not_sampled(items)
     if config.getoption("--kubeconfig"):

@@ -6,7 +6,11 @@ from __future__ import annotations
 
 import secrets
 
+import pytest
+
 from support.cluster import ClusterMatcha
+
+pytestmark = pytest.mark.turn(1)
 
 # Run in the server's pod: a run goes into the database, a file of it into the object store.
 LOG_RUN = """

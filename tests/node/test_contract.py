@@ -29,7 +29,7 @@ from support.matcha import processes_of
 from support.plain import stored, web
 from support.target_contract import Bed, TargetContract
 
-pytestmark = pytest.mark.sweep
+pytestmark = [pytest.mark.sweep, pytest.mark.turn(1)]
 IMAGE = KubernetesOptions().image
 Command = tuple[str, ...]
 

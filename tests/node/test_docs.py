@@ -12,6 +12,8 @@ from ruamel.yaml import YAML
 from support.cluster import AUTHORITIES, ClusterMatcha
 from support.pages import ROOT, Block, Reader, blocks, marked, python_folder
 
+pytestmark = pytest.mark.turn(0)
+
 PAGE = ROOT / "docs" / "kubernetes.md"
 CODE = ROOT / "docs" / "your-code.md"  # whose script and rows the page has its reader take
 

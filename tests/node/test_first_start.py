@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import subprocess
 
+import pytest
+
 from support.cluster import ClusterMatcha
 from support.matcha import until
+
+pytestmark = pytest.mark.turn(1)
 
 # Once: what it says may be lost with the container, whose scratch folder stays.
 KILL = """

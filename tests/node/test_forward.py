@@ -21,6 +21,8 @@ from matcha.targets.kubernetes.links import Links
 from matcha.targets.kubernetes.options import KubernetesOptions
 from support.cluster import ClusterMatcha
 
+pytestmark = pytest.mark.turn(1)
+
 PATIENCE = 120.0
 HTTP, ECHO = 8000, 7000
 

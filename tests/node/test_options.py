@@ -23,6 +23,8 @@ from support.package_index import PackageIndex, wheel
 from support.plain import SERVER
 from support.small_stack import SmallStack, usual, with_database
 
+pytestmark = pytest.mark.turn(1)
+
 MIRROR = "registry.test:5000/mirror"
 IMAGES = (KubernetesOptions().image, DATABASE_IMAGE, STORE_IMAGE)
 KEY = {"auths": {"registry.test:5000": {"username": "u", "password": "p"}}}

@@ -18,6 +18,8 @@ from support.matcha import until
 from support.outside import ACCESS_KEY, BUCKET, DATABASE, REGION, SECRET_KEY, STORE, Outside
 from support.pages import marked
 
+pytestmark = pytest.mark.turn(1)
+
 PASSWORD = "p@ss/w:rd %?#&"
 
 LOG_RUN = """

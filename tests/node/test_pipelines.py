@@ -133,6 +133,7 @@ def test_each_step_is_a_job_of_its_own_size(team: ClusterMatcha) -> None:
     assert runs["runs"]
 
 
+@pytest.mark.turn(0)
 def test_a_failing_step_is_named_with_its_log(team: ClusterMatcha) -> None:
     failed = team(*RUN, "failing", code=1, timeout=COMES_UP)
     found = jobs(team)["fails"]

@@ -20,6 +20,8 @@ from support.plain import web
 from support.small_stack import SmallStack, with_env
 from support.stores import cluster
 
+pytestmark = pytest.mark.turn(1)
+
 NOWHERE = "localhost:1/nobody/has:this"  # no registry listens there
 
 

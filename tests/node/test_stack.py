@@ -311,6 +311,7 @@ def test_the_database_dies_under_writes_and_nothing_acknowledged_is_lost(stack: 
     until(stack.is_healthy, BACK, every=2)
 
 
+@pytest.mark.turn(1)
 def test_a_database_that_is_away_for_long_restarts_nobody(stack: ClusterMatcha) -> None:
     """A server that is ended for it could not start without it either."""
 
@@ -381,6 +382,7 @@ def test_another_manager_is_asked_about(stack: ClusterMatcha) -> None:
     assert service["spec"]["type"] == "ClusterIP"
 
 
+@pytest.mark.turn(0)
 def test_two_users_share_one_stack(stack: ClusterMatcha, tmp_path: Path) -> None:
     other = ClusterMatcha(tmp_path / "other", tmp_path / "home", stack.kubeconfig, stack.namespace)
     try:
@@ -416,6 +418,7 @@ def test_a_killed_provision_is_finished_by_the_next(stack: ClusterMatcha, after:
     assert stack.is_healthy()
 
 
+@pytest.mark.turn(1)
 def test_a_drained_node_gives_the_pods_back(stack: ClusterMatcha) -> None:
     before, nodes = held(stack), stack.objects("nodes")
     if len(nodes) == 1:
@@ -442,6 +445,7 @@ def _evict(stack: ClusterMatcha) -> None:
         stack.kubectl("create", f"--raw={path}", "--filename=-", stdin=json.dumps(eviction))
 
 
+@pytest.mark.turn(0)
 def test_stopped_and_started_it_has_its_data(stack: ClusterMatcha) -> None:
     before = held(stack)
     stack("stop")

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from support.turns import VARIABLE
+
 ROOT = Path(__file__).parents[2]
 
 
-def collected(*arguments: str) -> list[str]:
-    """Tests that a run with these arguments selects, without running one."""
+def collected(*arguments: str, turn: str = "") -> list[str]:
+    """Tests that a run with these arguments selects, without running one: in this turn, or in all."""
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "--collect-only", "-q", *arguments],
         cwd=ROOT,
+        env={**os.environ, VARIABLE: turn},
         capture_output=True,
         text=True,
         timeout=280,
         check=False,
     )
-    assert done.returncode == 0, done.stdout[-2000:]
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     return [line for line in done.stdout.splitlines() if "::" in line]
 
 

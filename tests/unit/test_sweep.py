@@ -85,3 +85,27 @@ def test_every_sample_is_of_its_sweep() -> None:
         "test_where_nobody_makes_windows_captures_are_kept_and_it_is_said": 0,
         "test_most_small_windows_would_ring_by_fixed_thresholds": 2,
     }
+
+
+def test_turns_are_halves_of_the_whole() -> None:
+    """And what each commit has to show has none."""
+    folders = ("tests/cluster", "tests/node")
+    whole, one, other = (set(collected(*folders, turn=turn)) for turn in ("", "3", "4"))
+    assert one | other == whole
+    always = one & other
+    assert {test.partition("::")[0].rpartition("/")[2] for test in always} == {
+        "test_lost_machines.py",
+        "test_pipelines.py",
+        "test_running_jobs.py",
+        "test_stack.py",
+        "test_stack_at_scale.py",
+        "test_stack_at_work.py",
+        "test_stack_exposed.py",
+    }
+    halves = [sum("tests/cluster" in test for test in half) for half in (one, other)]
+    assert min(halves) > max(halves) * 0.7
+
+
+def test_a_turn_that_is_no_number_is_refused() -> None:
+    with pytest.raises(AssertionError, match="MATCHA_TURN is 'x', and has to be a whole number"):
+        collected("tests/cluster", turn="x")
