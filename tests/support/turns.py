@@ -1,4 +1,4 @@
-"""Long suites that CI runs by turns: half of them with one commit, the other half with the next.
+"""Long suites of which CI runs half with a commit: which half, the time of the commit says.
 
 Without MATCHA_TURN all of them run. What must hold with each commit has no turn.
 """
